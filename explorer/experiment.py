@@ -1,0 +1,305 @@
+"""Read this first: a question, the schedule that answers it, the pictures with and without it, what it costs and loses.
+
+    question = Question(prompt="dog", method="uniform", ratio=0.5)
+    plan(question)         # which block runs at which call, and what that costs: arithmetic
+    compare(question)      # the pictures: full run, pruned run, and a few-step sampler for the same MACs
+
+Importing this loads no torch; the functions do.
+"""
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from io import BytesIO
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from explorer import catalogue
+from explorer.masks import Importance, Mask, Progress, Result
+from explorer.pruners.configs import CONFIGS, ScheduleConfig
+
+if TYPE_CHECKING:
+    import torch
+
+PREVIEWS = 8  # of a denoising run; each costs a decoding
+
+
+class Question(BaseModel):
+    """What to draw and what to leave out of it. Raises pydantic.ValidationError; `sentence` puts it in one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field("emoji-unet", max_length=500)
+    method: str = "uniform"
+    settings: dict[str, Any] = {}  # the method's own fields: granularity, reuse, order, and more
+    prompt: str = Field("dog", max_length=500)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    steps: int = Field(25, ge=1, le=1000)
+    sampler: str = Field("ddim", max_length=20)
+    guidance: float = Field(7.5, ge=0, le=100)
+    ratio: float = Field(0.5, ge=0, le=1)
+    rival: str = Field("dpm++", max_length=20)  # the sampler that stands beside it with the same MACs
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("please say what to draw; the prompt is empty")
+        return prompt.strip()
+
+    @model_validator(mode="after")
+    def _known_method(self) -> "Question":
+        config_of(self.method, self.settings)
+        return self
+
+    @property
+    def config(self) -> ScheduleConfig:
+        """The method's settings for this trajectory and ratio."""
+        trajectory = {name: getattr(self, name) for name in ("steps", "sampler", "guidance", "seed", "ratio")}
+        return config_of(self.method, trajectory | self.settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a schedule does, in plain numbers: T calls, U units."""
+
+    units: tuple[str, ...]
+    shares: np.ndarray  # (U,) of a call's MACs
+    timesteps: np.ndarray  # (T,)
+    fate: np.ndarray  # (T, U) int8: 0 computed, 1 reused, 2 dead (skipped, and nobody reads it)
+    source: np.ndarray  # (T, U) int32: the call whose value it holds
+    asked: float
+    reached: float
+    max_ratio: float
+    kept: float
+    macs_per_call: int
+    macs_total: int
+    macs_kept: int
+    calls: int
+    rival_sampler: str
+    rival_steps: int
+    rival_kept: float
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One moment of a comparison."""
+
+    role: str  # original | pruned | rival
+    call: int  # calls made so far
+    calls: int
+    picture: bytes | None  # PNG: what it would look like if it ended here, or the finished picture
+    seconds: float  # of the denoising loop, previews left out
+    done: bool
+    ssim: float | None = None  # to the original; on the last frame of the others
+    psnr: float | None = None
+
+
+def config_of(method: str, settings: dict[str, Any]) -> ScheduleConfig:
+    """The validated settings of a method. Raises ValueError for an unknown method or a bad field."""
+    if method not in CONFIGS:
+        raise ValueError(f"method {method!r} is unknown; choose one of {', '.join(CONFIGS)}")
+    return CONFIGS[method](**settings)
+
+
+def sentence(error: Exception) -> str:
+    """Any user error as one sentence; a field's error as `field: what is wrong`."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    shown = repr(first["input"])
+    got = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})" if field else ""
+    return f"{field}: {said[:1].lower() + said[1:]}{got}" if field else said
+
+
+_loading = Lock()
+
+
+@lru_cache(maxsize=4)
+def _load(model_id: str) -> catalogue.Model:
+    return catalogue.load(model_id)
+
+
+def loaded(model_id: str) -> catalogue.Model:
+    """A model of this process, loaded once. Whoever runs it under a schedule takes a `twin()`."""
+    with _loading:
+        return _load(model_id)
+
+
+def prune(
+    model: catalogue.Model, method: str, config: ScheduleConfig, prompts: Sequence[str] = ()
+) -> Generator[Progress, None, Result]:
+    """Run a method. It returns a mask where its settings name one ratio, else an importance that serves all."""
+    from explorer.pruners import PRUNERS
+
+    return PRUNERS[method](model, prompts, config)
+
+
+def finished(work: Generator[Progress, None, Result], report: Callable[[str], None] = lambda message: None) -> Result:
+    """What a pruner returns; its progress goes to `report`."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            return stop.value
+        report(f"{step.done} of {step.total}: {step.message}")
+
+
+def mask_for(model: catalogue.Model, question: Question) -> Mask:
+    """The schedule that a question asks for."""
+    result = finished(prune(model, question.method, question.config))
+    return result.at(question.ratio) if isinstance(result, Importance) else result
+
+
+def apply(pipe: Any, mask: Mask) -> AbstractContextManager:
+    """`with apply(pipe, mask):` around ordinary calls of a diffusers pipeline. Raises ValueError if it does not fit.
+
+    The pipeline must be sampled with as many calls as the mask has rows, and its denoiser have the mask's units.
+    """
+    family = catalogue.FAMILIES.get(type(pipe).__name__)
+    if family is None:
+        raise ValueError(f"{type(pipe).__name__} is not a known pipeline; known are {', '.join(catalogue.FAMILIES)}")
+    return under(mask, getattr(pipe, family.denoiser), pipe.scheduler)
+
+
+def under(mask: Mask, denoiser: Any, scheduler: Any) -> AbstractContextManager:
+    """Run a denoiser under a mask while `scheduler` drives it."""
+    from explorer.graph import describe
+    from explorer.supernet import NoiseEstimate, SuperNet
+
+    header = mask.header
+    graph = describe(denoiser, header.granularity, header.reuse)
+    header.refuse_unless(header.model.id, type(denoiser).__name__, header.calls, graph.units)
+    return SuperNet(denoiser, graph, mask.keep, NoiseEstimate.of(scheduler), header.order, scheduler)
+
+
+def plan(question: Question) -> Plan:
+    """Which unit runs at which call, and what that costs. Raises ValueError for what cannot be asked."""
+    from explorer import trajectory
+
+    model = loaded(question.model)
+    mask = mask_for(model, question)
+    graph, calls = mask.header.graph, mask.header.calls
+    scheduler = trajectory.sampler(question.sampler, model.scheduler_config)
+    scheduler.set_timesteps(question.steps)
+    reused = graph.demanded(mask.keep) & mask.keep.any(axis=1, keepdims=True)
+    rows = np.where(mask.keep, np.arange(calls)[:, None], 0)
+    rival_steps, rival_calls = equal_steps(question.rival, model.scheduler_config, mask.kept * calls)
+    total = graph.macs_per_call * calls
+    return Plan(
+        units=graph.names,
+        shares=graph.macs / graph.macs_per_call,
+        timesteps=scheduler.timesteps.double().numpy(),
+        fate=np.where(mask.keep, 0, np.where(reused, 1, 2)).astype(np.int8),
+        source=np.maximum.accumulate(rows, axis=0).astype(np.int32),
+        asked=question.ratio,
+        reached=1 - mask.kept,
+        max_ratio=mask.header.max_ratio,
+        kept=mask.kept,
+        macs_per_call=graph.macs_per_call,
+        macs_total=total,
+        macs_kept=int(graph.cost(mask.keep).sum()),
+        calls=calls,
+        rival_sampler=question.rival,
+        rival_steps=rival_steps,
+        rival_kept=rival_calls / calls,
+    )
+
+
+def known_names(model_id: str) -> list[str]:
+    """What a model was taught to draw; empty where that is not known. Needs no torch."""
+    return catalogue.vocabulary(model_id).get("names", [])
+
+
+def unknown_words(model_id: str, prompt: str) -> list[str]:
+    """Words of a prompt that never stood in a training caption; empty where the captions are not known."""
+    known = set(catalogue.vocabulary(model_id).get("words", []))
+    words = re.findall(r"\w+", prompt.lower())
+    return [word for word in dict.fromkeys(words) if known and word not in known]
+
+
+def equal_steps(sampler: str, scheduler_config: Any, calls: float) -> tuple[int, int]:
+    """Steps (and calls) of a few-step sampler that come nearest to `calls` calls of the denoiser."""
+    from explorer.trajectory import calls_of
+
+    wished = max(1, round(calls))
+    steps = max(1, wished - (calls_of(sampler, scheduler_config, 4) - 4))  # PNDM makes one call more
+    return steps, calls_of(sampler, scheduler_config, steps)
+
+
+def compare(question: Question) -> Iterator[Frame]:
+    """The full run, the pruned run and the few-step rival, from the same noise, call by call."""
+    from explorer.metrics import METRICS
+
+    model = loaded(question.model)
+    mask = mask_for(model, question)
+    rival_steps, _ = equal_steps(question.rival, model.scheduler_config, mask.kept * mask.header.calls)
+    runs = {
+        "original": (question.sampler, question.steps, None),
+        "pruned": (question.sampler, question.steps, mask),
+        "rival": (question.rival, rival_steps, None),
+    }
+    original = None
+    for role, (sampler, steps, schedule) in runs.items():
+        frames = draw(model, [question.prompt], [question.seed], sampler, steps, question.guidance, schedule)
+        for frame, pictures in frames:
+            losses = {}
+            if pictures is not None and original is not None:
+                losses = {name: float(METRICS[name](pictures, original)) for name in ("ssim", "psnr")}
+            yield replace(frame, role=role, **losses)
+        original = pictures if original is None else original
+
+
+def draw(
+    model: catalogue.Model,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: str,
+    steps: int,
+    guidance: float,
+    mask: Mask | None = None,
+    previews: int = PREVIEWS,
+) -> Iterator[tuple[Frame, "torch.Tensor | None"]]:
+    """Draw a batch, (B, 3, H, W) in [0, 1] with the last frame. Safe beside other draws of the same model."""
+    from contextlib import nullcontext
+
+    from explorer import trajectory
+
+    model = model.twin()
+    calls = trajectory.calls_of(sampler, model.scheduler_config, steps)
+    if mask is not None:
+        mask.header.refuse_unless(model.id, type(model.denoiser).__name__, calls, mask.header.units)
+    scheduler = trajectory.sampler(sampler, model.scheduler_config)
+    conditioning = model.encode(prompts, guidance)
+    noise, generators = model.noise(seeds)
+    shown = {round(calls * part / previews) - 1 for part in range(1, previews)}
+    seconds, started = 0.0, time.perf_counter()
+    with nullcontext() if mask is None else under(mask, model.denoiser, scheduler):
+        for step in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
+            seconds += time.perf_counter() - started
+            if step.call + 1 < calls:
+                preview = png(model.decode(step.clean)[0]) if step.call in shown else None
+                yield Frame("", step.call + 1, calls, preview, seconds, False), None
+            started = time.perf_counter()
+    pictures = model.decode(step.latents)
+    if not bool(pictures.isfinite().all()):
+        raise ValueError("the run ended in values that are not finite; lower the guidance or the ratio")
+    yield Frame("", calls, calls, png(pictures[0]), seconds, True), pictures
+
+
+def png(picture: "torch.Tensor") -> bytes:
+    """A picture (3, H, W) in [0, 1] as PNG."""
+    from PIL import Image
+
+    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

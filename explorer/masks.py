@@ -1,0 +1,271 @@
+"""Schedules, masks and importances, and the one file format that holds them.
+
+A file is one .safetensors with a JSON document under the metadata key `explorer`. Everything about it (ratios, cost,
+cascade) follows from the file alone, without the network and without torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from explorer.graph import BlockGraph, Granularity, Reuse, Unit
+
+MAX_BYTES, MAX_CALLS, MAX_UNITS = 64 * 2**20, 1_000, 10_000
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=200)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRecord(_Record):
+    id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=200)
+    revision: Text | None
+    denoiser: Text
+    dtype: Text
+
+
+class PrunerRecord(_Record):
+    name: Text
+    config: dict[str, Any]
+
+
+class RatioRecord(_Record):
+    asked: Share | None
+    reached: Share | None
+    of: Literal["macs", "params"]
+
+
+class Header(_Record):
+    """What the file says of itself. `model`, `sampler`, `calls` and `units` are what it may be used with."""
+
+    format: Literal[1]
+    kind: Literal["mask", "importance"]
+    model: ModelRecord
+    sampler: Text
+    calls: int = Field(ge=1, le=MAX_CALLS)
+    steps: int = Field(ge=1, le=MAX_CALLS)
+    guidance: float = Field(ge=0, le=1000, allow_inf_nan=False)
+    granularity: Granularity
+    order: Literal[0, 1, 2]
+    units: tuple[Unit, ...] = Field(min_length=1, max_length=MAX_UNITS)
+    macs_fixed: int = Field(ge=0)
+    max_ratio: Share
+    pruner: PrunerRecord
+    ratio: RatioRecord
+    seed: int
+    versions: dict[str, Text]
+    created: datetime
+
+    @property
+    def graph(self) -> BlockGraph:
+        return BlockGraph(self.units, self.granularity, self.macs_fixed)
+
+    @property
+    def reuse(self) -> Reuse:
+        return "residual" if any(unit.reuse == "residual" for unit in self.units) else "output"
+
+    @model_validator(mode="after")
+    def _reads_point_left(self) -> "Header":
+        self.graph  # noqa: B018 (building it is the check)
+        return self
+
+    def refuse_unless(self, model_id: str, denoiser: str, calls: int, units: tuple[Unit, ...]) -> None:
+        """Raise ValueError naming the first thing in which the model at hand differs from this file's."""
+        if self.model.id != model_id:
+            raise ValueError(f"this file is for the model {self.model.id}, not {model_id}; prune {model_id} itself")
+        if self.model.denoiser != denoiser:
+            raise ValueError(f"this file is for a {self.model.denoiser}, the model at hand has a {denoiser}")
+        if self.calls != calls:
+            raise ValueError(
+                f"this file schedules {self.calls} calls ({self.sampler}, {self.steps} steps), "
+                f"the sampler at hand makes {calls}; use the same sampler and steps, or prune for them"
+            )
+        for column, (ours, theirs) in enumerate(zip(self.units, units, strict=False)):
+            if (ours.name, ours.kind, ours.reuse, ours.reads) != (theirs.name, theirs.kind, theirs.reuse, theirs.reads):
+                raise ValueError(
+                    f"unit {column} is {ours.name} in this file, {theirs.name} in the model; prune it anew"
+                )
+        if len(self.units) != len(units):
+            raise ValueError(f"this file has {len(self.units)} units, the model {len(units)}; prune it anew")
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise."""
+
+    header: Header
+    keep: np.ndarray
+
+    def __post_init__(self) -> None:
+        check_schedule(self.header.graph, self.keep, self.header.calls)
+
+    @property
+    def kept(self) -> float:
+        """Share of the trajectory's MACs that is still computed."""
+        graph = self.header.graph
+        return float(graph.cost(self.keep).sum() / (graph.macs_per_call * self.header.calls))
+
+    def reached(self, asked: float | None) -> "Mask":
+        """The same mask, its header saying which ratio was asked for and which it has."""
+        ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.kept)), of="macs")
+        return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
+
+    def save(self, path: str | Path) -> None:
+        _save(path, self.header, {"schedule": self.keep})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        loaded = load(path)
+        if not isinstance(loaded, cls):
+            raise ValueError(f"{path} holds an importance, not a mask; ask it for a ratio")
+        return loaded
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """A removal order built once: rank (T, U) int32, and the scores it came from. `at(ratio)` makes the mask."""
+
+    header: Header
+    rank: np.ndarray
+    score: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = (self.header.calls, len(self.header.units))
+        if self.rank.shape != shape or self.score.shape != shape:
+            raise ValueError(f"rank and score must be {shape}, got {self.rank.shape} and {self.score.shape}")
+        if not np.array_equal(np.sort(self.rank, axis=None), np.arange(self.rank.size)):
+            raise ValueError("rank is not an order: each position from 0 must appear exactly once")
+        if self.rank[0].min() < self.rank.size - len(self.header.units):
+            raise ValueError("rank removes call 0, which has nothing to reuse")
+        if not np.isfinite(self.score).all():
+            raise ValueError("score holds values that are not finite")
+
+    @property
+    def saved(self) -> np.ndarray:
+        """Share of the trajectory's MACs that the first k removals save, for k = 0 .. (T - 1) U."""
+        graph, order = self.header.graph, np.argsort(self.rank, axis=None)[: self.rank.size - self.rank.shape[1]]
+        macs = graph.macs[order % self.rank.shape[1]]
+        last_of_call = self.rank[1:].max(axis=1)
+        macs[last_of_call] += graph.macs_fixed  # with its last unit a call is not entered at all
+        return np.concatenate([[0.0], np.cumsum(macs)]) / (graph.macs_per_call * self.header.calls)
+
+    def at(self, ratio: float) -> Mask:
+        """The mask whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 .. max_ratio."""
+        largest = self.header.max_ratio
+        if not 0 <= ratio <= largest + 5e-5:  # the largest is printed with four digits
+            raise ValueError(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
+        saved = self.saved
+        reachable = saved[saved <= largest + 1e-9]
+        removed = int(np.abs(reachable - ratio).argmin())
+        return Mask(self.header, self.rank >= removed).reached(ratio)
+
+    def save(self, path: str | Path) -> None:
+        _save(path, self.header, {"rank/schedule": self.rank, "score/schedule": self.score})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Importance":
+        loaded = load(path)
+        if not isinstance(loaded, cls):
+            raise ValueError(f"{path} holds a mask, which has one ratio only; an importance is needed")
+        return loaded
+
+
+Result = Mask | Importance
+
+
+class Progress(NamedTuple):
+    """What a pruner yields between two pieces of its work."""
+
+    done: int
+    total: int
+    message: str
+
+
+def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
+    """Raise ValueError unless `keep` is a schedule: bool (calls, U), row 0 all true, closed under the cascade."""
+    if keep.dtype != bool or keep.shape != (calls, len(graph.units)):
+        raise ValueError(f"a schedule must be bool {(calls, len(graph.units))}, got {keep.dtype} {keep.shape}")
+    if not keep[0].all():
+        raise ValueError("row 0 of the schedule must be all true: the first call has nothing to reuse")
+    if not np.array_equal(graph.close(keep), keep):
+        call, column = np.argwhere(graph.close(keep) != keep)[0]
+        raise ValueError(f"call {call} computes {graph.names[column]}, which nobody reads; close the schedule first")
+
+
+def header_of(path: str | Path) -> Header:
+    """The header of a file, without loading tensors. Raises ValueError with one sentence for a file that is no mask."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES // 2**20} MB, which no mask needs")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            document = (file.metadata() or {}).get("explorer")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if document is None:
+        raise ValueError(f"{path} is a safetensors file, but holds no mask: its metadata lacks the key 'explorer'")
+    try:
+        return Header.model_validate_json(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc'])) or 'header'}: {first['msg']}") from error
+
+
+def load(path: str | Path) -> Result:
+    """Read a mask or importance file. Raises ValueError, in one sentence, for anything that is not a sound one."""
+    header = header_of(path)
+    wanted = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
+    with safe_open(path, framework="numpy") as file:
+        if set(file.keys()) != set(wanted[header.kind]):
+            raise ValueError(f"{path}: a schedule {header.kind} holds {sorted(wanted[header.kind])}, not {file.keys()}")
+        tensors = {name: file.get_tensor(name) for name in wanted[header.kind]}
+    for name, dtype in wanted[header.kind].items():
+        if tensors[name].dtype != dtype:
+            raise ValueError(f"{path}: {name} must be {dtype}, not {tensors[name].dtype}")
+    return (Mask if header.kind == "mask" else Importance)(header, *tensors.values())
+
+
+def _save(path: str | Path, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write whole or not at all: a temporary file beside it, then a rename."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, temporary, metadata={"explorer": header.model_dump_json()})
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def made_for(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerRecord, calls: int) -> Header:
+    """The header of a fresh mask: what it was made for, when and with what. `config` has a schedule's settings."""
+    versions = {package: version(package) for package in ("torch", "diffusers", "transformers")}
+    return Header(
+        format=1,
+        kind="mask",
+        model=model,
+        pruner=pruner,
+        units=graph.units,
+        **{name: getattr(config, name) for name in ("sampler", "steps", "guidance", "seed", "order")},
+        calls=calls,
+        granularity=graph.granularity,
+        macs_fixed=graph.macs_fixed,
+        max_ratio=1 - 1 / calls,
+        ratio=RatioRecord(asked=None, reached=None, of="macs"),
+        versions=versions,
+        created=datetime.now(timezone.utc),
+    )

@@ -1,0 +1,89 @@
+"""The denoising loop, the same for every model: noise in, one step after another out.
+
+A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`; see `catalogue.Model`.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+
+from explorer.supernet import NoiseEstimate
+
+
+class ExactDDIM(diffusers.DDIMScheduler):
+    """DDIM (Song et al. 2021, eq. 12, eta 0) that steps to the true next timestep.
+
+    diffusers steps to `t - 1000 // steps`, which misses it when steps do not divide 1000; otherwise both are the same.
+    """
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.config.num_train_timesteps % self.num_inference_steps == 0:
+            return super().step(model_output, timestep, sample, *args, **kwargs)
+        later = self.timesteps[self.timesteps < timestep]
+        alpha_prod = self.alphas_cumprod[later[0]] if len(later) else self.final_alpha_cumprod
+        estimate = NoiseEstimate.of(self)
+        x0 = estimate.clean(model_output, sample, timestep)
+        epsilon = estimate.reusable(model_output, sample, timestep)
+        if self.config.clip_sample:
+            x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+        moved = alpha_prod**0.5 * x0 + (1 - alpha_prod) ** 0.5 * epsilon
+        return diffusers.schedulers.scheduling_ddim.DDIMSchedulerOutput(moved.to(sample.dtype), x0)
+
+
+SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
+    "ddim": (ExactDDIM, {}),
+    "dpm++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "variance_type": None}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "lcm": (diffusers.LCMScheduler, {}),
+}
+STOCHASTIC = (diffusers.LCMScheduler,)  # they draw noise at each step
+
+
+def sampler(name: str, config: Any) -> Any:
+    """A fresh diffusers scheduler with the noise levels of `config`. Raises ValueError for an unknown name."""
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    scheduler_class, overrides = SAMPLERS[name]
+    return scheduler_class.from_config(config, **overrides)
+
+
+def calls_of(name: str, config: Any, steps: int) -> int:
+    """How often the denoiser is called in `steps` steps: PNDM makes one call more. Raises ValueError if it cannot."""
+    scheduler = sampler(name, config)
+    trained = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= trained:
+        raise ValueError(f"steps must be between 1 and {trained}, got {steps}")
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise ValueError(f"the sampler {name} cannot make {steps} steps: {error}") from error
+    return len(scheduler.timesteps)
+
+
+class Step(NamedTuple):
+    """What the loop has after one call."""
+
+    call: int  # counted from 0
+    timestep: float
+    latents: torch.Tensor  # (B, C, H, W)
+    clean: torch.Tensor  # (B, C, H, W), the estimate of x0: what a preview decodes
+
+
+@torch.no_grad()
+def denoise(
+    model: Any, scheduler: Any, steps: int, noise: torch.Tensor, conditioning: dict, guidance: float, generators: Any
+) -> Iterator[Step]:
+    """Yield every step from `noise` (B, C, H, W; unit variance) on. Guidance of at most 1 is no guidance."""
+    scheduler.set_timesteps(steps, device=noise.device)
+    extra = {"generator": generators} if isinstance(scheduler, STOCHASTIC) else {}
+    estimate = NoiseEstimate.of(scheduler)
+    latents = noise * scheduler.init_noise_sigma
+    for call, timestep in enumerate(scheduler.timesteps):
+        x = scheduler.scale_model_input(latents, timestep)
+        output = model.denoise(x, timestep, conditioning, guidance)
+        latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+        yield Step(call, float(timestep), latents, estimate.clean(output, x, timestep))
