@@ -82,10 +82,13 @@ def price(denoiser: torch.nn.Module, graph: BlockGraph, size: int, tokens: int) 
 
     size: height and width of the latents; tokens: length of the text the cross-attention reads.
     """
-    with counting(denoiser) as macs, FlopCounterMode(display=False) as flops:
+    with (
+        counting(denoiser) as macs,
+        FlopCounterMode(display=False) as flops,
+        _metering(denoiser, graph, macs) as of_units,
+    ):
         denoiser(**example_inputs(denoiser, size, tokens), return_dict=False)
     total = sum(macs.values())
-    of_units = [sum(macs[path] for path in macs if _belongs(path, modules)) for modules in graph.modules]
     units = (unit.model_copy(update={"macs": count}) for unit, count in zip(graph.units, of_units, strict=True))
     products = {str(op): count for op, count in flops.get_flop_counts()["Global"].items()}
     attention = sum(count for op, count in products.items() if any(name in op for name in ATTENTION_PRODUCTS)) // 2
@@ -96,6 +99,29 @@ def price(denoiser: torch.nn.Module, graph: BlockGraph, size: int, tokens: int) 
         sum(sizes.values()),
         tuple(sum(sizes[path] for path in sizes if _belongs(path, modules)) for modules in graph.modules),
     )
+
+
+@contextmanager
+def _metering(denoiser: torch.nn.Module, graph: BlockGraph, macs: Counter[str]) -> Iterator[list[int]]:
+    """MACs spent inside each unit. Not by module path: DiT's head, always run, lends an embedding from block 0."""
+    spent = [0] * len(graph.units)
+
+    def meter(column: int, sign: int) -> Any:
+        def read(*_: Any) -> None:
+            spent[column] += sign * sum(macs.values())
+
+        return read
+
+    handles = []
+    for column, paths in enumerate(graph.modules):
+        for module in map(denoiser.get_submodule, paths):
+            handles.append(module.register_forward_pre_hook(meter(column, -1)))
+            handles.append(module.register_forward_hook(meter(column, 1)))
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _belongs(path: str, modules: tuple[str, ...]) -> bool:

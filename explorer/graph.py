@@ -95,9 +95,10 @@ class BlockGraph:
             call, column = 1 + index // score.shape[1], index % score.shape[1]
             if not keep[call, column]:
                 continue
-            after = keep[call].copy()
-            after[column] = False
-            gone = keep[call] & ~self.close(after[None])[0]
+            gone = np.zeros_like(keep[call])
+            gone[column] = True
+            if not self.units[column].transparent:  # whose loss makes nothing else useless
+                gone = keep[call] & ~self.close((keep[call] & ~gone)[None])[0]
             for column_gone in np.flatnonzero(gone):  # columns are in running order, so upstream comes first
                 rank[call, column_gone], position = position, position + 1
             keep[call] &= ~gone

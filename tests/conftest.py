@@ -1,0 +1,177 @@
+"""Tiny random models of every known class, and pipelines of them saved to disk and loaded as anyone's would be."""
+
+import os
+import string
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import diffusers
+import pytest
+import torch
+import transformers
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+
+DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+
+
+def sd_unet(**changes):
+    torch.manual_seed(0)
+    settings = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "norm_num_groups": 4}
+    settings |= {"down_block_types": DOWN, "up_block_types": UP, "block_out_channels": (8, 8, 16, 16)}
+    settings |= {"cross_attention_dim": 12, "attention_head_dim": 2}
+    return diffusers.UNet2DConditionModel(**settings | changes).eval().requires_grad_(False)
+
+
+def sdxl_unet():
+    return sd_unet(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        use_linear_projection=True,
+        cross_attention_dim=24,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=12 + 24,
+    )
+
+
+def ddpm_unet():
+    torch.manual_seed(0)
+    return (
+        diffusers.UNet2DModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=2,
+            norm_num_groups=4,
+            attention_head_dim=4,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+def dit():
+    torch.manual_seed(0)
+    model = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=4,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+        activation_fn="gelu-approximate",
+        norm_elementwise_affine=False,
+    )
+    return model.eval().requires_grad_(False)
+
+
+DENOISERS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet, "dit": dit}
+
+
+@pytest.fixture(params=DENOISERS)
+def denoiser(request):
+    return DENOISERS[request.param]()
+
+
+@pytest.fixture
+def unet():
+    return sd_unet()
+
+
+def vae():
+    torch.manual_seed(1)
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=16,
+    )
+
+
+def text_parts(projection=False):
+    vocabulary = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
+    vocabulary = {token: index for index, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8)
+    torch.manual_seed(2)
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=12,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        projection_dim=12,
+        bos_token_id=len(vocabulary) - 2,
+        eos_token_id=len(vocabulary) - 1,
+        pad_token_id=len(vocabulary) - 1,
+    )
+    kind = transformers.CLIPTextModelWithProjection if projection else transformers.CLIPTextModel
+    return tokenizer, kind(config)
+
+
+def sd_pipeline():
+    tokenizer, text_encoder = text_parts()
+    return diffusers.StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=sd_unet(),
+        scheduler=diffusers.DDIMScheduler(**BETAS, prediction_type="v_prediction", timestep_spacing="trailing"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl_pipeline():
+    (tokenizer, text_encoder), (tokenizer_2, text_encoder_2) = text_parts(), text_parts(projection=True)
+    return diffusers.StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=sdxl_unet(),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        add_watermarker=False,
+    )
+
+
+def ddpm_pipeline():
+    return diffusers.DDPMPipeline(unet=ddpm_unet(), scheduler=diffusers.DDPMScheduler())
+
+
+def dit_pipeline():
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    return diffusers.DiTPipeline(
+        transformer=dit(), vae=vae(), scheduler=scheduler, id2label={0: "dog", 1: "cat, tomcat"}
+    )
+
+
+PIPELINES = {"sd": sd_pipeline, "sdxl": sdxl_pipeline, "ddpm": ddpm_pipeline, "dit": dit_pipeline}
+
+
+@pytest.fixture(scope="session", params=PIPELINES)
+def pipeline_folder(request, tmp_path_factory):
+    """A folder in the layout of each known pipeline, with random weights."""
+    folder = tmp_path_factory.mktemp("pipelines") / f"tiny-{request.param}"
+    PIPELINES[request.param]().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd") / "tiny-sd"
+    sd_pipeline().save_pretrained(folder)
+    return folder

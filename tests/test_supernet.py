@@ -1,0 +1,249 @@
+"""The exact properties of running under a schedule."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from explorer.cost import COUNTED, counting, example_inputs, price
+from explorer.graph import describe
+from explorer.supernet import History, NoiseEstimate, SuperNet
+from tests.conftest import DENOISERS
+
+EPSILON = NoiseEstimate("epsilon")
+CALLS = 4
+
+
+def inputs_of(denoiser, call=0, batch=1):
+    """Inputs that differ from call to call."""
+    generator = torch.Generator().manual_seed(100 + call)
+    inputs = example_inputs(denoiser, 8, 5)
+    name = "hidden_states" if "hidden_states" in inputs else "sample"
+    inputs[name] = torch.randn(batch, *inputs[name].shape[1:], generator=generator)
+    inputs["timestep"] = torch.full((batch,), 900.0 - 100 * call)
+    if "encoder_hidden_states" in inputs:
+        inputs["encoder_hidden_states"] = torch.randn(
+            batch, 5, inputs["encoder_hidden_states"].shape[-1], generator=generator
+        )
+    if "class_labels" in inputs:
+        inputs["class_labels"] = torch.arange(batch)
+    for key, value in inputs.get("added_cond_kwargs", {}).items():
+        inputs["added_cond_kwargs"][key] = value.expand(batch, -1)
+    return inputs
+
+
+@torch.no_grad()
+def run(denoiser, calls=CALLS, **kwargs):
+    return [denoiser(**inputs_of(denoiser, call, **kwargs), return_dict=False)[0] for call in range(calls)]
+
+
+def state_of(denoiser):
+    return {path: dict(vars(module)) for path, module in denoiser.named_modules()}
+
+
+def schedules(graph, seed=0):
+    """Closed random schedules, and one that skips whole calls."""
+    keep = np.random.default_rng(seed).random((CALLS, len(graph.units))) < 0.6
+    keep[0] = True
+    keep[2] = False
+    return graph.close(keep)
+
+
+@pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_everything_kept_equals_the_plain_denoiser_bit_for_bit(denoiser, granularity, order):
+    graph = describe(denoiser, granularity)
+    plain = run(denoiser)
+    with SuperNet(denoiser, graph, np.ones((CALLS, len(graph.units)), dtype=bool), EPSILON, order):
+        kept = run(denoiser)
+    assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
+
+
+@pytest.mark.parametrize("reuse", ["output", "residual"])
+@pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
+def test_no_trace_is_left_after_leaving_normally_or_by_exception(denoiser, granularity, reuse):
+    graph = describe(denoiser, granularity, reuse)
+    before, plain = state_of(denoiser), run(denoiser, 1)
+    with SuperNet(denoiser, graph, schedules(graph), EPSILON):
+        run(denoiser)
+    assert state_of(denoiser) == before
+    with pytest.raises(KeyError, match="stop"), SuperNet(denoiser, graph, schedules(graph), EPSILON):
+        run(denoiser, 2)
+        raise KeyError("stop")
+    assert state_of(denoiser) == before
+    assert torch.equal(run(denoiser, 1)[0], plain[0])
+
+
+@pytest.mark.parametrize("reuse", ["output", "residual"])
+@pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
+def test_only_what_runs_is_executed_and_the_arithmetic_of_cost_is_what_is_counted(denoiser, granularity, reuse):
+    """Runs of each unit's layers are counted, and MACs, against the schedule's own arithmetic."""
+    graph = price(denoiser, describe(denoiser, granularity, reuse), 8, 5).graph
+    keep = schedules(graph)
+    ran, moment = np.zeros_like(keep), {"call": 0}
+    for column, modules in enumerate(graph.modules):
+        last_layer(denoiser, modules[0]).register_forward_hook(
+            lambda module, args, output, column=column: ran.__setitem__((moment["call"], column), True)
+        )
+    with SuperNet(denoiser, graph, keep, EPSILON), counting(denoiser) as macs, torch.no_grad():
+        for call in range(CALLS):
+            moment["call"], before = call, sum(macs.values())
+            denoiser(**inputs_of(denoiser, call))
+            assert sum(macs.values()) - before == graph.cost(keep)[call]
+    assert np.array_equal(ran, keep)
+
+
+def last_layer(denoiser, path):
+    """The last one, because DiT's head borrows the first layers of block 0."""
+    layers = [module for module in denoiser.get_submodule(path).modules() if isinstance(module, COUNTED)]
+    return layers[-1]
+
+
+def test_a_unit_that_nobody_reads_does_not_run_though_its_bit_is_set(unet):
+    graph = describe(unet, "stage")
+    keep = np.ones((2, 9), dtype=bool)
+    keep[1, 7] = False  # kills all but the first and the last stage
+    counts = {}
+    for name in graph.names:
+        unet.get_submodule(name).resnets[0].register_forward_hook(
+            lambda module, args, output, name=name: counts.update({name: counts.get(name, 0) + 1})
+        )
+    with SuperNet(unet, graph, keep, EPSILON):
+        run(unet, 2)
+    assert counts == dict.fromkeys(graph.names, 1) | {"down_blocks.0": 2, "up_blocks.3": 2}
+
+
+def test_a_skipped_unit_hands_back_its_last_computed_output(unet):
+    graph = describe(unet, "layer")
+    column = graph.names.index("up_blocks.2.layers.1")
+    keep = np.ones((3, len(graph.units)), dtype=bool)
+    keep[1:, column] = False
+    keep = graph.close(keep)
+    taken = []
+    unet.up_blocks[2].resnets[2].register_forward_pre_hook(lambda module, args: taken.append(args[0]))
+    computed = []
+    unet.up_blocks[2].attentions[1].register_forward_hook(lambda module, args, output: computed.append(output[0]))
+    with SuperNet(unet, graph, keep, EPSILON):
+        run(unet, 3)
+    width = computed[0].shape[1]
+    assert all(torch.equal(x[:, :width], computed[0]) for x in taken)
+
+
+def test_a_residual_is_added_to_the_fresh_input():
+    denoiser = DENOISERS["dit"]()
+    graph = describe(denoiser, "layer", "residual")
+    keep = np.ones((2, len(graph.units)), dtype=bool)
+    keep[1, 1] = False
+    seen = {0: [], 1: [], 2: []}  # what blocks 1 and 2 take in: block 0 runs in both calls, block 1 only in the first
+    for index, inputs in seen.items():
+        denoiser.transformer_blocks[index].register_forward_pre_hook(
+            lambda module, args, inputs=inputs: inputs.append(args[0])
+        )
+    with SuperNet(denoiser, graph, keep, EPSILON):
+        run(denoiser, 2)
+    change = seen[2][0] - seen[1][0]
+    torch.testing.assert_close(seen[2][1], seen[1][1] + change)
+    assert not torch.equal(seen[1][0], seen[1][1])
+
+
+@pytest.mark.parametrize("order, values", [(0, [5, 5]), (1, [7, 9]), (2, [10, 17])])
+def test_history_continues_a_polynomial_through_call_indices(order, values):
+    """Through (0, 2), (1, 1), (3, 5): the constant 5, the line 2 t - 1, the parabola t^2 - 2 t + 2."""
+    history = History(order)
+    for call, value in ((0, 2.0), (1, 1.0), (3, 5.0)):
+        history.push(call, (torch.tensor(value),))
+    assert [history.at(call)[0].item() for call in (4, 5)] == pytest.approx(values)
+
+
+def test_a_lower_order_holds_until_there_are_enough_values():
+    history = History(2)
+    history.push(0, torch.tensor(3.0))
+    assert history.at(1).item() == 3.0
+    history.push(1, torch.tensor(5.0))
+    assert history.at(2).item() == pytest.approx(7.0)
+
+
+def first_of(inputs):
+    return {key: first_of(value) if isinstance(value, dict) else value[:1] for key, value in inputs.items()}
+
+
+def test_batch_elements_do_not_mix(denoiser):
+    graph = describe(denoiser, "layer")
+    keep = schedules(graph)
+    with SuperNet(denoiser, graph, keep, EPSILON):
+        both = run(denoiser, batch=2)
+    singles = [first_of(inputs_of(denoiser, call, batch=2)) for call in range(CALLS)]
+    with SuperNet(denoiser, graph, keep, EPSILON), torch.no_grad():
+        alone = [denoiser(**single, return_dict=False)[0] for single in singles]
+    for a, b in zip(both, alone, strict=True):
+        torch.testing.assert_close(a[:1], b, atol=1e-5, rtol=1e-4)
+
+
+def test_two_contexts_keep_counts_and_caches_of_their_own(denoiser):
+    graph = describe(denoiser, "layer")
+    keep = schedules(graph)
+
+    def alone(shift):
+        with SuperNet(denoiser, graph, keep, EPSILON), torch.no_grad():
+            return [denoiser(**inputs_of(denoiser, call + shift), return_dict=False)[0] for call in range(CALLS)]
+
+    mixed = {"cond": [], "uncond": []}
+    with SuperNet(denoiser, graph, keep, EPSILON) as net, torch.no_grad():
+        for call in range(CALLS):
+            for shift, name in ((0, "cond"), (10, "uncond")):
+                with net.in_context(name):
+                    mixed[name].append(denoiser(**inputs_of(denoiser, call + shift), return_dict=False)[0])
+    assert all(torch.equal(a, b) for a, b in zip(mixed["cond"], alone(0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(mixed["uncond"], alone(10), strict=True))
+
+
+def test_too_many_and_too_few_calls_raise(unet):
+    graph = describe(unet, "stage")
+    keep = np.ones((3, 9), dtype=bool)
+    with (
+        pytest.raises(ValueError, match="more often than the schedule's 3 calls"),
+        SuperNet(unet, graph, keep, EPSILON),
+    ):
+        run(unet, 4)
+    with pytest.raises(ValueError, match="made 2 calls, but the schedule has 3"), SuperNet(unet, graph, keep, EPSILON):
+        run(unet, 2)
+
+
+def test_the_sampler_is_refused_at_once_when_it_makes_another_number_of_calls(unet):
+    graph, scheduler = describe(unet, "stage"), diffusers.DDIMScheduler()
+    under = SuperNet(unet, graph, np.ones((3, 9), dtype=bool), EPSILON, scheduler=scheduler)
+    with pytest.raises(ValueError, match="makes 5 calls, but the schedule has 3"), under:
+        scheduler.set_timesteps(5)
+    scheduler.set_timesteps(5)
+    assert "set_timesteps" not in vars(scheduler)
+
+
+def test_a_cancelled_run_leaves_no_state(unet):
+    graph, scheduler = describe(unet, "layer"), diffusers.DDIMScheduler()
+    keep = schedules(graph)
+    with SuperNet(unet, graph, keep, EPSILON, scheduler=scheduler):
+        scheduler.set_timesteps(CALLS)
+        clean = run(unet)
+        scheduler.set_timesteps(CALLS)
+        run(unet, 2)  # cancelled
+        scheduler.set_timesteps(CALLS)
+        again = run(unet)
+    assert all(torch.equal(a, b) for a, b in zip(clean, again, strict=True))
+
+
+def test_one_schedule_at_a_time(unet):
+    graph = describe(unet, "stage")
+    net = SuperNet(unet, graph, np.ones((1, 9), dtype=bool), EPSILON)
+    with net:
+        with pytest.raises(RuntimeError, match="already"), SuperNet(unet, graph, net.keep, EPSILON):
+            pass
+        run(unet, 1)
+
+
+def test_output_may_be_asked_for_as_a_dataclass(denoiser):
+    graph = describe(denoiser, "layer")
+    keep = np.ones((2, len(graph.units)), dtype=bool)
+    keep[1] = False
+    with SuperNet(denoiser, graph, keep, EPSILON), torch.no_grad():
+        first, second = (denoiser(**inputs_of(denoiser, call)) for call in range(2))
+    assert type(second) is type(first) and torch.equal(second.sample, first.sample)
