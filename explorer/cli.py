@@ -207,6 +207,13 @@ def train(
 
 
 @app.command()
+def precompute(as_json: AsJson = False) -> None:
+    """Rebuild in assets/ what follows from the models: so far the numbers of the catalogue."""
+    catalogue.measure()
+    say({"rebuilt": ["catalogue.json"]}, as_json, "rebuilt assets/catalogue.json")
+
+
+@app.command()
 def serve() -> None:
     """The page. Address and port: GRADIO_SERVER_NAME, GRADIO_SERVER_PORT."""
     from explorer import ui

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from explorer import catalogue
 from explorer.masks import Importance, Mask, Progress, Result
+from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, ScheduleConfig
 
 if TYPE_CHECKING:
@@ -124,18 +125,18 @@ _loading = Lock()
 
 
 @lru_cache(maxsize=4)
-def _load(model_id: str) -> catalogue.Model:
+def _load(model_id: str) -> Model:
     return catalogue.load(model_id)
 
 
-def loaded(model_id: str) -> catalogue.Model:
+def loaded(model_id: str) -> Model:
     """A model of this process, loaded once. Whoever runs it under a schedule takes a `twin()`."""
     with _loading:
         return _load(model_id)
 
 
 def prune(
-    model: catalogue.Model, method: str, config: ScheduleConfig, prompts: Sequence[str] = ()
+    model: Model, method: str, config: ScheduleConfig, prompts: Sequence[str] = ()
 ) -> Generator[Progress, None, Result]:
     """Run a method. It returns a mask where its settings name one ratio, else an importance that serves all."""
     from explorer.pruners import PRUNERS
@@ -153,7 +154,7 @@ def finished(work: Generator[Progress, None, Result], report: Callable[[str], No
         report(f"{step.done} of {step.total}: {step.message}")
 
 
-def mask_for(model: catalogue.Model, question: Question) -> Mask:
+def mask_for(model: Model, question: Question) -> Mask:
     """The schedule that a question asks for."""
     result = finished(prune(model, question.method, question.config))
     return result.at(question.ratio) if isinstance(result, Importance) else result
@@ -164,9 +165,9 @@ def apply(pipe: Any, mask: Mask) -> AbstractContextManager:
 
     The pipeline must be sampled with as many calls as the mask has rows, and its denoiser have the mask's units.
     """
-    family = catalogue.FAMILIES.get(type(pipe).__name__)
+    family = FAMILIES.get(type(pipe).__name__)
     if family is None:
-        raise ValueError(f"{type(pipe).__name__} is not a known pipeline; known are {', '.join(catalogue.FAMILIES)}")
+        raise ValueError(f"{type(pipe).__name__} is not a known pipeline; known are {', '.join(FAMILIES)}")
     return under(mask, getattr(pipe, family.denoiser), pipe.scheduler)
 
 
@@ -192,7 +193,7 @@ def plan(question: Question) -> Plan:
     scheduler.set_timesteps(question.steps)
     reused = graph.demanded(mask.keep) & mask.keep.any(axis=1, keepdims=True)
     rows = np.where(mask.keep, np.arange(calls)[:, None], 0)
-    rival_steps, rival_calls = equal_steps(question.rival, model.scheduler_config, mask.kept * calls)
+    rival_steps, rival_calls = trajectory.equal_steps(question.rival, model.scheduler_config, mask.kept * calls)
     total = graph.macs_per_call * calls
     return Plan(
         units=graph.names,
@@ -226,22 +227,14 @@ def unknown_words(model_id: str, prompt: str) -> list[str]:
     return [word for word in dict.fromkeys(words) if known and word not in known]
 
 
-def equal_steps(sampler: str, scheduler_config: Any, calls: float) -> tuple[int, int]:
-    """Steps (and calls) of a few-step sampler that come nearest to `calls` calls of the denoiser."""
-    from explorer.trajectory import calls_of
-
-    wished = max(1, round(calls))
-    steps = max(1, wished - (calls_of(sampler, scheduler_config, 4) - 4))  # PNDM makes one call more
-    return steps, calls_of(sampler, scheduler_config, steps)
-
-
 def compare(question: Question) -> Iterator[Frame]:
     """The full run, the pruned run and the few-step rival, from the same noise, call by call."""
-    from explorer.metrics import METRICS
+    from explorer import trajectory
+    from explorer.metrics import IMAGE_MEASURES
 
     model = loaded(question.model)
     mask = mask_for(model, question)
-    rival_steps, _ = equal_steps(question.rival, model.scheduler_config, mask.kept * mask.header.calls)
+    rival_steps, _ = trajectory.equal_steps(question.rival, model.scheduler_config, mask.kept * mask.header.calls)
     runs = {
         "original": (question.sampler, question.steps, None),
         "pruned": (question.sampler, question.steps, mask),
@@ -253,13 +246,13 @@ def compare(question: Question) -> Iterator[Frame]:
         for frame, pictures in frames:
             losses = {}
             if pictures is not None and original is not None:
-                losses = {name: float(METRICS[name](pictures, original)) for name in ("ssim", "psnr")}
+                losses = {name: float(measure(pictures, original)) for name, measure in IMAGE_MEASURES.items()}
             yield replace(frame, role=role, **losses)
         original = pictures if original is None else original
 
 
 def draw(
-    model: catalogue.Model,
+    model: Model,
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: str,

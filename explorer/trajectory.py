@@ -1,6 +1,6 @@
 """The denoising loop, the same for every model: noise in, one step after another out.
 
-A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`; see `catalogue.Model`.
+A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`; see `model.Model`.
 """
 
 from collections.abc import Iterator
@@ -62,6 +62,13 @@ def calls_of(name: str, config: Any, steps: int) -> int:
     except (ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"the sampler {name} cannot make {steps} steps: {error}") from error
     return len(scheduler.timesteps)
+
+
+def equal_steps(sampler: str, scheduler_config: Any, calls: float) -> tuple[int, int]:
+    """Steps (and calls) of a few-step sampler that come nearest to `calls` calls of the denoiser."""
+    wished = max(1, round(calls))
+    steps = max(1, wished - (calls_of(sampler, scheduler_config, 4) - 4))  # PNDM makes one call more
+    return steps, calls_of(sampler, scheduler_config, steps)
 
 
 class Step(NamedTuple):

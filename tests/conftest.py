@@ -1,5 +1,6 @@
 """Tiny random models of every known class, and pipelines of them saved to disk and loaded as anyone's would be."""
 
+import json
 import os
 import string
 
@@ -167,6 +168,9 @@ def pipeline_folder(request, tmp_path_factory):
     """A folder in the layout of each known pipeline, with random weights."""
     folder = tmp_path_factory.mktemp("pipelines") / f"tiny-{request.param}"
     PIPELINES[request.param]().save_pretrained(folder)
+    if request.param == "dit":  # as on the hub; diffusers itself does not write the labels
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {"id2label": {"0": "dog", "1": "cat, tomcat"}}))
     return folder
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Progress, PrunerRecord, Result, made_for
 from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, UniformConfig
-from explorer.trajectory import calls_of
 
 
 def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Generator[Progress, None, Result]:
@@ -86,6 +85,8 @@ def spread(calls: int) -> np.ndarray:
 
 
 def _setting(model: Any, config: ScheduleConfig) -> tuple[BlockGraph, int]:
+    from explorer.trajectory import calls_of  # here, because the table of pruners is read without torch
+
     calls = calls_of(config.sampler, model.scheduler_config, config.steps)
     return model.graph(config.granularity, config.reuse), calls
 

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from explorer import catalogue
+from explorer.experiment import config_of, finished, prune
+from explorer.graph import describe
+from explorer.masks import Importance, Mask
+from explorer.pruners import PRUNERS
+from explorer.pruners.baselines import deepcache_row, spread
+from explorer.pruners.configs import CONFIGS
+
+
+@pytest.fixture(scope="module")
+def sd15():
+    return catalogue.load("sd15", weights=False)
+
+
+def made(model, method, **settings):
+    return finished(prune(model, method, config_of(method, {"steps": 50} | settings)))
+
+
+def test_every_method_has_settings():
+    assert PRUNERS.keys() == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("method", PRUNERS)
+@pytest.mark.parametrize("granularity", ["stage", "layer"])
+def test_every_method_gives_an_order_for_all_ratios(sd15, method, granularity):
+    if method == "deepcache" and granularity == "stage":
+        with pytest.raises(ValueError, match="layer"):
+            made(sd15, method, granularity=granularity)
+        return
+    importance = made(sd15, method, granularity=granularity)
+    assert isinstance(importance, Importance)
+    largest = importance.header.max_ratio
+    for ratio in np.linspace(0, largest, 12):
+        mask = importance.at(ratio)
+        assert abs(1 - mask.kept - ratio) < 0.01
+    with pytest.raises(ValueError, match="largest possible"):
+        importance.at(largest + 0.01)
+
+
+def test_uniform_computes_every_kth_call_whole(sd15):
+    mask = made(sd15, "uniform", every=5)
+    assert isinstance(mask, Mask)
+    assert np.flatnonzero(mask.keep.any(axis=1)).tolist() == list(range(0, 50, 5))
+    assert mask.keep[::5].all()
+    assert mask.kept == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("ratio, calls", [(0, 50), (0.5, 25), (0.7, 15), (0.9, 5), (0.98, 1)])
+def test_uniform_at_a_ratio_spaces_calls_evenly(sd15, ratio, calls):
+    mask = made(sd15, "uniform", ratio=ratio)
+    computed = np.flatnonzero(mask.keep.all(axis=1))
+    assert len(computed) == calls and computed[0] == 0
+    gaps = np.diff([*computed, 50])
+    assert gaps.max() - gaps.min() <= 1
+    assert mask.header.ratio.asked == ratio and mask.header.ratio.reached == pytest.approx(ratio)
+
+
+def test_spread_removes_so_that_what_stays_is_even():
+    goes = spread(16)
+    assert sorted(goes) == list(range(16)) and goes[0] == 15
+    stays = np.sort(np.argsort(goes)[-4:])
+    assert np.diff([*stays, 16]).tolist() == [4, 4, 4, 4]
+
+
+def test_random_follows_its_seed(sd15):
+    one, same, other = (made(sd15, "random", ratio=0.5, seed=seed).keep for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert abs(one.mean() - 0.5) < 0.15
+
+
+def test_deepcache_runs_only_the_outermost_layers_between_full_calls(sd15):
+    graph = sd15.graph("layer")
+    row = dict(zip(graph.names, deepcache_row(graph, 0), strict=True))
+    assert [name for name, runs in row.items() if runs] == ["up_blocks.3.layers.2"]
+    row = dict(zip(graph.names, deepcache_row(graph, 2), strict=True))
+    assert {name for name, runs in row.items() if runs} == {
+        *("down_blocks.0.layers.0", "down_blocks.0.layers.1"),
+        *("up_blocks.3.layers.0", "up_blocks.3.layers.1", "up_blocks.3.layers.2"),
+    }
+    mask = made(sd15, "deepcache", interval=5, branch=0)
+    assert mask.keep[::5].all() and mask.keep[1].sum() == 1
+
+
+def test_deepcache_takes_the_interval_nearest_to_a_ratio(sd15):
+    reached = [1 - made(sd15, "deepcache", interval=n).kept for n in range(1, 51)]
+    mask = made(sd15, "deepcache", ratio=0.4)
+    assert 1 - mask.kept == pytest.approx(min(reached, key=lambda r: abs(r - 0.4)))
+
+
+def test_deepcache_needs_a_u_net_with_enough_layers(sd15):
+    with pytest.raises(ValueError, match="branch may be at most 13 here, got 50"):
+        made(sd15, "deepcache", branch=50)
+    with pytest.raises(ValueError, match="this model has no up blocks"):
+        made(catalogue.load("dit-xl-2-256", weights=False), "deepcache", ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    "method, settings, said",
+    [
+        ("uniform", {"every": 0}, "every"),
+        ("uniform", {"every": "often"}, "every"),
+        ("uniform", {"ratio": float("nan")}, "ratio"),
+        ("uniform", {"wings": 2}, "wings"),
+        ("random", {"order": 3}, "order"),
+        ("random", {"granularity": "head"}, "granularity"),
+        ("random", {"steps": 10**6}, "steps"),
+    ],
+)
+def test_bad_settings_are_refused_by_field(method, settings, said):
+    with pytest.raises(ValueError, match=said):
+        config_of(method, settings)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'magic' is unknown; choose one of uniform, random, deepcache"):
+        config_of("magic", {})
+
+
+def test_describe_knows_the_graph_that_the_catalogue_prices(sd15):
+    assert describe(sd15.denoiser, "layer").names == sd15.graph("layer").names

@@ -1,0 +1,125 @@
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from explorer import catalogue
+from explorer.catalogue import load
+from explorer.experiment import draw
+
+REAL = {  # parameters and MACs a call without and with attention products, G
+    "sd15": (859_520_964, 338.80, 401.83),
+    "sd21": (865_910_724, 760.91, 1074.98),
+    "sdxl": (2_567_463_684, 2990.01, 3381.97),
+    "dit-xl-2-256": (749_826_464, None, 118.74),
+    "ddpm-cifar10": (35_746_307, 6.06, None),
+}
+
+
+@pytest.mark.parametrize("id", REAL)
+def test_cost_of_real_models_from_their_architecture_alone(id):
+    """In a process of its own: within 20 s and 2 GB, start included. The paper's figure for SD-1.5 is 338.8 G."""
+    started = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-m", "explorer", "cost", "--model", id, "--json"], capture_output=True, text=True, check=True
+    )
+    seconds = time.perf_counter() - started
+    found = json.loads(run.stdout)
+    params, macs, with_attention = REAL[id]
+    assert found["params"] == params
+    assert macs is None or found["macs_per_call"] / 1e9 == pytest.approx(macs, abs=0.006)
+    total = found["macs_per_call"] + found["macs_per_call_attention"]
+    assert with_attention is None or total / 1e9 == pytest.approx(with_attention, abs=0.006)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20
+    assert seconds < 60  # 20 s on an idle machine; the tests share theirs
+
+
+def test_units_and_fixed_parts_add_up():
+    priced = load("sd15", weights=False).priced("module")
+    assert priced.graph.macs.sum() + priced.graph.macs_fixed == priced.graph.macs_per_call == 338_799_122_624
+    attention = [unit.macs for unit in priced.graph.units if ".attn" in unit.name]
+    assert attention and min(attention) > 0
+
+
+def test_the_committed_catalogue_is_what_the_architectures_say():
+    for row in catalogue.listing():
+        architecture = load(row["id"], weights=False).priced()
+        assert (row["params"], row["macs_per_call"]) == (architecture.params, architecture.graph.macs_per_call)
+
+
+def test_a_folder_of_each_pipeline_loads_draws_and_costs(pipeline_folder):
+    model = load(pipeline_folder)
+    assert model.id == pipeline_folder.name and len(model.revision) == 12
+    without = load(pipeline_folder, weights=False)
+    assert without.priced().params == model.priced().params == sum(p.numel() for p in model.denoiser.parameters())
+    assert without.graph("module").units == model.graph("module").units
+    *_, (frame, pictures) = draw(model, ["dog"], [0], "ddim", 3, 2.0)
+    assert frame.calls == 3 and pictures.shape[:2] == (1, 3) and 0 <= pictures.min() <= pictures.max() <= 1
+
+
+def test_a_twin_shares_weights_but_no_modules(sd_folder):
+    model = load(sd_folder)
+    twin = model.twin()
+    pairs = zip(model.denoiser.parameters(), twin.denoiser.parameters(), strict=True)
+    assert all(a is b for a, b in pairs)
+    assert not set(map(id, model.denoiser.modules())) & set(map(id, twin.denoiser.modules()))
+
+
+def test_without_weights_everything_but_drawing_works():
+    model = load("sd15", weights=False)
+    assert len(model.graph("stage").units) == 9
+    with pytest.raises(ValueError, match="the weights of sd15 are not here; its units, MACs, parameters and"):
+        model.encode(["dog"], 7.5)
+    with pytest.raises(ValueError, match="not on this machine and the hub is out of reach.*see the command cost"):
+        load("sd15")
+    with pytest.raises(ValueError, match="not on this machine"):
+        load("stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+
+@pytest.mark.parametrize("id", ["nope", "", "/", "../../etc", "a" * 3000])
+def test_an_unknown_model_is_refused_with_the_known_ones(id):
+    with pytest.raises(ValueError, match="neither a model of the catalogue \\(emoji-unet, sd15"):
+        load(id)
+
+
+def test_damaged_or_foreign_folders_are_refused(tmp_path, sd_folder):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(ValueError, match="holds a KandinskyPipeline; known pipelines are StableDiffusionPipeline"):
+        load(tmp_path)
+    (tmp_path / "model_index.json").write_text("{broken")
+    with pytest.raises(ValueError, match="model_index.json"):
+        load(tmp_path)
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(sd_folder, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match="does not load as a StableDiffusionPipeline"):
+        load(broken)
+    with pytest.raises(ValueError, match="dtype 'int8'"):
+        load(sd_folder, dtype="int8")
+
+
+def test_a_class_conditional_model_names_what_it_does_not_know(tmp_path):
+    from tests.conftest import dit_pipeline
+
+    dit_pipeline().save_pretrained(tmp_path / "dit")
+    model = load(tmp_path / "dit")
+    assert torch.equal(model.encode(["7"], 1.0)["class_labels"], torch.tensor([7]))
+    with pytest.raises(ValueError, match="'a poem' is none of them"):
+        model.encode(["a poem"], 1.0)
+
+
+def test_the_listing_needs_no_torch():
+    code = (
+        "import sys; from explorer import catalogue, experiment; catalogue.listing(); "
+        "experiment.unknown_words('emoji-unet', 'dog'); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    keys = {"id", "pipeline", "denoiser", "params", "macs_per_call", "embedded", "available", "path"}
+    assert all(set(row) == keys for row in catalogue.listing())
