@@ -1,0 +1,132 @@
+import json
+
+import pytest
+
+from explorer import cli, masks
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def document(run):
+    def document(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    return document
+
+
+def test_models(document):
+    rows = document("models")
+    assert [row["id"] for row in rows][:2] == ["emoji-unet", "sd15"]
+    assert rows[0]["embedded"] and rows[0]["available"] and not rows[1]["available"]
+
+
+def test_cost_counts_calls_and_masks(document, tmp_path):
+    plain = document("cost", "--model", "sd15", "--steps", "50", "--sampler", "pndm")
+    assert plain["calls"] == 51 and plain["kept"] == 1 and plain["macs_total"] == 51 * plain["macs_per_call"]
+    document("prune", "--model", "sd15", "--method", "uniform", "--steps", "50", "--out", tmp_path / "u.safetensors")
+    pruned = document(
+        "cost", "--model", "sd15", "--steps", "50", "--mask", tmp_path / "u.safetensors", "--ratio", "0.8"
+    )
+    assert pruned["kept"] == pytest.approx(0.2)
+    keys = {"model", "calls", "macs_per_call", "macs_per_call_attention", "macs_total", "kept", "kept_params", "params"}
+    assert set(pruned) == keys | {"units"}
+
+
+def test_from_prune_to_picture(document, sd_folder, tmp_path):
+    file, picture = tmp_path / "m.safetensors", tmp_path / "p.png"
+    setting = ("--model", sd_folder, "--steps", "6")
+    made = document("prune", *setting, "--method", "random", "--ratio", "0.5", "--set", "order=1", "--out", file)
+    assert set(made) == {"method", "out", "seconds", "peak_mb", "kept"} and made["kept"] == pytest.approx(0.5, abs=0.05)
+    shown = document("show", file)
+    assert shown["kept"] == made["kept"] and shown["order"] == 1 and shown["pruner"]["name"] == "random"
+    drawn = document("generate", *setting, "--prompt", "dog", "--mask", file, "--out", picture)
+    assert set(drawn) == {"seconds", "denoise_seconds", "macs_total", "kept", "calls", "seed", "out"}
+    assert drawn["kept"] == made["kept"] and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_ratio_prune_writes_an_importance(document, sd_folder, tmp_path):
+    file = tmp_path / "i.safetensors"
+    made = document("prune", "--model", sd_folder, "--steps", "6", "--method", "deepcache", "--out", file)
+    assert made["kept"] is None and isinstance(masks.load(file), masks.Importance)
+
+
+def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
+    run("prune", "--model", sd_folder, "--method", "uniform", "--out", tmp_path / "u.safetensors")
+    code, out, _ = run("show", tmp_path / "u.safetensors")
+    assert code == 0 and "kind: importance" in out and "units: 28" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("cost", "--model", "nope"), "neither a model of the catalogue"),
+        (("cost", "--steps", "0"), "steps must be between 1 and 1000, got 0"),
+        (("cost", "--steps", "1000000"), "steps must be between 1 and 1000"),
+        (("cost", "--steps", "few"), "'--steps'"),
+        (("cost", "--sampler", "heun"), "sampler 'heun' is unknown"),
+        (("cost", "--granularity", "head"), "granularity 'head' is unknown"),
+        (("cost", "--mask", "missing.safetensors"), "missing.safetensors does not exist"),
+        (("generate", "--prompt", "", "--out", "OUT"), "the prompt is empty"),
+        (("generate", "--prompt", "x" * 10_000, "--out", "OUT"), "at most 500 characters"),
+        (("generate", "--prompt", "dog", "--steps", "0", "--out", "OUT"), "steps"),
+        (("generate", "--prompt", "dog", "--guidance", "nan", "--out", "OUT"), "guidance"),
+        (("generate", "--prompt", "dog", "--out", "/nowhere/p.png"), "/nowhere/p.png cannot be written"),
+        (("generate", "--prompt", "dog", "--dtype", "int8", "--out", "OUT"), "dtype 'int8' is unknown"),
+        (("generate", "--prompt", "dog", "--model", "sd15", "--out", "OUT"), "weights of sd15"),
+        (("prune", "--method", "magic", "--out", "OUT"), "method 'magic' is unknown"),
+        (("prune", "--method", "uniform", "--ratio", "nan", "--out", "OUT"), "ratio"),
+        (("prune", "--method", "uniform", "--ratio", "1.2", "--out", "OUT"), "ratio"),
+        (("prune", "--method", "random", "--ratio", "0.99", "--out", "OUT"), "the largest possible"),
+        (("prune", "--method", "uniform", "--set", "every=x", "--out", "OUT"), "every: "),
+        (("prune", "--method", "uniform", "--set", "every", "--out", "OUT"), "--set needs field=value, got 'every'"),
+        (("show", "missing.safetensors"), "does not exist"),
+        (("train", "emoji-cat"), "emoji-cat"),
+        (("dance",), "dance"),
+        (("generate",), "prompt"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(run, tmp_path, arguments, said):
+    out = tmp_path / "out"
+    code, printed, errors = run(*(out if argument == "OUT" else argument for argument in arguments))
+    assert code == 2 and printed == "" and "Traceback" not in errors
+    assert said in errors.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_of_another_model_or_number_of_calls_is_refused(run, sd_folder, tmp_path):
+    file = tmp_path / "m.safetensors"
+    run("prune", "--model", sd_folder, "--steps", "6", "--method", "random", "--ratio", "0.5", "--out", file)
+    code, _, errors = run("cost", "--model", "sd15", "--steps", "6", "--mask", file)
+    assert code == 2 and "for the model tiny-sd, not sd15" in errors
+    draw = ("generate", "--model", sd_folder, "--prompt", "dog", "--out", tmp_path / "p.png", "--mask", file)
+    code, _, errors = run(*draw, "--steps", "5")
+    assert code == 2 and "schedules 6 calls" in errors and not (tmp_path / "p.png").exists()
+    code, _, errors = run(*draw, "--steps", "6", "--ratio", "0.2")
+    assert code == 2 and "leave --ratio out" in errors
+    file.write_bytes(file.read_bytes()[:100])
+    code, _, errors = run(*draw, "--steps", "6")
+    assert code == 2 and "damaged" in errors
+
+
+def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):
+    file = tmp_path / "i.safetensors"
+    run("prune", "--model", sd_folder, "--steps", "6", "--method", "uniform", "--out", file)
+    draw = ("generate", "--model", sd_folder, "--prompt", "dog", "--steps", "6", "--out", tmp_path / "p.png")
+    assert run(*draw, "--mask", file)[0] == 2
+    code, _, errors = run(*draw, "--mask", file, "--ratio", "0.99")
+    assert code == 2 and "between 0 and 0.8333" in errors
+    assert run(*draw, "--mask", file, "--ratio", "0.5")[0] == 0
