@@ -1,0 +1,122 @@
+"""Numbers of a schedule -> plotly figures. Imports neither torch nor gradio.
+
+Each figure is two steps: what is shown, as plain numbers and words, then how it is drawn. Nothing to show gives an
+empty figure with a note. Backgrounds are transparent and the font colour is left to the page, so that a figure reads
+the same in a light and in a dark theme.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+FATES = ("computed", "reused", "dead by cascade", "call skipped")
+COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # told apart by the colour-blind and by lightness
+SHORTER = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
+
+
+class KeepMap(NamedTuple):
+    """What happens to each unit at each call."""
+
+    units: tuple[str, ...]  # U names as short as an axis needs them
+    fate: np.ndarray  # int8 (U, T): an index of FATES
+    hover: list[list[str]]  # (U, T)
+    counts: tuple[int, ...]  # cells of each fate
+
+
+def keep_map(
+    units: Sequence[str], shares: np.ndarray, timesteps: np.ndarray, fate: np.ndarray, source: np.ndarray
+) -> KeepMap:
+    """`shares` (U,) of a call's MACs, `timesteps` (T,), `fate` and `source` (T, U) as a plan holds them.
+
+    A call in which nothing is computed is a fate of its own: the network is not entered at all.
+    """
+    skipped = (np.asarray(fate) != FATES.index("computed")).all(axis=1, keepdims=True)
+    fate = np.where(skipped, FATES.index("call skipped"), fate).astype(np.int8)
+    hover = [
+        [
+            f"<b>{unit}</b><br>call {call}, timestep {timestep:g}<br>{shares[column]:.1%} of a call's MACs<br>"
+            + told(int(fate[call, column]), int(source[call, column]))
+            for call, timestep in enumerate(timesteps)
+        ]
+        for column, unit in enumerate(units)
+    ]
+    counts = tuple(int((fate == index).sum()) for index in range(len(FATES)))
+    return KeepMap(tuple(short(unit) for unit in units), fate.T, hover, counts)
+
+
+def told(fate: int, source: int) -> str:
+    """The fate of one cell in words."""
+    if FATES[fate] == "reused":
+        return f"reused from call {source}"
+    return f"call skipped: the estimate of call {source} serves again" if FATES[fate] == "call skipped" else FATES[fate]
+
+
+def short(unit: str) -> str:
+    """A unit's name for an axis: down_blocks.0.layers.1 -> down 0 layers 1."""
+    for name, shorter in SHORTER:
+        unit = unit.replace(name, shorter)
+    return unit.replace(".", " ")
+
+
+def keep_heatmap(
+    units: Sequence[str], shares: np.ndarray, timesteps: np.ndarray, fate: np.ndarray, source: np.ndarray
+) -> go.Figure:
+    """Units by calls: computed, reused or dead by cascade."""
+    if not len(units) or not len(timesteps):
+        return _empty("No calls to show.")
+    return _draw_keep_map(keep_map(units, shares, timesteps, fate, source))
+
+
+def _draw_keep_map(shown: KeepMap) -> go.Figure:
+    units, calls = shown.fate.shape
+    figure = go.Figure(layout=_bare_layout(height=min(90 + 15 * units, 640)))
+    figure.add_heatmap(
+        z=shown.fate,
+        text=shown.hover,
+        hovertemplate="%{text}<extra></extra>",
+        colorscale=_steps(COLOURS),
+        **dict(zmin=-0.5, zmax=len(FATES) - 0.5, showscale=False),
+        **dict(xgap=1 if calls <= 120 else 0, ygap=1),
+    )
+    for name, colour, count in zip(FATES, COLOURS, shown.counts, strict=True):
+        marker = dict(symbol="square", size=11, color=colour)
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", marker=marker, name=f"{name} {count:,}", hoverinfo="skip"
+        )
+    figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, calls - 0.5], dtick=_tick(calls))
+    figure.update_yaxes(range=[units - 0.5, -0.5], tickvals=list(range(units)), ticktext=shown.units)
+    return figure
+
+
+def _steps(colours: Sequence[str]) -> list[tuple[float, str]]:
+    """A colour scale in as many flat steps as there are colours."""
+    edges = np.linspace(0, 1, len(colours) + 1)
+    return [(float(edge), colour) for i, colour in enumerate(colours) for edge in edges[i : i + 2]]
+
+
+def _tick(calls: int) -> int:
+    return next((step for step in (1, 2, 5, 10, 20, 50) if calls <= 14 * step), 100)
+
+
+def _bare_layout(height: int) -> go.Layout:
+    return go.Layout(
+        template="none",
+        height=height,
+        margin=dict(l=8, r=8, t=34, b=40),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend=dict(orientation="h", x=0, y=1, yanchor="bottom", itemclick=False, itemdoubleclick=False),
+        xaxis=dict(showgrid=False, zeroline=False, fixedrange=True, title_standoff=8),
+        yaxis=dict(
+            showgrid=False, zeroline=False, fixedrange=True, automargin=True, ticklabelstandoff=4, tickfont_size=10
+        ),
+        hoverlabel=dict(align="left"),
+    )
+
+
+def _empty(note: str) -> go.Figure:
+    figure = go.Figure(layout=_bare_layout(height=160))
+    figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return figure.add_annotation(text=note, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)

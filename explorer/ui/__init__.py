@@ -1,0 +1,58 @@
+"""The page: one file a tab, `components` for what tabs share. The only place that imports gradio.
+
+Gradio's own environment variables choose host and port (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT); EXPLORER_DATA is the
+folder for what the page writes.
+"""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from explorer.ui import api, components, explore
+
+TITLE = "Diffusion Pruning Explorer"
+HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
+picture. Leave parts of it out, and see what that saves and what the picture loses.</p></header>"""
+TABS = {"Explore": explore.build}
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg", font=FONT, font_mono=FONT).set(
+    slider_color="*primary_600",
+    slider_color_dark="*primary_500",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_600",
+)
+FOLDER = Path(__file__).parent
+
+
+def build() -> gr.Blocks:
+    """The whole page, not yet launched. Neither this nor opening the page imports torch."""
+    gr.set_static_paths([components.PLOTLY])
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        components.markup(HEADER, elem_id="header")
+        with gr.Tabs(elem_id="tabs"):
+            for name, build_tab in TABS.items():
+                with gr.Tab(name, id=name.lower()):
+                    build_tab(page)
+        api.publish()
+    return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
+
+
+def launch() -> None:
+    """Serve the page until it is interrupted."""
+    data = Path(os.environ.get("EXPLORER_DATA", "data"))
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(data / "gradio"))
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # pictures drawn side by side: spinning threads cost 7 x the time
+    build().launch(
+        theme=THEME,
+        css_paths=[FOLDER / "style.css"],
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        enable_monitoring=False,
+        max_file_size="5mb",
+    )

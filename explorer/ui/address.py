@@ -1,0 +1,64 @@
+"""What the controls ask, and the state of a view as the query of the page's address, and back.
+
+Names are those of the controls: `model`, `prompt`, `ratio`, ... and `method.field` for a method's own settings.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from explorer.catalogue import listing
+from explorer.experiment import Question, sentence
+from explorer.pruners.configs import CONFIGS
+
+PLAIN = tuple(name for name in Question.model_fields if name != "settings")
+
+
+def question(values: Mapping[str, Any]) -> Question:
+    """The question that the controls ask; a setting that is left empty keeps its default."""
+    method = str(values["method"])
+    settings = {
+        name.partition(".")[2]: value
+        for name, value in values.items()
+        if name.partition(".")[0] == method and "." in name and value is not None
+    }
+    return offered(Question(settings=settings, **{name: value for name, value in values.items() if name in PLAIN}))
+
+
+def offered(question: Question) -> Question:
+    """The question if its model is one that the page offers: a visitor names no folder and starts no download."""
+    models = [row["id"] for row in listing() if row["available"]]
+    if question.model not in models:
+        raise ValueError(f"model {question.model!r} is not here; choose one of {', '.join(models) or 'none'}")
+    return question
+
+
+def read(query: Mapping[str, str], prompt: str) -> tuple[dict[str, Any], list[str]]:
+    """The controls' values in an address, typed and checked; the defaults and a sentence if they are not valid."""
+    plain = {"prompt": prompt} | {name: query[name] for name in PLAIN if name in query}
+    try:
+        asked = offered(Question(**plain))
+        settings = _settings(asked.method, query)
+    except ValueError as error:
+        return Question(prompt=prompt).model_dump(include=set(PLAIN)), [f"This address is no view: {sentence(error)}"]
+    return asked.model_dump(include=set(PLAIN)) | settings, []
+
+
+def _settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """The method's own settings in an address, by the names of their controls."""
+    asked = {
+        field: query[f"{method}.{field}"] for field in CONFIGS[method].model_fields if f"{method}.{field}" in query
+    }
+    checked = CONFIGS[method](**asked)
+    return {f"{method}.{field}": getattr(checked, field) for field in asked}
+
+
+def writer(names: Iterable[str]) -> str:
+    """JavaScript that puts the controls' values into the address, without a round trip."""
+    return """(...values) => {
+        const kept = [...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("__"));
+        const state = Object.fromEntries(NAMES.map((name, i) => [name, values[i]]));
+        const shown = Object.entries(state).filter(([name, value]) => value !== null && value !== ""
+            && (!name.includes(".") || name.startsWith(state.method + ".")));
+        history.replaceState(history.state, "", "?" + new URLSearchParams([...kept, ...shown]));
+    }""".replace("NAMES", json.dumps(list(names)))

@@ -1,0 +1,225 @@
+"""The Explore tab: a question on the left; on the right its three pictures, which units run at which call, the cost."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from html import escape
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from explorer import catalogue, experiment, figures
+from explorer.experiment import Plan, Question
+from explorer.pruners.configs import CONFIGS
+from explorer.ui import address, controls, story
+from explorer.ui.components import alert, as_value, markup, plotly_view, user_errors
+
+PROMPT = "red apple"
+SAMPLERS = ["ddim", "dpm++", "unipc", "pndm", "euler"]
+DEFAULTS = {name: field.default for name, field in Question.model_fields.items()}
+MAP_CAPTION = (
+    "Each column is one call of the network, each row one unit of it. A reused unit hands back the value it computed "
+    "at an earlier call; a dead one feeds only units that do not run, so it does not run either; at a skipped call the "
+    "network is not entered at all, and its last estimate of the noise serves again. Point at a cell."
+)
+LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
+SUGGEST = """
+const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
+attach(); watch("value", attach); setTimeout(attach, 500);
+"""
+
+
+class View(NamedTuple):
+    """Where answers go."""
+
+    alert: gr.HTML
+    unseen: gr.HTML
+    names: gr.HTML
+    pictures: gr.HTML
+    verdict: gr.HTML
+    cost: gr.HTML
+    keep: gr.HTML
+    draw: gr.Button
+    stop: gr.Button
+
+
+class Asked(NamedTuple):
+    """Where questions come from: the controls by name, and the group of each method's own settings."""
+
+    controls: dict[str, gr.components.Component]
+    groups: dict[str, gr.Column]
+    dice: gr.Button
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        return list(self.controls.values())
+
+
+def build(page: gr.Blocks) -> None:
+    """Lay out the tab and connect it."""
+    with gr.Row(elem_id="explore"):
+        with gr.Column(scale=2, min_width=300, elem_id="controls"):
+            asked, left = _controls()
+        with gr.Column(scale=5, min_width=320, elem_id="results"):
+            right = _results()
+    _connect(page, asked, View(**left, **right))
+
+
+def _controls() -> tuple[Asked, dict[str, Any]]:
+    """What a visitor sets, and the parts of the view that sit among it."""
+    names = markup(elem_id="names", js_on_load=SUGGEST)
+    models = [row["id"] for row in catalogue.listing() if row["available"]]
+    asked: dict[str, gr.components.Component] = {
+        "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
+        "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
+    }
+    unseen = markup(elem_id="unseen")
+    asked["method"] = gr.Dropdown(list(CONFIGS), label="Pruning method", value=DEFAULTS["method"], elem_id="method")
+    label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
+    asked["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
+    with gr.Row(elem_classes="buttons"):
+        draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=80, scale=2)
+        stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
+        dice = gr.Button("New seed", elem_id="dice", min_width=80)
+    trouble = markup(elem_id="alert")
+    with gr.Row(elem_classes="numbers"):
+        asked["seed"] = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=90, elem_id="seed")
+        asked["steps"] = gr.Number(DEFAULTS["steps"], label="Steps", precision=0, min_width=80, elem_id="steps")
+    with gr.Accordion("More", open=False, elem_id="more"):
+        groups = _settings(asked)
+        asked["sampler"] = gr.Dropdown(SAMPLERS, label="Sampler", value=DEFAULTS["sampler"], elem_id="sampler")
+        label, info = "Rival sampler", "the sampler that gets as many MACs, in fewer steps"
+        asked["rival"] = gr.Dropdown(SAMPLERS, label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
+        asked["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
+    return Asked(asked, groups, dice), dict(alert=trouble, unseen=unseen, names=names, draw=draw, stop=stop)
+
+
+def _settings(asked: dict[str, gr.components.Component]) -> dict[str, gr.Column]:
+    """One group of generated controls per method, all but one hidden; their controls join `asked`."""
+    groups = {}
+    for method, config in CONFIGS.items():
+        with gr.Column(visible=method == DEFAULTS["method"], elem_id=f"settings-{method}") as groups[method]:
+            asked |= controls.of_config(config, method)
+    return groups
+
+
+def _results() -> dict[str, Any]:
+    pictures = markup(story.strip(story.blank()), elem_id="pictures")
+    verdict = markup(elem_id="verdict")
+    markup("<h2>What runs at which call</h2>", elem_id="heading")
+    waiting = "Loading the model for the first time. This takes some seconds, and you can type meanwhile."
+    cost = markup(elem_id="cost")
+    keep = plotly_view(elem_id="keep", waiting=waiting, caption=MAP_CAPTION)
+    return dict(pictures=pictures, verdict=verdict, keep=keep, cost=cost)
+
+
+def _connect(page: gr.Blocks, asked: Asked, view: View) -> None:
+    """Which event asks what. Only what a visitor does asks something; values that were set by an answer do not."""
+
+    def on_load(request: gr.Request) -> dict:
+        return opened(request.query_params, asked, view)
+
+    plan = partial(on_plan, view, tuple(asked.controls))
+    planned = [view.alert, view.cost, view.keep]
+    outputs = [*asked.inputs, *asked.groups.values(), view.names, view.unseen, view.alert]
+    page.load(on_load, None, outputs, **LIGHT).then(partial(plan, keep_alert=True), asked.inputs, planned, **LIGHT)
+    gr.on(_moved(asked), plan, asked.inputs, planned, trigger_mode="always_last", **LIGHT)
+    asked.controls["method"].input(
+        partial(group_of, asked.groups), asked.controls["method"], list(asked.groups.values()), **LIGHT
+    )
+    prompt, model = asked.controls["prompt"], asked.controls["model"]
+    gr.on([prompt.blur, prompt.submit, model.input], on_words, [model, prompt], view.unseen, **LIGHT)
+    _connect_drawing(asked, view)
+    _connect_address(asked)
+
+
+def _moved(asked: Asked) -> list:
+    """The events after which the schedule is another one."""
+    others = [control.input for name, control in asked.controls.items() if name not in ("prompt", "seed", "guidance")]
+    return [*others, asked.controls["ratio"].release]
+
+
+def _connect_drawing(asked: Asked, view: View) -> None:
+    drawing = gr.on(
+        [view.draw.click, asked.controls["prompt"].submit],
+        partial(on_draw, view, tuple(asked.controls)),
+        asked.inputs,
+        [view.draw, view.stop, view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.keep],
+        trigger_mode="once",
+        concurrency_limit=4,
+        concurrency_id="draw",
+        **LIGHT | {"queue": True},
+    )
+    at_rest = dict(fn=partial(buttons, view, busy=False), inputs=None, outputs=[view.draw, view.stop], **LIGHT)
+    drawing.then(**at_rest)
+    view.stop.click(cancels=[drawing], **at_rest)
+
+
+def _connect_address(asked: Asked) -> None:
+    """The dice and the address live in the browser alone."""
+    write = dict(fn=None, inputs=asked.inputs, js=address.writer(asked.controls), api_visibility="private")
+    changed = [control.input for control in asked.inputs]
+    gr.on([*changed, asked.controls["ratio"].release, asked.controls["prompt"].submit], **write)
+    roll = "() => Math.floor(Math.random() * 2 ** 32)"
+    asked.dice.click(None, None, asked.controls["seed"], js=roll, api_visibility="private").then(**write)
+
+
+def opened(query: Mapping[str, str], asked: Asked, view: View) -> dict:
+    """The controls as the address asks for them, and the names the model knows."""
+    values, said = address.read(query, PROMPT)
+    names = "".join(f'<option value="{escape(name)}">' for name in experiment.known_names(values["model"]))
+    return {
+        **{asked.controls[name]: value for name, value in values.items() if name in asked.controls},
+        **dict(zip(asked.groups.values(), group_of(asked.groups, values["method"]), strict=True)),
+        view.names: f'<datalist id="known-names">{names}</datalist>',
+        view.unseen: on_words(values["model"], values["prompt"]),
+        view.alert: alert(said),
+    }
+
+
+def group_of(groups: Mapping[str, gr.Column], method: str) -> list[dict]:
+    """Show the settings of `method` and hide the others."""
+    return [gr.update(visible=name == method) for name in groups]
+
+
+def on_words(model: str, prompt: str) -> str:
+    """Name the words that the model never saw."""
+    with user_errors():
+        return story.never_seen(experiment.unknown_words(model, prompt))
+    return ""
+
+
+def on_plan(view: View, names: tuple[str, ...], *values: Any, keep_alert: bool = False) -> dict:
+    """The schedule and its cost; no picture, so no prompt is needed."""
+    with user_errors() as said:
+        plan = experiment.plan(address.question({**dict(zip(names, values, strict=True)), "prompt": "-"}))
+        return shown(view, plan) | ({} if keep_alert else {view.alert: ""})
+    return {view.alert: alert(said)}
+
+
+def shown(view: View, plan: Plan) -> dict:
+    """A plan in numbers and as a map."""
+    keep = figures.keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
+    return {view.cost: story.cost(plan), view.keep: as_value(keep)}
+
+
+def buttons(view: View, busy: bool) -> dict:
+    """Draw when idle, Stop when busy."""
+    return {view.draw: gr.update(interactive=not busy), view.stop: gr.update(interactive=busy)}
+
+
+def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
+    """Plan, then draw the three pictures, one update a call."""
+    yield buttons(view, busy=True) | {view.alert: "", view.verdict: ""}
+    with user_errors() as said:
+        question = address.question(dict(zip(names, values, strict=True)))
+        plan = experiment.plan(question)
+        cards, footer = story.dealt(question, plan), story.drawn_for(question)
+        yield shown(view, plan) | {view.unseen: on_words(question.model, question.prompt)}
+        yield {view.pictures: story.strip(cards, question.prompt, footer)}
+        for frame in experiment.compare(question):
+            last = cards[frame.role]
+            cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
+            yield {view.pictures: story.strip(cards, question.prompt, footer)}
+        yield {view.verdict: story.verdict(plan, cards["pruned"].frame, cards["rival"].frame)}
+    yield {view.alert: alert(said)}

@@ -1,0 +1,82 @@
+"""The numbers and words behind each figure, and that a figure comes out of them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from explorer import figures
+
+UNITS = ("down_blocks.0.layers.0", "mid_block.layers.0", "up_blocks.0.layers.0")
+SHARES = np.array([0.5, 0.3, 0.1])
+TIMESTEPS = np.array([999, 499])
+FATE = np.array([[0, 0, 0], [2, 1, 0]], dtype=np.int8)
+SOURCE = np.array([[0, 0, 0], [0, 0, 1]], dtype=np.int32)
+
+
+@pytest.fixture
+def shown() -> figures.KeepMap:
+    return figures.keep_map(UNITS, SHARES, TIMESTEPS, FATE, SOURCE)
+
+
+def test_rows_are_units_and_columns_are_calls(shown: figures.KeepMap):
+    assert shown.fate.tolist() == [[0, 2], [0, 1], [0, 0]]
+    assert shown.units == ("down 0 layers 0", "mid layers 0", "up 0 layers 0")
+
+
+def test_every_cell_is_counted_once(shown: figures.KeepMap):
+    assert shown.counts == (4, 1, 1, 0)
+
+
+def test_a_call_in_which_nothing_runs_is_skipped_as_a_whole():
+    fate = np.array([[0, 0, 0], [2, 2, 2]], dtype=np.int8)
+    shown = figures.keep_map(UNITS, SHARES, TIMESTEPS, fate, SOURCE * 0)
+    assert shown.counts == (3, 0, 0, 3)
+    assert shown.hover[2][1].endswith("call skipped: the estimate of call 0 serves again")
+
+
+def test_hover_tells_unit_call_timestep_share_and_fate(shown: figures.KeepMap):
+    assert shown.hover[1][1] == (
+        "<b>mid_block.layers.0</b><br>call 1, timestep 499<br>30.0% of a call's MACs<br>reused from call 0"
+    )
+    assert shown.hover[0][1].endswith("dead by cascade")
+    assert shown.hover[2][1].endswith("computed")
+
+
+def test_the_figure_shows_the_numbers_and_names_the_counts():
+    figure = figures.keep_heatmap(UNITS, SHARES, TIMESTEPS, FATE, SOURCE)
+    assert np.array_equal(figure.data[0].z, FATE.T)
+    assert [trace.name for trace in figure.data[1:]] == [
+        "computed 4",
+        "reused 1",
+        "dead by cascade 1",
+        "call skipped 0",
+    ]
+    assert json.loads(figure.to_json())["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
+
+
+def test_each_fate_has_its_own_flat_colour():
+    scale = figures.keep_heatmap(UNITS, SHARES, TIMESTEPS, FATE, SOURCE).data[0].colorscale
+    assert [colour for _, colour in scale] == [colour for colour in figures.COLOURS for _ in range(2)]
+
+
+def test_nothing_to_show_gives_an_empty_figure_with_a_note():
+    none = np.zeros((0, 0))
+    figure = figures.keep_heatmap((), np.zeros(0), np.zeros(0), none, none)
+    assert not figure.data
+    assert figure.layout.annotations[0].text == "No calls to show."
+
+
+def test_a_long_trajectory_is_drawn_without_gaps():
+    calls = 200
+    fate = np.zeros((calls, 3), dtype=np.int8)
+    figure = figures.keep_heatmap(UNITS, SHARES, np.arange(calls), fate, fate)
+    assert figure.data[0].xgap == 0
+    assert figure.layout.xaxis.dtick == 20
+
+
+def test_figures_need_neither_torch_nor_gradio():
+    code = "import sys, explorer.figures; sys.exit(any(name in sys.modules for name in ('torch', 'gradio')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

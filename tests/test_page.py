@@ -1,0 +1,294 @@
+"""The page as visitors and programs meet it: real server, real embedded model, real browser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlparse
+from urllib.request import Request, urlopen
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from tests.page_fixtures import Visitor
+
+pytest_plugins = ["tests.page_fixtures"]
+ROOT = Path(__file__).parent.parent
+
+
+def ask(served: str, name: str, **question: object) -> tuple[str, object]:
+    """One call of the API by plain HTTP: the kind of the last event and what it holds."""
+    calls = f"{served}gradio_api/call"
+    body = Request(f"{calls}/v2/{name}", json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urlopen(body, timeout=60) as answer:
+        event = json.load(answer)["event_id"]
+    with urlopen(f"{calls}/{name}/{event}", timeout=120) as stream:
+        lines = [line.decode().rstrip("\n") for line in stream if line.strip()]
+    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
+
+
+def status(url: str) -> int:
+    try:
+        with urlopen(url, timeout=30) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+# -- before anybody asks for anything
+
+
+def test_building_the_page_needs_no_torch():
+    code = "import sys; from explorer.ui import build; build(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["gradio_api/file=/etc/hostname", f"gradio_api/file={ROOT}/app.py", "monitoring"])
+def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
+    assert status(served + path) == 403
+
+
+# -- what a visitor sees
+
+
+def test_draws_three_pictures_from_one_question(visitor: Visitor):
+    visitor.open().draw()
+    page = visitor.page
+    assert len(set(visitor.pictures())) == 3
+    assert page.eval_on_selector("#pictures img", "image => image.naturalWidth") >= 32
+    assert page.locator("#pictures img").first.get_attribute("alt") == "dog, original"
+    assert page.locator(".card h3").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
+    facts = page.locator(".card[data-role=pruned] dd").all_inner_texts()
+    assert facts[0].endswith("%")
+    assert float(facts[1]) > 0
+    assert 0 <= float(facts[2]) <= 1
+    assert "seed 0" in page.locator("#pictures .footer").inner_text()
+    assert not visitor.complaints
+    assert not visitor.foreign
+
+
+def test_enter_draws(visitor: Visitor):
+    visitor.open()
+    visitor.page.locator("#prompt input").press("Enter")
+    visitor.finished()
+
+
+def test_stop_ends_a_drawing(visitor: Visitor):
+    visitor.open("steps=200&prompt=dog")
+    visitor.page.click("#draw")
+    visitor.page.wait_for_selector(".counter")
+    visitor.page.click("#stop")
+    expect(visitor.page.locator("#draw")).to_be_enabled()
+    visitor.page.wait_for_timeout(1000)
+    before = visitor.page.locator(".counter").inner_text()
+    visitor.page.wait_for_timeout(1000)
+    assert visitor.page.locator(".counter").inner_text() == before
+    assert not visitor.page.locator("#verdict .verdict").count()
+
+
+def test_the_map_follows_the_ratio_without_drawing(visitor: Visitor):
+    visitor.open("steps=8&ratio=0.25&prompt=dog")
+    before = visitor.computed()
+    visitor.page.locator("#ratio input[type=range]").focus()
+    for _ in range(40):
+        visitor.page.keyboard.press("ArrowRight")
+    visitor.page.wait_for_function(
+        "few => Number(document.querySelector('#keep .plot').data[1].name.split(' ').at(-1)) < few", arg=0.75 * before
+    )
+    expect(visitor.page.locator("#cost dd").first).to_have_text("65.0%")
+    assert not visitor.pictures()
+
+
+def test_hover_tells_the_story_of_a_cell(visitor: Visitor):
+    visitor.open()
+    visitor.page.locator("#keep .plot").scroll_into_view_if_needed()
+    box = visitor.page.locator("#keep .nsewdrag").bounding_box()
+    visitor.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    visitor.page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
+    told = visitor.page.locator("#keep .hovertext").text_content()
+    assert "call 1, timestep" in told
+    assert "% of a call's MACs" in told
+    assert any(fate in told for fate in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
+
+
+def test_words_never_seen_are_named_and_the_picture_is_drawn(visitor: Visitor):
+    visitor.open("steps=4&prompt=dog")
+    visitor.page.fill("#prompt input", "xyzzy dog")
+    visitor.draw()
+    assert visitor.page.locator("#unseen").inner_text() == "never seen in training: xyzzy"
+
+
+def test_known_names_are_suggested(visitor: Visitor):
+    visitor.open()
+    listed = visitor.page.locator("#prompt input").get_attribute("list")
+    names = visitor.page.eval_on_selector_all(f"#{listed} option", "all => all.map(one => one.value)")
+    assert "red apple" in names
+
+
+def test_each_method_has_its_own_settings(visitor: Visitor):
+    visitor.open("steps=4&prompt=dog&method=deepcache")
+    visitor.page.click("#more button")
+    expect(visitor.page.locator("#deepcache-branch")).to_be_visible()
+    expect(visitor.page.locator("#uniform-every")).to_have_count(0)
+
+
+def test_two_visitors_get_their_own_pictures(visitors, served: str):
+    questions = [("dog", 1), ("red apple", 2)]
+    at_once = [visitors().open(f"steps=6&prompt={prompt}&seed={seed}") for prompt, seed in questions]
+    for one in at_once:
+        one.page.click("#draw")
+    for one in at_once:
+        one.finished()
+    for one, (prompt, seed) in zip(at_once, questions, strict=True):
+        _, (drawn,) = ask(served, "draw", prompt=prompt, steps=6, seed=seed)
+        alone = ["data:image/png;base64," + drawn[role]["picture"] for role in ("original", "pruned", "rival")]
+        assert one.pictures() == alone
+
+
+# -- the address
+
+
+def test_the_state_of_a_view_is_in_its_address(visitors):
+    first = visitors().open("steps=4&prompt=dog")
+    page = first.page
+    page.fill("#prompt input", "red apple & co")
+    page.fill("#seed input", "7")
+    page.fill("#steps input", "6")
+    page.locator("#ratio input[type=number]").fill("0.25")
+    page.locator("#ratio input[type=number]").press("Tab")
+    page.click("#method input")
+    page.get_by_role("option", name="random").click()
+    page.wait_for_function("location.search.includes('method=random')")
+    asked = parse_qs(urlparse(page.url).query)
+    assert asked["prompt"] == ["red apple & co"]
+    assert (asked["seed"], asked["steps"], asked["ratio"]) == (["7"], ["6"], ["0.25"])
+    second = visitors().open(urlparse(page.url).query).page
+    for control in ("#prompt input", "#seed input", "#steps input", "#ratio input[type=number]", "#method input"):
+        assert second.locator(control).input_value() == page.locator(control).input_value()
+
+
+def test_an_address_that_asks_for_nonsense_opens_the_page_with_a_sentence(visitor: Visitor):
+    visitor.open("steps=many&prompt=dog&ratio=nan")
+    assert visitor.alert().startswith("This address is no view: steps")
+    assert visitor.page.locator("#steps input").input_value() == "25"
+
+
+def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
+    visitor.open("steps=4&prompt=%3Cimg%20src%3Dx%20onerror%3Dwindow.hit%3D1%3E")
+    visitor.draw()
+    assert visitor.page.evaluate("window.hit") is None
+
+
+# -- bad input
+
+
+BAD_INPUT = [
+    ("#prompt input", "", "prompt: please say what to draw"),
+    ("#prompt input", "x" * 10_000, "prompt: string should have at most"),
+    ("#steps input", "0", "steps: input should be greater than or equal to 1"),
+    ("#steps input", "1000000", "steps: input should be less than or equal to 1000"),
+    ("#seed input", "-1", "seed: input should be greater than or equal to 0"),
+]
+
+
+def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
+    page = visitor.open("steps=4&prompt=dog&ratio=0.3").page
+    for control, typed, said in BAD_INPUT:
+        good = page.locator(control).input_value()
+        page.fill(control, typed)
+        page.click("#draw")
+        expect(page.locator("#alert [role=alert]")).to_contain_text(said)
+        assert "\n" not in visitor.alert()
+        assert page.locator(control).input_value() == typed
+        assert page.locator("#ratio input[type=number]").input_value() == "0.3"
+        page.fill(control, good)
+        expect(page.locator("#draw")).to_be_enabled()
+    visitor.draw()
+    assert not page.locator("#alert [role=alert]").count()
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "said"),
+    [
+        ("plan", {"ratio": float("nan")}, "ratio: input should be a finite number"),
+        ("plan", {"ratio": 1.5}, "ratio: input should be less than or equal to 1"),
+        ("plan", {"ratio": "half"}, "ratio: input should be a valid number"),
+        ("plan", {"ratio": 0.99, "steps": 4, "method": "random"}, "the ratio must be between 0 and 0.75"),
+        ("plan", {"steps": [25]}, "steps: input should be a valid integer"),
+        ("plan", {"method": "magic"}, "method 'magic' is unknown"),
+        ("plan", {"method": {"a": 1}}, "method: input should be a valid string"),
+        ("plan", {"settings": {"evry": 2}}, "evry: extra inputs are not permitted"),
+        ("plan", {"settings": "every=2"}, "settings: input should be a valid dictionary"),
+        ("plan", {"model": "/etc"}, "model '/etc' is not here"),
+        ("plan", {"sampler": "magic"}, "sampler 'magic' is unknown"),
+        ("draw", {}, "prompt: please say what to draw"),
+        ("draw", {"prompt": 17}, "prompt: input should be a valid string"),
+        ("draw", {"prompt": "dog", "seed": "many"}, "seed: input should be a valid integer"),
+    ],
+)
+def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, question: dict, said: str):
+    kind, answer = ask(served, name, **question)
+    assert kind == "error"
+    assert answer["error"].startswith(said)
+    assert "\n" not in answer["error"]
+
+
+def test_the_api_plans(served: str):
+    kind, (plan,) = ask(served, "plan", ratio=0.5, steps=8)
+    assert kind == "complete"
+    assert plan["calls"] == 8
+    assert plan["kept"] == pytest.approx(0.5, abs=0.13)
+    assert len(plan["fate"]) == 8
+
+
+# -- every visitor
+
+
+def test_a_phone_needs_no_sideways_scrolling(visitors):
+    phone = visitors(viewport={"width": 375, "height": 812}).open()
+    phone.draw()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert phone.page.locator(".card").first.bounding_box()["width"] >= 90
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_its_background(visitor: Visitor, theme: str):
+    visitor.open(f"steps=4&prompt=dog&__theme={theme}")
+    faint = visitor.page.evaluate(CONTRAST)
+    assert not faint
+
+
+def test_the_page_can_be_walked_by_keyboard(visitor: Visitor):
+    page = visitor.open().page
+    assert page.locator("h1").count() == 1
+    page.locator("#prompt input").focus()
+    reached = set()
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id"))
+    assert {"method", "ratio", "draw", "seed", "dice", "steps"} <= reached
+
+
+CONTRAST = """() => {
+    const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = node => {
+        for (; node; node = node.parentElement) {
+            const colour = channels(getComputedStyle(node).backgroundColor);
+            if (colour.length < 4 || colour[3] === 1) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const texts = [...document.querySelectorAll("h1, h2, h3, p, label span, dt, dd, button, figcaption, input")];
+    return texts.filter(node => node.checkVisibility() && !node.disabled && !node.closest(".counter")).filter(node => {
+        const pair = [channels(getComputedStyle(node).color), behind(node)].map(light).sort((a, b) => b - a);
+        return (pair[0] + 0.05) / (pair[1] + 0.05) < 4.5;
+    }).map(node => node.outerHTML.slice(0, 160));
+}"""
