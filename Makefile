@@ -1,0 +1,50 @@
+# `make run` and `make test` set everything up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+MINUTES ?= 60
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: run test lint train precompute bench
+
+run: .venv/.run
+	$(BIN)/python app.py
+
+test: .venv/.dev chromium
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+# Each goes on from its last checkpoint, if there is one; the order matters.
+train: .venv/.run
+	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet; do \
+		$(BIN)/python -m explorer train $$name --minutes $(MINUTES) --resume || exit 1; \
+	done
+
+precompute: .venv/.run
+	$(BIN)/python -m explorer precompute
+
+bench: .venv/.dev
+	for file in tests/bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+.venv/.venv:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.run: requirements.txt .venv/.venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The browser of the page's tests. Installed where that is allowed, else said how.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+		{ echo "Chromium is missing, which the tests of the page need: apt-get install chromium" >&2; exit 1; }; \
+	}

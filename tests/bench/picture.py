@@ -1,0 +1,34 @@
+"""Seconds and memory of one picture, in a process of its own: load, draw, peak. Run by hand."""
+
+import json
+import subprocess
+import sys
+from statistics import median
+
+CODE = """
+import json, resource, time
+started = time.perf_counter()
+from explorer import experiment
+model = experiment.loaded("emoji-unet")
+loaded = time.perf_counter() - started
+idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+started = time.perf_counter()
+*_, (frame, _) = experiment.draw(model, ["dog"], [0], "ddim", 25, 7.5, previews=1)
+whole = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"load_s": loaded, "picture_s": whole, "loop_s": frame.seconds, "loaded_mb": idle, "peak_mb": peak}))
+"""
+
+
+def main(rounds: str = "3") -> None:
+    runs = []
+    for _ in range(int(rounds)):
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    for key in runs[0]:
+        values = [run[key] for run in runs]
+        print(f"{key}: median {median(values):.2f} ({min(values):.2f} .. {max(values):.2f}), n = {rounds}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

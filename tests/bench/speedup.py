@@ -1,0 +1,55 @@
+"""Real against ideal speed-up of the denoising loop at 50 % and 80 % of the MACs removed, A B A B.
+
+ideal = 1 / kept MACs; `of ideal` is the measured speed-up divided by it. Whole calls (uniform) and layers (DeepCache where
+it reaches the ratio, random layers else). Run by hand: python tests/bench/speedup.py [model] [steps] [rounds]
+"""
+
+import sys
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from explorer import experiment
+from explorer.experiment import config_of, finished, prune
+from explorer.masks import Importance
+from tests.bench.overhead import loop_seconds
+
+SCHEDULES = {
+    "whole calls": ("uniform", {}),
+    "DeepCache, branch 0": ("deepcache", {"branch": 0}),
+    "random layers": ("random", {}),
+    "random modules": ("random", {"granularity": "module"}),
+    "random layers, order 1": ("random", {"order": 1}),
+}
+
+
+def mask_of(model, method: str, settings: dict, steps: int, ratio: float):
+    result = finished(prune(model, method, config_of(method, {"steps": steps, "ratio": ratio} | settings)))
+    return result.at(ratio) if isinstance(result, Importance) else result
+
+
+def main(model_id: str = "emoji-unet", steps: str = "50", rounds: str = "5") -> None:
+    model, steps = experiment.loaded(model_id), int(steps)
+    masks = {
+        f"{name} {ratio:.0%}": mask_of(model, method, settings, steps, ratio)
+        for ratio in (0.5, 0.8)
+        for name, (method, settings) in SCHEDULES.items()
+    }
+    seconds = {name: [] for name in ("plain", *masks)}
+    loop_seconds(model, steps, None)  # warm up
+    for _ in range(int(rounds)):
+        for name in seconds:
+            seconds[name].append(loop_seconds(model, steps, masks.get(name)))
+    print(f"plain: {median(seconds['plain']):.3f} s, n = {rounds}")
+    for name, mask in masks.items():
+        speedups = [plain / own for plain, own in zip(seconds["plain"], seconds[name], strict=True)]
+        ideal = 1 / mask.kept
+        print(
+            f"{name:28} kept {mask.kept:.3f}, ideal {ideal:.2f}x, measured {median(speedups):.2f}x "
+            f"({min(speedups):.2f} .. {max(speedups):.2f}), {median(speedups) / ideal:.2f} of ideal"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,109 @@
+"""The measures against cases whose answer is known, and the judge on a tiny random encoder."""
+
+import math
+
+import pytest
+import torch
+
+from explorer import metrics
+from explorer.training import clip
+from explorer.training.captions import train_tokenizer
+
+
+def pictures(count: int = 3, side: int = 32) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def test_psnr_is_what_its_formula_says():
+    one = torch.full((2, 3, 16, 16), 0.5)
+    other = one + torch.tensor([0.1, 0.01])[:, None, None, None]
+    assert torch.allclose(metrics.psnr(other, one), torch.tensor([20.0, 40.0]), atol=1e-3)
+
+
+def test_equal_pictures_have_the_best_measures():
+    some = pictures()
+    assert torch.allclose(metrics.ssim(some, some), torch.ones(3), atol=1e-5)
+    assert all(math.isinf(v) for v in metrics.psnr(some, some).tolist())
+
+
+def test_ssim_falls_with_noise_and_is_given_per_picture():
+    some = pictures()
+    noise = torch.randn(some.shape, generator=torch.Generator().manual_seed(1))
+    amounts = torch.tensor([0.01, 0.1, 0.5])[:, None, None, None]
+    values = metrics.ssim((some + amounts * noise).clamp(0, 1), some).tolist()
+    assert values == sorted(values, reverse=True) and values[0] > 0.95 > 0.7 > values[2]
+
+
+def test_one_picture_is_a_batch_too():
+    some = pictures(1)
+    assert metrics.ssim(some, some).shape == metrics.psnr(some, some).shape == (1,)
+
+
+@pytest.mark.parametrize("measure", metrics.IMAGE_MEASURES.values())
+def test_measures_refuse_pictures_that_do_not_match(measure):
+    with pytest.raises(ValueError, match="equal batches"):
+        measure(pictures(2), pictures(3))
+
+
+def test_clip_score_is_a_hundred_times_the_cosine():
+    first = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    second = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    assert torch.allclose(metrics.clip_score(first, second), torch.tensor([100.0, 70.7107]), atol=1e-3)
+
+
+def test_retrieval_counts_ranks():
+    texts = torch.eye(8)
+    images = torch.eye(8)[:4].clone()
+    images[3] = torch.tensor([0.9, 0.8, 0.7, 0.1, 0, 0, 0, 0])  # its own caption comes fourth
+    found = metrics.retrieval(images, texts, [0, 1, 2, 3])
+    assert (found.top1, found.top5, found.n) == (0.75, 1.0, 4)
+
+
+def test_retrieval_merges_synonyms():
+    texts = torch.eye(3)
+    image = torch.tensor([[0.1, 1.0, 0.0]])
+    assert metrics.retrieval(image, texts, [0]).top1 == 0
+    assert metrics.retrieval(image, texts, [0], synonyms=[[0, 1]]).top1 == 1
+
+
+def test_an_encoder_that_says_always_the_same_finds_nothing():
+    found = metrics.retrieval(torch.ones(4, 5), torch.ones(9, 5), [0, 1, 2, 3])
+    assert found.top1 == found.top5 == 0
+
+
+def test_retrieval_refuses_what_it_cannot_count():
+    with pytest.raises(ValueError, match="caption indices"):
+        metrics.retrieval(torch.ones(2, 3), torch.ones(2, 3), [0])
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.retrieval(torch.ones(0, 3), torch.ones(2, 3), [])
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory) -> metrics.Judge:
+    folder = tmp_path_factory.mktemp("judge")
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["dog", "cat", "red heart"], vocabulary=300)
+    clip.save(clip.build(tokenizer, side=32, width=32, layers=2), tokenizer, folder)
+    return metrics.Judge(folder)
+
+
+def test_judge_gives_unit_vectors_for_pictures_of_any_size(judge):
+    small, large = judge.pictures(pictures(3, 32)), judge.pictures(pictures(2, 64), batch=1)
+    assert small.shape == (3, 32) and large.shape == (2, 32)
+    assert torch.allclose(small.norm(dim=1), torch.ones(3), atol=1e-5)
+
+
+def test_judge_tells_two_texts_apart_and_cuts_long_ones(judge):
+    one, other, long = judge.texts(["dog", "cat", "red heart " * 100])
+    assert not torch.allclose(one, other, atol=1e-3)
+    assert torch.isfinite(long).all()
+
+
+def test_judge_does_not_depend_on_the_batch(judge):
+    some = pictures(5)
+    assert torch.allclose(judge.pictures(some), judge.pictures(some, batch=2), atol=1e-5)
+
+
+def test_judge_says_when_there_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no CLIP encoder"):
+        metrics.Judge(tmp_path / "nothing")
