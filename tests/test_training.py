@@ -123,8 +123,8 @@ def test_pictures_are_cropped_centred_and_put_on_white():
     drawing.paste((255, 0, 0, 255), (60, 10, 80, 50))
     framed = pictures._frame(drawing)
     assert framed.shape == (64, 64, 3) and framed.dtype == np.uint8
-    assert (framed[:2] == 255).all() and (framed[:, :15] == 255).all()
-    assert (framed[4:60, 20:44] == [255, 0, 0]).all()
+    assert (framed[:2] == 255).all() and (framed[:, :13] == 255).all()
+    assert (framed[6:58, 22:42] == [255, 0, 0]).all()
     assert pictures._frame(pictures.Image.new("RGBA", (10, 10))) is None
 
 

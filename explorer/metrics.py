@@ -1,0 +1,127 @@
+"""What a picture is worth: measures of pictures as float tensors (B, 3, H, W) with values in [0, 1]."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+
+def ssim(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Structural similarity of each picture with its reference, (B,), 1 for equal ones."""
+    _check(pictures, references)
+    return structural_similarity_index_measure(pictures, references, data_range=1.0, reduction="none").reshape(-1)
+
+
+def psnr(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio of each picture in dB, (B,), infinite for equal ones."""
+    _check(pictures, references)
+    return peak_signal_noise_ratio(pictures, references, data_range=(0.0, 1.0), reduction="none", dim=(1, 2, 3))
+
+
+# measures of a picture against a reference picture: name -> function
+IMAGE_MEASURES = {"ssim": ssim, "psnr": psnr}
+
+
+def _check(pictures: torch.Tensor, references: torch.Tensor) -> None:
+    if pictures.shape != references.shape or pictures.ndim != 4:
+        raise ValueError(f"need two equal batches (B, 3, H, W), got {tuple(pictures.shape)}, {tuple(references.shape)}")
+
+
+def clip_score(pictures: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """100 x cosine of each picture's embedding with its caption's, both (B, D); (B,)."""
+    if pictures.shape != texts.shape:
+        raise ValueError(f"need as many captions as pictures, got {tuple(pictures.shape)} and {tuple(texts.shape)}")
+    return 100 * F.cosine_similarity(pictures, texts, dim=-1)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Shares of the pictures whose own caption came first, or among the first five, and their number."""
+
+    top1: float
+    top5: float
+    n: int
+
+
+def retrieval(
+    pictures: torch.Tensor,
+    texts: torch.Tensor,
+    own: Sequence[int],
+    synonyms: Sequence[Sequence[int]] = (),
+) -> Retrieval:
+    """Rank of each picture's own caption among all captions by cosine.
+
+    `pictures` (B, D) and `texts` (N, D) are embeddings, `own` the caption index of each picture. Captions listed
+    together in `synonyms` count as one, with the best cosine among them. A tie counts against the picture.
+    """
+    if len(own) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures but {len(own)} caption indices")
+    if len(pictures) == 0:
+        raise ValueError("retrieval needs at least one picture")
+    ranks = _ranks(pictures, texts, list(own), _leaders(len(texts), synonyms))
+    return Retrieval((ranks < 1).double().mean().item(), (ranks < 5).double().mean().item(), len(ranks))
+
+
+def _leaders(count: int, synonyms: Sequence[Sequence[int]]) -> torch.Tensor:
+    """For each caption the index of the group it is merged into, groups numbered from 0."""
+    leader = list(range(count))
+    for group in synonyms:
+        for member in group:
+            leader[member] = leader[group[0]]
+    return torch.unique(torch.tensor(leader), return_inverse=True)[1]
+
+
+def _ranks(pictures: torch.Tensor, texts: torch.Tensor, own: list[int], groups: torch.Tensor) -> torch.Tensor:
+    cosine = F.normalize(pictures.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+    best = torch.full((len(pictures), int(groups.max()) + 1), -torch.inf)
+    best.scatter_reduce_(1, groups.expand(len(pictures), -1), cosine, "amax")
+    mine = best.gather(1, groups[own][:, None])
+    return (best >= mine).sum(1) - 1
+
+
+class Judge:
+    """A CLIP encoder of pictures and texts, loaded from a folder in CLIPModel layout (assets/emoji-judge).
+
+    Raises FileNotFoundError if the folder holds no such model.
+    """
+
+    def __init__(self, folder: Path | str, device: str = "cpu"):
+        from transformers import CLIPModel, CLIPTokenizer
+
+        folder = Path(folder)
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"no CLIP encoder in {folder}")
+        self.model = CLIPModel.from_pretrained(folder).to(device).eval().requires_grad_(False)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+        prepared = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        self.size = (prepared["size"]["height"], prepared["size"]["width"])
+        self.mean = torch.tensor(prepared["image_mean"], device=device)[:, None, None]
+        self.spread = torch.tensor(prepared["image_std"], device=device)[:, None, None]
+        self.device = device
+
+    @torch.no_grad()
+    def pictures(self, pictures: torch.Tensor, batch: int = 64) -> torch.Tensor:
+        """Embeddings (B, D) on the CPU, of length 1, of pictures (B, 3, H, W) in [0, 1] of any size."""
+        parts = [self._embed(part.to(self.device)) for part in pictures.split(batch)]
+        return F.normalize(torch.cat(parts), dim=-1)
+
+    def _embed(self, part: torch.Tensor) -> torch.Tensor:
+        if tuple(part.shape[-2:]) != self.size:
+            part = F.interpolate(part, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+        vision = self.model.vision_model(pixel_values=(part - self.mean) / self.spread)
+        return self.model.visual_projection(vision.pooler_output).cpu()
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], batch: int = 256) -> torch.Tensor:
+        """Embeddings (N, D) on the CPU, of length 1; what is longer than the encoder reads is cut."""
+        parts = []
+        for start in range(0, len(texts), batch):
+            some = list(texts[start : start + batch])
+            ids = self.tokenizer(some, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            text = self.model.text_model(input_ids=ids.to(self.device))
+            parts.append(self.model.text_projection(text.pooler_output).cpu())
+        return F.normalize(torch.cat(parts), dim=-1)

@@ -1,0 +1,48 @@
+"""How the embedded models were made: `train(name, minutes)` runs the trainer of one of them."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+# model -> module and function; imported on use, because a trainer imports torch
+_HOMES = {
+    "emoji-autoencoder": ("explorer.training.autoencoder", "train"),
+    "emoji-clip": ("explorer.training.clip", "train_clip"),
+    "emoji-judge": ("explorer.training.clip", "train_judge"),
+    "emoji-unet": ("explorer.training.denoisers", "train"),
+}
+
+
+def _trainer(name: str) -> Callable[..., None]:
+    module, function = _HOMES[name]
+
+    def run(**options) -> None:
+        getattr(import_module(module), function)(**options)
+
+    return run
+
+
+TRAINERS = {name: _trainer(name) for name in _HOMES}
+
+
+def train(
+    name: str,
+    minutes: float,
+    resume: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    data: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Train one embedded model for at most `minutes` and write it to `out` (default: its place in assets/).
+
+    `resume` goes on from the last checkpoint in `runs/<name>/` (EXPLORER_RUNS names another folder); `device` is `cpu`
+    or `cuda`; `data` is the folder of the pictures (default: EXPLORER_DATA or ./data), filled on first use. Progress
+    goes to standard error. Raises ValueError for a model nobody can train, minutes that are not positive, or a device
+    that is not there.
+    """
+    if name not in TRAINERS:
+        raise ValueError(f"no trainer for {name!r}; known: {', '.join(TRAINERS)}")
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"minutes must be a positive number, not {minutes}")
+    TRAINERS[name](minutes=minutes, resume=resume, device=device, seed=seed, data=data, out=out)

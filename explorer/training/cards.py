@@ -1,0 +1,156 @@
+"""Model cards: every figure in them comes from the facts that training and evaluation measured."""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from explorer.training.loop import runs_folder
+
+_SOURCES = """\
+Emoji on white, 64x64, in three styles, with the names and tags of emojibase-data (MIT): `3d` is Microsoft's Fluent
+Emoji (MIT), `flat` is Twemoji (CC-BY 4.0), `shaded` is Noto Color Emoji (SIL OFL 1.1). Components, flags and variants
+by gender or direction are left out. The full notices are in `assets/LICENCES.md`."""
+
+_FRONT = """\
+---
+license: apache-2.0
+library_name: {library}
+tags: [{tags}]
+---
+"""
+
+
+def hardware(device: str) -> str:
+    """The machine this runs on, in words."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    return f"{os.cpu_count()} CPU cores ({model.strip()}), shared with other work"
+
+
+def millions(model: nn.Module) -> str:
+    """The number of parameters, for people."""
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
+
+
+def percent(share: float) -> str:
+    """0.613 -> 61 %."""
+    return f"{100 * share:.0f} %"
+
+
+def write_clip_card(name: str, out: Path, facts: dict, model: nn.Module) -> None:
+    """Write the card of emoji-clip or emoji-judge to `out`/README.md."""
+    role = (
+        "Its text tower, frozen, conditions the project's text-to-image models."
+        if name == "emoji-clip"
+        else "It conditions nothing; it scores what the project's models draw."
+    )
+    rows = "\n".join(
+        f"| {part.replace('_', '-')} names | {percent(r['top1'])} | {percent(r['top5'])} | {r['n']} | {r['names']} |"
+        for part, r in facts["retrieval"].items()
+    )
+    text = f"""\
+# {name}
+
+A small CLIP encoder of emoji pictures and captions, {millions(model)} parameters, in transformers' CLIPModel
+layout, with a tokenizer of its own trained on the captions. {role}
+
+## Data
+{_SOURCES} A fixed 5 % of the names, chosen by a hash, were not used for training.
+
+## Training
+Contrastive, from scratch, pictures turned, scaled, mirrored, tinted, blurred and made noisy; the styles of one name
+are positives of each other. Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {hardware(facts["device"])}.
+Again with `python -m explorer train {name}`; `--resume` goes on.
+
+## Quality, measured on real pictures
+The picture's own name among all names, by cosine:
+
+| pictures of | first | among first five | pictures | names |
+|---|---|---|---|---|
+{rows}
+
+Chance is {percent(5 / facts["retrieval"]["training"]["names"])} for the first five. The well-known
+names are those that `emoji-unet` draws; they are also among the training names.
+
+## Use
+Pictures in RGB, 64x64, scaled to [-1, 1] (`preprocessor_config.json`); texts of at most 16 tokens with start and end.
+
+## Limits
+It knows emoji and nothing else, English only; words outside its captions are spelt in pieces that mean little to it.
+"""
+    front = _FRONT.format(library="transformers", tags="emoji, clip")
+    (out / "README.md").write_text(front + text, encoding="utf-8")
+
+
+def write_unet_card(out: Path, home: Path, quality: dict, pipe: StableDiffusionPipeline) -> None:
+    """Write the card of emoji-unet to `out`/README.md, from the measured `quality` and what the run left in `home`."""
+    run = json.loads((home / "facts.json").read_text(encoding="utf-8"))
+    decoder = json.loads((runs_folder("emoji-autoencoder") / "facts.json").read_text(encoding="utf-8"))
+    text = _INTRODUCTION.format(unet=millions(pipe.unet))
+    text += _data_and_training(run, decoder, quality["names"], pipe.vae.config.latent_channels)
+    text += _quality(quality)
+    front = _FRONT.format(library="diffusers", tags="emoji, text-to-image, stable-diffusion")
+    (out / "README.md").write_text(front + text, encoding="utf-8")
+
+
+_INTRODUCTION = """\
+# emoji-unet
+
+A text-to-image latent diffusion model of emoji, small enough for two CPU cores, in diffusers' StableDiffusionPipeline
+layout. The U-Net has the stages of Stable Diffusion 1.5 ({unet} parameters), predicts v, and is conditioned by the text
+tower of emoji-clip. `StableDiffusionPipeline.from_pretrained` loads it as it is; guidance 7.5 and 25 steps are what it
+is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded dog" ask for the others.
+
+![48 pictures drawn from bare names](grid.png)
+"""
+
+
+def _data_and_training(run: dict, decoder: dict, names: int, channels: int) -> str:
+    return f"""
+## Data
+{_SOURCES} The generator learns the {names} names in `names.json`, which everybody knows, in all
+three styles ({3 * names} pictures at most); the autoencoder all names but a fixed 5 %.
+
+## Training
+- Autoencoder: 64x64 to {channels} channels of 16x16. The encoder is the first {channels} principal components of 4x4
+  patches, computed; the decoder is trained: {decoder["seconds"]:.0f} seconds.
+- U-Net: from scratch, cosine noise, {run["steps"]} steps of {run["batch"]} pictures, seed {run["seed"]},
+  {run["seconds"]:.0f} seconds. Captions are names (flat style), or styles and names, some with tags, a tenth empty.
+  Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back what
+  guidance overshoots.
+- On {hardware(run["device"])}. Again with `python -m explorer train emoji-unet`;
+  `--resume` goes on.
+"""
+
+
+def _quality(quality: dict) -> str:
+    auto, real = quality["autoencoder"], quality["real"]
+    decibels = f"{auto['psnr']:.1f} dB on average, {auto['psnr_worst']:.1f} dB the worst, n = {auto['n']}"
+    upper = f"{percent(real['top1'])}, {percent(real['top5'])}, {real['clip_score']:.1f}, n = {real['n']}"
+    return f"""
+## Quality, measured
+| what | figure |
+|---|---|
+| autoencoder, PSNR on pictures of held-out names | {decibels} |
+| emoji-judge finds the true name of a drawing first, of {quality["names"]} names | {percent(quality["top1"])} |
+| ... among the first five | {percent(quality["top5"])} |
+| clip score (100 x cosine) of the drawings by emoji-judge | {quality["clip_score"]:.1f} |
+| the same judge on the real pictures: first, first five, clip score | {upper} |
+| seconds a picture in batches of 16 | {quality["seconds_a_picture"]:.1f} |
+
+Drawings: n = {quality["n"]}, bare names as prompts, {quality["seeds"]} seeds, {quality["steps"]} DDIM steps, guidance
+{quality["guidance"]}. The judge never conditioned the generator.
+
+## Limits
+It draws emoji it has seen, on white, softer than the originals; counting, scenes and words outside `names.json` are
+beyond it. Hardest for it, by the judge: {", ".join(quality["hardest"])}.
+"""

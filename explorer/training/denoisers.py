@@ -1,0 +1,264 @@
+"""emoji-unet: a small latent diffusion model of SD-1.5's shape, conditioned by the frozen text tower of emoji-clip."""
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from explorer.training import autoencoder
+from explorer.training import data as pictures
+from explorer.training.captions import caption, known_words, labels, load_tokenizer
+from explorer.training.clip import tokens
+from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+
+NAME = "emoji-unet"
+BATCH = 32
+RATE = 1.2e-3
+WORKERS = 2  # processes on a CPU, each with half the batch
+DROPPED = 0.1  # captions left empty, for guidance
+BARE_STYLE = "flat"  # what a bare name draws: one picture is learnt much sooner than a choice of three
+BARE_SHARE = 0.5  # of the pictures in a batch that are of this style
+TAGGED = 4  # captions with tags that are kept per picture
+OVERSHOOT = 8.0  # how far guidance is expected to push an early estimate
+GUIDANCE = 7.5  # StableDiffusionPipeline's own default: a folder cannot store another
+STEPS = 25
+SAMPLE_NAMES = 24
+
+
+def build(text_width: int, latent_channels: int = autoencoder.LATENT_CHANNELS) -> UNet2DConditionModel:
+    """A fresh U-Net with SD-1.5's stages, for captions of `text_width` features."""
+    return UNet2DConditionModel(
+        sample_size=pictures.SIDE // 4,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        block_out_channels=(64, 96, 128, 128),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 1, 3, 2),
+        attention_head_dim=(4, 6, 4, 4),  # diffusers' name for the number of heads
+        norm_num_groups=8,
+        cross_attention_dim=text_width,
+        use_linear_projection=True,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Cosine noise that ends at practically no signal, which every sampler of diffusers takes as it is."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,  # what StableDiffusionPipeline insists on; without effect on trailing timesteps
+    )
+
+
+def text_tower(folder: Path) -> CLIPTextModel:
+    """The frozen text tower of the CLIPModel saved in `folder`, as the pipeline wants it."""
+    clip = CLIPModel.from_pretrained(folder)
+    tower = CLIPTextModel(clip.config.text_config)
+    kept = {k: v for k, v in clip.state_dict().items() if k.startswith("text_model.")}
+    own = tower.state_dict()
+    prefix = "" if "text_model.final_layer_norm.weight" in own else "text_model."
+    tower.load_state_dict({k.removeprefix(prefix): v for k, v in kept.items()})
+    return tower.eval().requires_grad_(False)
+
+
+class Captions:
+    """The captions of a training set, encoded once, and random draws from them."""
+
+    def __init__(self, emoji: pictures.Emoji, tokenizer: CLIPTokenizer, tower: CLIPTextModel, seed: int):
+        rng = random.Random(seed)
+        self.texts = [""]
+        self.plain = [item.style == BARE_STYLE for item in emoji.items]
+        self.bare: list[list[int]] = []
+        self.styled: list[list[int]] = []
+        self.tagged: list[list[int]] = []
+        for item in emoji.items:
+            self.bare.append([self._add(label) for label in labels(item)])
+            self.styled.append([self._add(f"{item.style} {label}") for label in labels(item)])
+            self.tagged.append([self._add(caption(item, rng, tags=1.0, bare=0.0)) for _ in range(TAGGED)])
+        with torch.no_grad():
+            parts = [self.texts[i : i + 256] for i in range(0, len(self.texts), 256)]
+            self.hidden = torch.cat([tower(**tokens(tokenizer, part)).last_hidden_state for part in parts])
+
+    def _add(self, text: str) -> int:
+        self.texts.append(text)
+        return len(self.texts) - 1
+
+    def draw(self, items: list[int], rng: random.Random) -> torch.Tensor:
+        """One caption for each picture: style and name, a tenth with tags, a tenth empty; bare names for one style."""
+        chosen = []
+        for item in items:
+            kind = rng.random()
+            if kind < DROPPED:
+                chosen.append(0)
+            elif kind < DROPPED + 0.1:
+                chosen.append(rng.choice(self.tagged[item]))
+            elif kind < DROPPED + 0.6 and self.plain[item]:
+                chosen.append(rng.choice(self.bare[item]))
+            else:
+                chosen.append(rng.choice(self.styled[item]))
+        return self.hidden[chosen]
+
+    def sample(self, count: int, rng: random.Random) -> list[int]:
+        """Random pictures, half of them of the style that bare names stand for."""
+        plain = [i for i, is_plain in enumerate(self.plain) if is_plain]
+        other = [i for i, is_plain in enumerate(self.plain) if not is_plain] or plain
+        return [rng.choice(plain if rng.random() < BARE_SHARE else other) for _ in range(count)]
+
+
+def noisy(
+    clean: torch.Tensor, centre: torch.Tensor, kept: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A noisy latent and the v that leads back to `clean` (B, C, h, w), at signal shares `kept` = alpha_bar (B,).
+
+    Guidance pushes early estimates away from the average picture `centre`. So half of the very noisy latents are made
+    from a picture exaggerated that way, while v still leads to the true one: the network learns to pull them back.
+    """
+    size = len(clean)
+    part = torch.rand(size, generator=generator) * (torch.rand(size, generator=generator) < 0.5)
+    push = (math.log(OVERSHOOT) * part * (1 - 2 * kept).clamp(min=0)).exp()[:, None, None, None]
+    noise = torch.randn(clean.shape, generator=generator)
+    signal, rest = kept.sqrt()[:, None, None, None], (1 - kept).sqrt()[:, None, None, None]
+    latent = signal * (centre + push * (clean - centre)) + rest * noise
+    # for push = 1 this is signal * noise - rest * clean, written so that it holds where rest vanishes
+    target = signal * noise - rest * clean + signal**2 / rest * (push - 1) * (clean - centre)
+    return latent, target
+
+
+def objective(unet: UNet2DConditionModel, latents: torch.Tensor, captions: Captions, device: torch.device, batch: int):
+    """The loss of the training loop: mean squared error of v at timesteps spread evenly over the batch."""
+    kept_at = scheduler().alphas_cumprod
+    centre = latents.mean(0, keepdim=True)
+
+    def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        index = captions.sample(batch, rng)
+        times = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        times = (times * len(kept_at)).long().clamp(max=len(kept_at) - 1)
+        latent, target = noisy(latents[index], centre, kept_at[times], generator)
+        text = captions.draw(index, rng).to(device)
+        latent = latent.to(device, memory_format=torch.channels_last)
+        found = unet(latent, times.to(device), encoder_hidden_states=text).sample
+        return F.mse_loss(found.float(), target.to(device)), {}
+
+    return loss
+
+
+def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) -> StableDiffusionPipeline:
+    """The complete pipeline, without safety checker and feature extractor."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_tower(clip_folder),
+        tokenizer=load_tokenizer(clip_folder),
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path) -> None:
+    """Write pipeline and names.json beside `out`, then put the finished folder in its place; a card there is kept."""
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    pipe.save_pretrained(part, max_shard_size="9MB")
+    names = {
+        "names": emoji.names,
+        "words": known_words(emoji),
+        "styles": list(pictures.STYLES),
+        "groups": {item.name: item.group for item in emoji.items},
+        "also": {name: list(words) for name, words in pictures.well_known().items() if words},
+    }
+    (part / "names.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if (out / "README.md").exists():
+        shutil.copy(out / "README.md", part)
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def generate(
+    pipe: StableDiffusionPipeline, prompts: list[str], seed: int, steps: int = STEPS, batch: int = 16
+) -> np.ndarray:
+    """One picture a prompt at guidance 7.5, uint8 (N, 64, 64, 3); picture i starts from noise of seed 1000 seed + i."""
+    pipe.set_progress_bar_config(disable=True)
+    drawn = []
+    for start in range(0, len(prompts), batch):
+        some = prompts[start : start + batch]
+        noise = [torch.Generator().manual_seed(1000 * seed + start + i) for i in range(len(some))]
+        images = pipe(
+            some, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=noise, output_type="np"
+        ).images
+        drawn.append((images * 255).round().astype(np.uint8))
+    return np.concatenate(drawn)
+
+
+def spread(names: list[str], count: int) -> list[str]:
+    """`count` of the names, evenly over the list (which is ordered by group)."""
+    return [names[i * len(names) // count] for i in range(min(count, len(names)))]
+
+
+def train(
+    minutes: float,
+    resume: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    data: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Train the U-Net on the well-known names and write the pipeline to `out` (default: assets/emoji-unet).
+
+    Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises RuntimeError without.
+    """
+    clip_folder, home, out = Path("assets/emoji-clip"), runs_folder(NAME), out or Path("assets") / NAME
+    known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
+    vae = latest_autoencoder()
+    if not (clip_folder / "config.json").exists():
+        raise RuntimeError("train emoji-clip first: emoji-unet borrows its text tower")
+    target = pick_device(device)
+    torch.manual_seed(seed)
+    tower = text_tower(clip_folder)
+    unet = build(tower.config.hidden_size).to(target, memory_format=torch.channels_last)
+    captions = Captions(known, load_tokenizer(clip_folder), tower, seed)
+    latents = autoencoder.encode(vae, known.pictures, device)
+
+    def sample(model: UNet2DConditionModel, path: Path) -> None:
+        pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
+        publish(pipe, known, out)
+        prompts = spread(known.names, SAMPLE_NAMES)
+        autoencoder.save_grid(generate(pipe, prompts, seed=0), path)
+
+    workers = WORKERS if device == "cpu" else 1
+    if workers > 1:
+        torch.set_num_threads(1)
+    loss = objective(unet, latents, captions, target, BATCH // workers)
+    plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
+    state = Loop(home, unet, loss, plan, sample).run()
+    facts = {"seconds": state.seconds, "steps": state.step, "batch": BATCH, "device": device, "seed": seed}
+    (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    publish(assemble(unet.to("cpu"), latest_autoencoder(), clip_folder), known, out)
+    say(f"{NAME}: {facts}; now measure it: python -m explorer.training.evaluate")
+
+
+def latest_autoencoder() -> AutoencoderKL:
+    """The best autoencoder there is: with the decoder trained on, else as it was when its encoder was fixed."""
+    home = runs_folder(autoencoder.NAME)
+    for folder in (home / "vae", home / "fixed"):
+        if (folder / "config.json").exists():
+            return AutoencoderKL.from_pretrained(folder).eval()
+    raise RuntimeError("train emoji-autoencoder first: emoji-unet draws in its latents")
