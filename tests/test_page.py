@@ -72,12 +72,6 @@ def test_draws_three_pictures_from_one_question(visitor: Visitor):
     assert not visitor.foreign
 
 
-def test_enter_draws(visitor: Visitor):
-    visitor.open()
-    visitor.page.locator("#prompt input").press("Enter")
-    visitor.finished()
-
-
 def test_stop_ends_a_drawing(visitor: Visitor):
     visitor.open("steps=200&prompt=dog")
     visitor.page.click("#draw")
@@ -116,10 +110,12 @@ def test_hover_tells_the_story_of_a_cell(visitor: Visitor):
     assert any(fate in told for fate in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
 
 
-def test_words_never_seen_are_named_and_the_picture_is_drawn(visitor: Visitor):
+def test_enter_draws_and_words_never_seen_are_named(visitor: Visitor):
     visitor.open("steps=4&prompt=dog")
     visitor.page.fill("#prompt input", "xyzzy dog")
-    visitor.draw()
+    visitor.page.press("#prompt input", "Enter")
+    visitor.finished()
+    assert len(visitor.pictures()) == 3
     assert visitor.page.locator("#unseen").inner_text() == "never seen in training: xyzzy"
 
 
@@ -139,13 +135,13 @@ def test_each_method_has_its_own_settings(visitor: Visitor):
 
 def test_two_visitors_get_their_own_pictures(visitors, served: str):
     questions = [("dog", 1), ("red apple", 2)]
-    at_once = [visitors().open(f"steps=6&prompt={prompt}&seed={seed}") for prompt, seed in questions]
+    at_once = [visitors().open(f"steps=4&prompt={prompt}&seed={seed}") for prompt, seed in questions]
     for one in at_once:
         one.page.click("#draw")
     for one in at_once:
         one.finished()
     for one, (prompt, seed) in zip(at_once, questions, strict=True):
-        _, (drawn,) = ask(served, "draw", prompt=prompt, steps=6, seed=seed)
+        _, (drawn,) = ask(served, "draw", prompt=prompt, steps=4, seed=seed)
         alone = ["data:image/png;base64," + drawn[role]["picture"] for role in ("original", "pruned", "rival")]
         assert one.pictures() == alone
 

@@ -13,7 +13,7 @@ from explorer.ui import api, components, explore
 
 TITLE = "Diffusion Pruning Explorer"
 HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
-picture. Leave parts of it out, and see what that saves and what the picture loses.</p></header>"""
+picture. Leave parts out: what does that save, and what does the picture lose?</p></header>"""
 TABS = {"Explore": explore.build}
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg", font=FONT, font_mono=FONT).set(

@@ -20,7 +20,7 @@ def question(values: Mapping[str, Any]) -> Question:
     settings = {
         name.partition(".")[2]: value
         for name, value in values.items()
-        if name.partition(".")[0] == method and "." in name and value is not None
+        if name.partition(".")[0] == method and "." in name and value not in (None, "")
     }
     return offered(Question(settings=settings, **{name: value for name, value in values.items() if name in PLAIN}))
 
@@ -50,7 +50,7 @@ def _settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
         field: query[f"{method}.{field}"] for field in CONFIGS[method].model_fields if f"{method}.{field}" in query
     }
     checked = CONFIGS[method](**asked)
-    return {f"{method}.{field}": getattr(checked, field) for field in asked}
+    return {f"{method}.{field}": getattr(checked, field) for field in asked if field not in PLAIN}
 
 
 def writer(names: Iterable[str]) -> str:

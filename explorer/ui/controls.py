@@ -23,17 +23,17 @@ def of_config(config: type[BaseModel], prefix: str) -> dict[str, gr.components.C
 
 
 def control(schema: dict[str, Any], name: str, field: FieldInfo, elem_id: str) -> gr.components.Component:
-    """The control that suits a field's JSON schema. An optional number may be left empty."""
-    kind = next((one for one in schema.get("anyOf", ()) if one["type"] != "null"), schema)
-    shared = dict(label=name.replace("_", " "), info=field.description, value=field.default, elem_id=elem_id)
-    if "enum" in kind:
-        return gr.Dropdown(choices=kind["enum"], **shared)
-    if kind.get("type") == "boolean":
+    """The control that suits a field's JSON schema. What may be empty is a text box: an empty gr.Number turns 0."""
+    label = name.replace("_", " ").capitalize()
+    shared = dict(label=label, info=field.description, value=field.default, elem_id=elem_id)
+    kind, low, high = schema.get("type"), schema.get("minimum"), schema.get("maximum")
+    if "enum" in schema:
+        return gr.Dropdown(choices=schema["enum"], **shared)
+    if kind == "boolean":
         return gr.Checkbox(**shared)
-    if kind.get("type") not in ("integer", "number"):
-        return gr.Textbox(**shared)
-    low, high = kind.get("minimum"), kind.get("maximum")
-    whole = kind["type"] == "integer"
-    if low is None or high is None or kind is not schema:
-        return gr.Number(precision=0 if whole else None, **shared)
-    return gr.Slider(low, high, step=1 if whole else (high - low) / 100, **shared)
+    if kind not in ("integer", "number"):
+        return gr.Textbox(**shared | {"value": "" if field.default is None else str(field.default)}, max_lines=1)
+    step = 1 if kind == "integer" else None
+    if low is None or high is None or high - low > 100:
+        return gr.Number(step=step or 0.1, **shared)
+    return gr.Slider(low, high, step=step, **shared)

@@ -19,8 +19,8 @@ SAMPLERS = ["ddim", "dpm++", "unipc", "pndm", "euler"]
 DEFAULTS = {name: field.default for name, field in Question.model_fields.items()}
 MAP_CAPTION = (
     "Each column is one call of the network, each row one unit of it. A reused unit hands back the value it computed "
-    "at an earlier call; a dead one feeds only units that do not run, so it does not run either; at a skipped call the "
-    "network is not entered at all, and its last estimate of the noise serves again. Point at a cell."
+    "at an earlier call. A dead one feeds only units that do not run, so it does not run either. At a skipped call the "
+    "network is not entered at all: its last estimate of the noise serves again. Point at a cell."
 )
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
 SUGGEST = """
@@ -39,6 +39,7 @@ class View(NamedTuple):
     verdict: gr.HTML
     cost: gr.HTML
     keep: gr.HTML
+    place: gr.HTML  # in the queue of those who draw
     draw: gr.Button
     stop: gr.Button
 
@@ -81,6 +82,7 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=80, scale=2)
         stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
         dice = gr.Button("New seed", elem_id="dice", min_width=80)
+    place = markup(elem_id="place")
     trouble = markup(elem_id="alert")
     with gr.Row(elem_classes="numbers"):
         asked["seed"] = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=90, elem_id="seed")
@@ -91,7 +93,9 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         label, info = "Rival sampler", "the sampler that gets as many MACs, in fewer steps"
         asked["rival"] = gr.Dropdown(SAMPLERS, label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
         asked["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
-    return Asked(asked, groups, dice), dict(alert=trouble, unseen=unseen, names=names, draw=draw, stop=stop)
+    return Asked(asked, groups, dice), dict(
+        alert=trouble, unseen=unseen, names=names, place=place, draw=draw, stop=stop
+    )
 
 
 def _settings(asked: dict[str, gr.components.Component]) -> dict[str, gr.Column]:
@@ -99,6 +103,7 @@ def _settings(asked: dict[str, gr.components.Component]) -> dict[str, gr.Column]
     groups = {}
     for method, config in CONFIGS.items():
         with gr.Column(visible=method == DEFAULTS["method"], elem_id=f"settings-{method}") as groups[method]:
+            markup(f"<h3>Settings of {method}</h3>")
             asked |= controls.of_config(config, method)
     return groups
 
@@ -140,19 +145,23 @@ def _moved(asked: Asked) -> list:
 
 
 def _connect_drawing(asked: Asked, view: View) -> None:
-    drawing = gr.on(
-        [view.draw.click, asked.controls["prompt"].submit],
+    """Busy at once, even while all places are taken; at rest again whatever happened."""
+    both = [view.draw, view.stop]
+    asking = gr.on(
+        [view.draw.click, asked.controls["prompt"].submit], partial(buttons, view, True), None, both, **LIGHT
+    )
+    drawing = asking.then(
         partial(on_draw, view, tuple(asked.controls)),
         asked.inputs,
-        [view.draw, view.stop, view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.keep],
+        [view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.keep, view.place],
         trigger_mode="once",
         concurrency_limit=4,
         concurrency_id="draw",
-        **LIGHT | {"queue": True},
+        show_progress_on=view.place,
+        **LIGHT | {"queue": True, "show_progress": "minimal"},
     )
-    at_rest = dict(fn=partial(buttons, view, busy=False), inputs=None, outputs=[view.draw, view.stop], **LIGHT)
-    drawing.then(**at_rest)
-    view.stop.click(cancels=[drawing], **at_rest)
+    drawing.then(partial(buttons, view, False), None, both, **LIGHT)
+    view.stop.click(partial(buttons, view, False), None, both, cancels=[drawing], **LIGHT)
 
 
 def _connect_address(asked: Asked) -> None:
@@ -210,7 +219,7 @@ def buttons(view: View, busy: bool) -> dict:
 
 def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
     """Plan, then draw the three pictures, one update a call."""
-    yield buttons(view, busy=True) | {view.alert: "", view.verdict: ""}
+    yield {view.alert: "", view.verdict: ""}
     with user_errors() as said:
         question = address.question(dict(zip(names, values, strict=True)))
         plan = experiment.plan(question)
