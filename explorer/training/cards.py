@@ -123,10 +123,11 @@ three styles ({3 * names} pictures at most); the autoencoder all names but a fix
 ## Training
 - Autoencoder: 64x64 to {channels} channels of 16x16. The encoder is the first {channels} principal components of 4x4
   patches, computed; the decoder is trained: {decoder["seconds"]:.0f} seconds.
-- U-Net: from scratch, cosine noise, {run["steps"]} steps of {run["batch"]} pictures, seed {run["seed"]},
+- U-Net: from scratch, cosine noise, {run["steps"]} steps of at most {run["batch"]} pictures, seed {run["seed"]},
   {run["seconds"]:.0f} seconds. Captions are names (flat style), or styles and names, some with tags, a tenth empty.
   Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back what
   guidance overshoots.
+- The code states the last recipe; a run that was resumed, as this one was, may have begun with an earlier one.
 - On {hardware(run["device"])}. Again with `python -m explorer train emoji-unet`;
   `--resume` goes on.
 """

@@ -29,6 +29,7 @@ TAGGED = 4  # captions with tags that are kept per picture
 OVERSHOOT = 8.0  # how far guidance is expected to push an early estimate
 GUIDANCE = 7.5  # StableDiffusionPipeline's own default: a folder cannot store another
 STEPS = 25
+NOISINESS = 0.6  # below 1: more training at noisy timesteps, where the shape is decided
 SAMPLE_NAMES = 24
 
 
@@ -138,15 +139,15 @@ def noisy(
 
 
 def objective(unet: UNet2DConditionModel, latents: torch.Tensor, captions: Captions, device: torch.device, batch: int):
-    """The loss of the training loop: mean squared error of v at timesteps spread evenly over the batch."""
+    """The loss of the training loop: mean squared error of v at timesteps spread over each batch."""
     kept_at = scheduler().alphas_cumprod
     centre = latents.mean(0, keepdim=True)
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         index = captions.sample(batch, rng)
-        times = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        times = (times * len(kept_at)).long().clamp(max=len(kept_at) - 1)
+        even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        times = (even**NOISINESS * len(kept_at)).long().clamp(max=len(kept_at) - 1)
         latent, target = noisy(latents[index], centre, kept_at[times], generator)
         text = captions.draw(index, rng).to(device)
         latent = latent.to(device, memory_format=torch.channels_last)
@@ -171,7 +172,7 @@ def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) 
 
 
 def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path) -> None:
-    """Write pipeline and names.json beside `out`, then put the finished folder in its place; a card there is kept."""
+    """Write pipeline and names.json beside `out`, then put the finished folder in its place; card and grid stay."""
     part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
     for leftover in (part, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -184,8 +185,9 @@ def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path) -> 
         "also": {name: list(words) for name, words in pictures.well_known().items() if words},
     }
     (part / "names.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if (out / "README.md").exists():
-        shutil.copy(out / "README.md", part)
+    for kept in ("README.md", "grid.png"):
+        if (out / kept).exists():
+            shutil.copy(out / kept, part)
     if out.exists():
         out.rename(old)
     part.rename(out)
@@ -237,22 +239,34 @@ def train(
     captions = Captions(known, load_tokenizer(clip_folder), tower, seed)
     latents = autoencoder.encode(vae, known.pictures, device)
 
-    def sample(model: UNet2DConditionModel, path: Path) -> None:
-        pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
-        publish(pipe, known, out)
-        prompts = spread(known.names, SAMPLE_NAMES)
-        autoencoder.save_grid(generate(pipe, prompts, seed=0), path)
-
     workers = WORKERS if device == "cpu" else 1
     if workers > 1:
         torch.set_num_threads(1)
-    loss = objective(unet, latents, captions, target, BATCH // workers)
     plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
-    state = Loop(home, unet, loss, plan, sample).run()
-    facts = {"seconds": state.seconds, "steps": state.step, "batch": BATCH, "device": device, "seed": seed}
-    (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    publish(assemble(unet.to("cpu"), latest_autoencoder(), clip_folder), known, out)
-    say(f"{NAME}: {facts}; now measure it: python -m explorer.training.evaluate")
+    loss = objective(unet, latents, captions, target, BATCH // workers)
+
+    def finish(model: UNet2DConditionModel) -> StableDiffusionPipeline:
+        # the decoder may have become sharper meanwhile
+        pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
+        publish(pipe, known, out)
+        facts = {
+            "seconds": loop.state.seconds,
+            "steps": loop.state.step,
+            "batch": BATCH,
+            "device": device,
+            "seed": seed,
+        }
+        (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        return pipe
+
+    def sample(model: UNet2DConditionModel, path: Path) -> None:
+        prompts = spread(known.names, SAMPLE_NAMES)
+        autoencoder.save_grid(generate(finish(model), prompts, seed=0), path)
+
+    loop = Loop(home, unet, loss, plan, sample)
+    loop.run()
+    finish(unet)
+    say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate")
 
 
 def latest_autoencoder() -> AutoencoderKL:

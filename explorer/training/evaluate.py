@@ -13,7 +13,7 @@ from explorer import metrics
 from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.cards import write_unet_card
-from explorer.training.denoisers import GUIDANCE, NAME, STEPS, generate, publish, spread
+from explorer.training.denoisers import GUIDANCE, NAME, STEPS, generate, spread
 from explorer.training.loop import runs_folder, say
 
 GRID = 48
@@ -63,11 +63,12 @@ def ceiling(judge: metrics.Judge, emoji: pictures.Emoji, names: list[str]) -> di
 
 
 def main() -> None:
-    """Measure the pipeline in assets/, with the best decoder there is, and write its card."""
+    """Measure the pipeline in assets/ and write its card and grid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--names", type=int, default=MOST_NAMES, help="fewer names for a quick look; no card then")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures a name")
     options = parser.parse_args()
     out = options.assets / NAME
     emoji = pictures.load(options.data)
@@ -81,12 +82,11 @@ def main() -> None:
         autoencoder.save_grid(images, home / "look.png")
         say(f"{judge_pictures(judge, images, own, names)}; the judge on real pictures: {ceiling(judge, emoji, names)}")
         return
-    facts, images = measure(pipe, judge, names)
+    facts, images = measure(pipe, judge, names, tuple(range(options.seeds)))
     facts["real"] = ceiling(judge, emoji, names)
     facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
     (home / "quality.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     shown = [names.index(name) for name in spread(names, GRID)]
-    publish(pipe, emoji.where(lambda item: item.name in names), out)
     autoencoder.save_grid(images[shown], out / "grid.png")
     write_unet_card(out, home, facts, pipe)
     say(json.dumps(facts))
