@@ -110,7 +110,13 @@ def _bare_layout(height: int) -> go.Layout:
         legend=dict(orientation="h", x=0, y=1, yanchor="bottom", itemclick=False, itemdoubleclick=False),
         xaxis=dict(showgrid=False, zeroline=False, fixedrange=True, title_standoff=8),
         yaxis=dict(
-            showgrid=False, zeroline=False, fixedrange=True, automargin=True, ticklabelstandoff=4, tickfont_size=10
+            showgrid=False,
+            zeroline=False,
+            fixedrange=True,
+            automargin=True,
+            ticks="",
+            ticklabelstandoff=4,
+            tickfont_size=10,
         ),
         hoverlabel=dict(align="left"),
     )

@@ -119,6 +119,13 @@ def test_enter_draws_and_words_never_seen_are_named(visitor: Visitor):
     assert visitor.page.locator("#unseen").inner_text() == "never seen in training: xyzzy"
 
 
+def test_a_schedule_that_is_only_a_coarser_sampler_is_called_one(visitor: Visitor):
+    visitor.open("steps=8&ratio=0.5&method=uniform&sampler=ddim")
+    assert "is DDIM with 4 steps" in visitor.page.locator("#cost .plain").inner_text()
+    visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim")
+    assert not visitor.page.locator("#cost .plain").count()
+
+
 def test_known_names_are_suggested(visitor: Visitor):
     visitor.open()
     listed = visitor.page.locator("#prompt input").get_attribute("list")

@@ -201,15 +201,15 @@ def on_words(model: str, prompt: str) -> str:
 def on_plan(view: View, names: tuple[str, ...], *values: Any, keep_alert: bool = False) -> dict:
     """The schedule and its cost; no picture, so no prompt is needed."""
     with user_errors() as said:
-        plan = experiment.plan(address.question({**dict(zip(names, values, strict=True)), "prompt": "-"}))
-        return shown(view, plan) | ({} if keep_alert else {view.alert: ""})
+        question = address.question({**dict(zip(names, values, strict=True)), "prompt": "-"})
+        return shown(view, question, experiment.plan(question)) | ({} if keep_alert else {view.alert: ""})
     return {view.alert: alert(said)}
 
 
-def shown(view: View, plan: Plan) -> dict:
+def shown(view: View, question: Question, plan: Plan) -> dict:
     """A plan in numbers and as a map."""
     keep = figures.keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
-    return {view.cost: story.cost(plan), view.keep: as_value(keep)}
+    return {view.cost: story.cost(question, plan), view.keep: as_value(keep)}
 
 
 def buttons(view: View, busy: bool) -> dict:
@@ -224,7 +224,7 @@ def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
         question = address.question(dict(zip(names, values, strict=True)))
         plan = experiment.plan(question)
         cards, footer = story.dealt(question, plan), story.drawn_for(question)
-        yield shown(view, plan) | {view.unseen: on_words(question.model, question.prompt)}
+        yield shown(view, question, plan) | {view.unseen: on_words(question.model, question.prompt)}
         yield {view.pictures: story.strip(cards, question.prompt, footer)}
         for frame in experiment.compare(question):
             last = cards[frame.role]

@@ -18,7 +18,10 @@ function inColoursOfThePage(layout) {
   const surface = style.getPropertyValue("--background-fill-primary").trim();
   layout.font = { ...layout.font, color: text, family: style.fontFamily };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: surface, bordercolor: text, font: { color: text } };
-  if (element.clientWidth < 480) layout.yaxis = { ...layout.yaxis, tickfont: { size: 8 } };
+  if (element.clientWidth < 480) {
+    layout.yaxis = { ...layout.yaxis, tickfont: { size: 8 } };
+    layout.xaxis = { ...layout.xaxis, dtick: undefined, nticks: 6, tickangle: 0 };
+  }
   return layout;
 }
 

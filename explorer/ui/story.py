@@ -107,8 +107,8 @@ def verdict(plan: Plan, pruned: Frame, rival: Frame) -> str:
     return f'<p class="verdict">{words} ({figures}). One prompt and one seed: try others.</p>'
 
 
-def cost(plan: Plan) -> str:
-    """The cost of a plan in numbers."""
+def cost(question: Question, plan: Plan) -> str:
+    """The cost of a plan in numbers, and what the schedule comes down to."""
     facts: Sequence[tuple[str, str, str]] = (
         ("asked", f"{plan.asked:.1%}", "of the MACs to remove"),
         ("reached", f"{plan.reached:.1%}", f"at most {plan.max_ratio:.1%} is possible"),
@@ -120,7 +120,16 @@ def cost(plan: Plan) -> str:
         ),
     )
     tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in facts)
-    return f'<dl class="tiles">{tiles}</dl>'
+    return f'<dl class="tiles">{tiles}</dl>{only_fewer_steps(question, plan)}'
+
+
+def only_fewer_steps(question: Question, plan: Plan) -> str:
+    """Say so where a schedule is nothing but a coarser sampler: whole calls skipped under DDIM."""
+    runs = (plan.fate == 0).any(axis=1)
+    if question.sampler != "ddim" or question.config.order != 0 or runs.all() or not (plan.fate[runs] == 0).all():
+        return ""
+    steps = f"DDIM with {int(runs.sum())} steps, at the timesteps marked below"
+    return f'<p class="plain">Whole calls only: up to rounding, this schedule <b>is</b> {steps}.</p>'
 
 
 def giga(macs: int) -> str:

@@ -1,0 +1,134 @@
+"""What the page says and asks, without a browser: words, addresses and generated controls."""
+
+import gradio as gr
+import numpy as np
+import pytest
+from pydantic import BaseModel, Field
+
+from explorer.experiment import Frame, Plan, Question
+from explorer.ui import address, controls, story
+from explorer.ui.components import alert, user_errors
+
+HERE = "a-model-that-is-here"
+
+
+def plan(fate: list[list[int]]) -> Plan:
+    table = np.array(fate, dtype=np.int8)
+    calls, units = table.shape
+    names, shares = tuple(f"unit {index}" for index in range(units)), np.full(units, 1 / units)
+    return Plan(
+        **dict(units=names, shares=shares, timesteps=np.arange(calls), fate=table, source=table * 0),
+        **dict(asked=0.5, reached=0.5, max_ratio=0.9, kept=0.5, macs_per_call=10**9, macs_total=4 * 10**9),
+        **dict(macs_kept=2 * 10**9, calls=calls, rival_sampler="dpm++", rival_steps=2, rival_kept=0.5),
+    )
+
+
+def done(role: str, ssim: float) -> Frame:
+    return Frame(role, 4, 4, b"png", 1.0, True, ssim, 20.0)
+
+
+@pytest.fixture
+def model_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        address, "listing", lambda: [{"id": HERE, "available": True}, {"id": "sd15", "available": False}]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruned", "rival", "said"),
+    [(0.9, 0.8, "Here pruning pays"), (0.8, 0.9, "Here pruning does not pay"), (0.9, 0.903, "A tie")],
+)
+def test_the_verdict_is_honest_about_the_rival(pruned: float, rival: float, said: str):
+    words = story.verdict(plan([[0], [1]]), done("pruned", pruned), done("rival", rival))
+    assert said in words
+    assert f"SSIM {pruned:.3f} pruned, {rival:.3f} DPM++" in words
+
+
+@pytest.mark.parametrize(
+    ("question", "fate", "said"),
+    [
+        ({}, [[0, 0], [2, 2]], True),
+        ({}, [[0, 0], [1, 0]], False),
+        ({}, [[0, 0], [0, 0]], False),
+        ({"sampler": "dpm++"}, [[0, 0], [2, 2]], False),
+        ({"settings": {"order": 1}}, [[0, 0], [2, 2]], False),
+    ],
+)
+def test_whole_calls_under_ddim_are_called_a_coarser_sampler(question: dict, fate: list, said: bool):
+    assert bool(story.only_fewer_steps(Question(prompt="dog", **question), plan(fate))) is said
+
+
+def test_a_card_shows_the_picture_its_cost_and_its_likeness():
+    question, planned = Question(prompt='a "dog" <b>'), plan([[0], [1]])
+    cards = story.dealt(question, planned)
+    cards["rival"] = story.Card("rival", "DPM++, 2 steps", 0.5, done("rival", 0.875), b"png")
+    markup = story.strip(cards, question.prompt, story.drawn_for(question))
+    assert "<dd>50.0%</dd>" in markup
+    assert "<dd>0.875</dd>" in markup
+    assert 'alt="a &quot;dog&quot; &lt;b&gt;, same cost, fewer steps"' in markup
+    assert "<b>" not in markup
+
+
+def test_words_never_seen_are_escaped():
+    assert "never seen in training: <b>&lt;i&gt;, zebu</b>" in story.never_seen(["<i>", "zebu"])
+    assert story.never_seen([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("macs", "said"), [(479_200_000, "0.479"), (6_590_000_000, "6.59"), (16_940 * 10**9, "16,940")]
+)
+def test_macs_are_told_in_billions(macs: int, said: str):
+    assert story.giga(macs) == said
+
+
+def test_a_question_takes_the_settings_of_its_method_and_leaves_empty_ones_out(model_here: None):
+    asked = {"model": HERE, "method": "deepcache", "prompt": "dog", "steps": 4}
+    settings = {"deepcache.branch": 1, "deepcache.interval": "", "uniform.every": 3}
+    assert address.question(asked | settings).settings == {"branch": 1}
+
+
+@pytest.mark.parametrize("model", ["/etc", "sd15", "..", "nobody/nothing"])
+def test_a_visitor_names_no_folder_and_starts_no_download(model_here: None, model: str):
+    with pytest.raises(ValueError, match=f"is not here; choose one of {HERE}"):
+        address.question({"model": model, "method": "uniform", "prompt": "dog"})
+
+
+def test_an_address_gives_typed_values(model_here: None):
+    query = {"model": HERE, "steps": "4", "ratio": "0.25", "method": "deepcache", "deepcache.branch": "1", "other": "x"}
+    values, said = address.read(query, "dog")
+    assert not said
+    assert (values["steps"], values["ratio"], values["prompt"], values["deepcache.branch"]) == (4, 0.25, "dog", 1)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": "many"}, {"ratio": "nan"}, {"deepcache.branch": "-1"}, {"prompt": " "}])
+def test_an_address_that_is_no_view_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
+    values, said = address.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, "dog")
+    assert len(said) == 1
+    assert (values["seed"], values["prompt"], values["steps"]) == (0, "dog", 25)
+
+
+def test_controls_are_generated_from_a_config():
+    class Config(BaseModel):
+        share: float = Field(0.5, ge=0, le=1, description="how much")
+        rounds: int = Field(3, ge=1, le=100_000)
+        every: int | None = Field(None, ge=1)
+        fast: bool = False
+        steps: int = 25  # asked of every method, so it has its own control
+
+    with gr.Blocks():
+        made = controls.of_config(Config, "method")
+    kinds = {name: type(control) for name, control in made.items()}
+    expected = [gr.Slider, gr.Number, gr.Textbox, gr.Checkbox]
+    assert kinds == dict(zip(("method.share", "method.rounds", "method.every", "method.fast"), expected, strict=True))
+    assert (made["method.share"].info, made["method.share"].value) == ("how much", 0.5)
+
+
+def test_a_users_mistake_becomes_one_escaped_sentence():
+    with user_errors() as said:
+        raise ValueError("<b> is unknown")
+    assert alert(said) == '<p class="alert" role="alert">&lt;b&gt; is unknown</p>'
+
+
+def test_a_mistake_of_ours_is_not_swallowed():
+    with pytest.raises(KeyError), user_errors():
+        raise KeyError("ours")
