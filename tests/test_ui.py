@@ -10,6 +10,7 @@ from explorer.ui import address, controls, story
 from explorer.ui.components import alert, user_errors
 
 HERE = "a-model-that-is-here"
+QUESTION = Question(prompt="dog")
 
 
 def plan(fate: list[list[int]]) -> Plan:
@@ -39,9 +40,14 @@ def model_here(monkeypatch: pytest.MonkeyPatch) -> None:
     [(0.9, 0.8, "Here pruning pays"), (0.8, 0.9, "Here pruning does not pay"), (0.9, 0.903, "A tie")],
 )
 def test_the_verdict_is_honest_about_the_rival(pruned: float, rival: float, said: str):
-    words = story.verdict(plan([[0], [1]]), done("pruned", pruned), done("rival", rival))
+    words = story.verdict(QUESTION, plan([[0, 0], [1, 0]]), done("pruned", pruned), done("rival", rival))
     assert said in words
     assert f"SSIM {pruned:.3f} pruned, {rival:.3f} DPM++" in words
+
+
+def test_the_verdict_calls_a_coarser_sampler_by_its_name():
+    words = story.verdict(QUESTION, plan([[0, 0], [2, 2]]), done("pruned", 0.9), done("rival", 0.8))
+    assert "Here skipping whole calls, that is DDIM with fewer steps, pays" in words
 
 
 @pytest.mark.parametrize(

@@ -230,5 +230,5 @@ def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
             last = cards[frame.role]
             cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
             yield {view.pictures: story.strip(cards, question.prompt, footer)}
-        yield {view.verdict: story.verdict(plan, cards["pruned"].frame, cards["rival"].frame)}
+        yield {view.verdict: story.verdict(question, plan, cards["pruned"].frame, cards["rival"].frame)}
     yield {view.alert: alert(said)}

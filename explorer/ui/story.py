@@ -92,17 +92,18 @@ def _likeness(card: Card) -> str:
     return "1" if card.role == "original" else f"{card.frame.ssim:.3f}"
 
 
-def verdict(plan: Plan, pruned: Frame, rival: Frame) -> str:
+def verdict(question: Question, plan: Plan, pruned: Frame, rival: Frame) -> str:
     """Which of the two that cost the same came nearer to the original; empty without both figures."""
     if pruned.ssim is None or rival.ssim is None:
         return ""
     sampler = f"plain {plan.rival_sampler.upper()} with {plan.rival_steps} steps"
+    what = "skipping whole calls, that is DDIM with fewer steps," if only_fewer_steps(question, plan) else "pruning"
     if abs(pruned.ssim - rival.ssim) < NEAR:
-        words = f"A tie: {sampler} comes as near to the original as pruning does"
+        words = f"A tie: {sampler} comes as near to the original as {what.rstrip(',')} does"
     elif rival.ssim > pruned.ssim:
-        words = f"Here pruning does not pay: {sampler} comes nearer to the original"
+        words = f"Here {what} does not pay: {sampler} comes nearer to the original"
     else:
-        words = f"Here pruning pays: it comes nearer to the original than {sampler}"
+        words = f"Here {what} pays: it comes nearer to the original than {sampler}"
     figures = f"SSIM {pruned.ssim:.3f} pruned, {rival.ssim:.3f} {plan.rival_sampler.upper()}"
     return f'<p class="verdict">{words} ({figures}). One prompt and one seed: try others.</p>'
 
