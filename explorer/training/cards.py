@@ -148,7 +148,7 @@ def _quality(quality: dict) -> str:
 | the same judge on the real pictures: first, first five, clip score | {upper} |
 | seconds a picture in batches of 16 | {quality["seconds_a_picture"]:.1f} |
 
-Drawings: n = {quality["n"]}, bare names as prompts, {quality["seeds"]} seeds, {quality["steps"]} DDIM steps, guidance
+Drawings: n = {quality["n"]}, bare names as prompts, seeds: {quality["seeds"]}, {quality["steps"]} DDIM steps, guidance
 {quality["guidance"]}. The judge never conditioned the generator.
 
 ## Limits

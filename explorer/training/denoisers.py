@@ -225,6 +225,8 @@ def train(
 ) -> None:
     """Train the U-Net on the well-known names and write the pipeline to `out` (default: assets/emoji-unet).
 
+    `resume` goes on from the run's checkpoint, or else from the published weights: those of another machine, say.
+
     Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises RuntimeError without.
     """
     clip_folder, home, out = Path("assets/emoji-clip"), runs_folder(NAME), out or Path("assets") / NAME
@@ -235,7 +237,10 @@ def train(
     target = pick_device(device)
     torch.manual_seed(seed)
     tower = text_tower(clip_folder)
-    unet = build(tower.config.hidden_size).to(target, memory_format=torch.channels_last)
+    unet = build(tower.config.hidden_size)
+    if resume and (out / "unet" / "config.json").exists():  # overruled by a checkpoint, where there is one
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(out / "unet").state_dict())
+    unet = unet.to(target, memory_format=torch.channels_last)
     captions = Captions(known, load_tokenizer(clip_folder), tower, seed)
     latents = autoencoder.encode(vae, known.pictures, device)
 
@@ -272,7 +277,7 @@ def train(
 def latest_autoencoder() -> AutoencoderKL:
     """The best autoencoder there is: with the decoder trained on, else as it was when its encoder was fixed."""
     home = runs_folder(autoencoder.NAME)
-    for folder in (home / "vae", home / "fixed"):
+    for folder in (home / "vae", home / "fixed", Path("assets") / NAME / "vae"):
         if (folder / "config.json").exists():
             return AutoencoderKL.from_pretrained(folder).eval()
     raise RuntimeError("train emoji-autoencoder first: emoji-unet draws in its latents")

@@ -42,18 +42,21 @@ def worst(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[
 
 
 def measure(
-    pipe: StableDiffusionPipeline, judge: metrics.Judge, names: list[str], seeds: tuple[int, ...] = (0, 1)
-) -> tuple[dict, np.ndarray]:
-    """Draw every name (200 at most) once a seed at 25 DDIM steps and guidance 7.5; figures and the pictures."""
-    prompts = spread(names, MOST_NAMES)
+    pipe: StableDiffusionPipeline, judge: metrics.Judge, names: list[str], most: int = MOST_NAMES, seeds: int = 2
+) -> tuple[dict, np.ndarray, list[str]]:
+    """Draw `most` of the names (evenly chosen) once a seed at 25 DDIM steps and guidance 7.5.
+
+    Returns the figures, the pictures of seed 0, and their names. The judge always chooses among all names.
+    """
+    prompts = spread(names, most)
     started = time.monotonic()
-    images = np.concatenate([generate(pipe, prompts, seed) for seed in seeds])
+    images = np.concatenate([generate(pipe, prompts, seed) for seed in range(seeds)])
     seconds = (time.monotonic() - started) / len(images)
-    own = prompts * len(seeds)
+    own = prompts * seeds
     facts = judge_pictures(judge, images, own, names)
-    facts |= {"names": len(names), "seeds": len(seeds), "steps": STEPS, "guidance": GUIDANCE}
+    facts |= {"names": len(names), "seeds": seeds, "steps": STEPS, "guidance": GUIDANCE}
     facts |= {"seconds_a_picture": round(seconds, 2), "hardest": worst(judge, images, own, names)}
-    return facts, images
+    return facts, images[: len(prompts)], prompts
 
 
 def ceiling(judge: metrics.Judge, emoji: pictures.Emoji, names: list[str]) -> dict:
@@ -67,8 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--data", type=Path, default=None)
-    parser.add_argument("--names", type=int, default=MOST_NAMES, help="fewer names for a quick look; no card then")
-    parser.add_argument("--seeds", type=int, default=2, help="pictures a name")
+    parser.add_argument("--names", type=int, default=MOST_NAMES, help="how many of the names to draw")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of each")
     options = parser.parse_args()
     out = options.assets / NAME
     emoji = pictures.load(options.data)
@@ -76,17 +79,11 @@ def main() -> None:
     names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
     judge = metrics.Judge(options.assets / "emoji-judge")
     home = runs_folder(NAME)
-    if options.names < MOST_NAMES:
-        own = spread(names, options.names)
-        images = generate(pipe, own, seed=0)
-        autoencoder.save_grid(images, home / "look.png")
-        say(f"{judge_pictures(judge, images, own, names)}; the judge on real pictures: {ceiling(judge, emoji, names)}")
-        return
-    facts, images = measure(pipe, judge, names, tuple(range(options.seeds)))
+    facts, images, drawn = measure(pipe, judge, names, options.names, options.seeds)
     facts["real"] = ceiling(judge, emoji, names)
     facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
     (home / "quality.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    shown = [names.index(name) for name in spread(names, GRID)]
+    shown = [drawn.index(name) for name in spread(drawn, GRID)]
     autoencoder.save_grid(images[shown], out / "grid.png")
     write_unet_card(out, home, facts, pipe)
     say(json.dumps(facts))

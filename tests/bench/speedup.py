@@ -1,7 +1,7 @@
 """Real against ideal speed-up of the denoising loop at 50 % and 80 % of the MACs removed, A B A B.
 
-ideal = 1 / kept MACs; `of ideal` is the measured speed-up divided by it. Whole calls (uniform) and layers (DeepCache where
-it reaches the ratio, random layers else). Run by hand: python tests/bench/speedup.py [model] [steps] [rounds]
+ideal = 1 / kept MACs; `of ideal` is the measured speed-up divided by it. Schedules of whole calls, of layers and of
+modules. Run by hand: python tests/bench/speedup.py [model] [steps] [rounds]
 """
 
 import sys
