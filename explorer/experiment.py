@@ -75,7 +75,7 @@ class Plan:
     timesteps: np.ndarray  # (T,)
     fate: np.ndarray  # (T, U) int8: 0 computed, 1 reused, 2 dead (skipped, and nobody reads it)
     source: np.ndarray  # (T, U) int32: the call whose value it holds
-    asked: float
+    asked: float | None  # none where the method's settings name the schedule
     reached: float
     max_ratio: float
     kept: float
@@ -201,7 +201,7 @@ def plan(question: Question) -> Plan:
         timesteps=scheduler.timesteps.double().numpy(),
         fate=np.where(mask.keep, 0, np.where(reused, 1, 2)).astype(np.int8),
         source=np.maximum.accumulate(rows, axis=0).astype(np.int32),
-        asked=question.ratio,
+        asked=mask.header.ratio.asked,
         reached=1 - mask.kept,
         max_ratio=mask.header.max_ratio,
         kept=mask.kept,

@@ -163,8 +163,7 @@ class Importance:
     def at(self, ratio: float) -> Mask:
         """The mask whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 .. max_ratio."""
         largest = self.header.max_ratio
-        if not 0 <= ratio <= largest + 5e-5:  # the largest is printed with four digits
-            raise ValueError(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
+        refuse_beyond(largest, ratio)
         saved = self.saved
         reachable = saved[saved <= largest + 1e-9]
         removed = int(np.abs(reachable - ratio).argmin())
@@ -190,6 +189,12 @@ class Progress(NamedTuple):
     done: int
     total: int
     message: str
+
+
+def refuse_beyond(largest: float, ratio: float) -> None:
+    """Raise ValueError for a ratio outside 0 .. largest (which the sentence gives with four digits)."""
+    if not 0 <= ratio <= largest + 5e-5:
+        raise ValueError(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
 
 
 def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:

@@ -7,7 +7,7 @@ from explorer.graph import describe
 from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
 from explorer.pruners.baselines import deepcache_row, spread
-from explorer.pruners.configs import CONFIGS
+from explorer.pruners.configs import CONFIGS, SAMPLERS
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,11 @@ def made(model, method, **settings):
     return finished(prune(model, method, config_of(method, {"steps": 50} | settings)))
 
 
-def test_every_method_has_settings():
+def test_every_method_has_settings_and_every_sampler_a_name():
+    from explorer import trajectory
+
     assert PRUNERS.keys() == CONFIGS.keys()
+    assert tuple(trajectory.SAMPLERS) == SAMPLERS
 
 
 @pytest.mark.parametrize("method", PRUNERS)
@@ -90,9 +93,23 @@ def test_deepcache_takes_the_interval_nearest_to_a_ratio(sd15):
     assert 1 - mask.kept == pytest.approx(min(reached, key=lambda r: abs(r - 0.4)))
 
 
+@pytest.mark.parametrize("method", PRUNERS)
+def test_a_ratio_out_of_reach_is_refused_with_the_largest(sd15, method):
+    largest = made(sd15, method, ratio=0.3).header.max_ratio
+    assert made(sd15, method, ratio=largest).kept == pytest.approx(1 - largest, abs=1e-3)
+    with pytest.raises(ValueError, match=rf"between 0 and {largest:.4f} \(the largest possible here\)"):
+        made(sd15, method, ratio=largest + 0.01)
+
+
+def test_a_schedule_that_the_settings_name_was_asked_for_no_ratio(sd15):
+    for method, settings in (("uniform", {"every": 5}), ("deepcache", {"interval": 5})):
+        mask = made(sd15, method, ratio=0.1, **settings)
+        assert mask.header.ratio.asked is None and mask.header.ratio.reached == pytest.approx(1 - mask.kept)
+
+
 def test_deepcache_needs_a_u_net_with_enough_layers(sd15):
-    with pytest.raises(ValueError, match="branch may be at most 13 here, got 50"):
-        made(sd15, "deepcache", branch=50)
+    with pytest.raises(ValueError, match="branch may be at most 9 here, got 12"):
+        made(catalogue.load("sdxl", weights=False), "deepcache", branch=12)
     with pytest.raises(ValueError, match="this model has no up blocks"):
         made(catalogue.load("dit-xl-2-256", weights=False), "deepcache", ratio=0.5)
 

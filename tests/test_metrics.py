@@ -1,13 +1,19 @@
 """The measures against cases whose answer is known, and the judge on a tiny random encoder."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from explorer import metrics
-from explorer.training import clip
-from explorer.training.captions import train_tokenizer
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from explorer import metrics  # noqa: E402
+from explorer.training import clip  # noqa: E402
+from explorer.training.captions import train_tokenizer  # noqa: E402
+
+ASSETS = Path(__file__).parent.parent / "assets"
 
 
 def pictures(count: int = 3, side: int = 32) -> torch.Tensor:
@@ -107,3 +113,19 @@ def test_judge_does_not_depend_on_the_batch(judge):
 def test_judge_says_when_there_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no CLIP encoder"):
         metrics.Judge(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["emoji-clip", "emoji-judge"])
+def test_shipped_encoders_pool_two_prompts_differently(name):
+    if not (ASSETS / name).exists():
+        pytest.skip(f"{name} is not trained here")
+    one, other = metrics.Judge(ASSETS / name).texts(["dog", "rocket"])
+    assert float(one @ other) < 0.9
+
+
+def test_pictures_spoilt_for_an_encoder_stay_pictures():
+    batch = pictures(4, 64) * 2 - 1
+    spoilt = clip.spoil(batch, torch.Generator().manual_seed(0))
+    assert spoilt.shape == batch.shape and spoilt.abs().max() <= 1
+    assert (spoilt - batch).abs().mean() > 0.01
+    assert torch.equal(spoilt, clip.spoil(batch, torch.Generator().manual_seed(0)))

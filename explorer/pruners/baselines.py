@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from explorer.graph import BlockGraph
-from explorer.masks import Importance, Mask, Progress, PrunerRecord, Result, made_for
+from explorer.masks import Importance, Mask, Progress, PrunerRecord, Result, made_for, refuse_beyond
 from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, UniformConfig
 
 
@@ -20,14 +20,14 @@ def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Genera
     yield Progress(0, 1, "spacing calls evenly")
     if config.every is None and config.ratio is None:
         return _order(model, graph, config, "uniform", np.repeat(spread(calls)[:, None], len(graph.units), axis=1))
-    if config.every is not None:
-        computed = np.arange(0, calls, config.every)
-    else:
-        count = max(1, round(calls * (1 - config.ratio)))
-        computed = np.round(np.arange(count) * calls / count).astype(int)
     keep = np.zeros((calls, len(graph.units)), dtype=bool)
-    keep[computed] = True
-    return _mask(model, graph, config, "uniform", keep)
+    if config.every is not None:
+        keep[:: config.every] = True
+        return _mask(model, graph, config, "uniform", keep, asked=None)
+    refuse_beyond(1 - 1 / calls, config.ratio)
+    count = max(1, round(calls * (1 - config.ratio)))
+    keep[np.round(np.arange(count) * calls / count).astype(int)] = True
+    return _mask(model, graph, config, "uniform", keep, config.ratio)
 
 
 def random(model: Any, prompts: Sequence[str], config: RandomConfig) -> Generator[Progress, None, Result]:
@@ -47,15 +47,14 @@ def deepcache(model: Any, prompts: Sequence[str], config: DeepCacheConfig) -> Ge
     if config.interval is None and config.ratio is None:
         removed = np.where(row, calls, spread(calls)[:, None]).astype(float)  # the row's own units go last
         return _order(model, graph, config, "deepcache", removed, last=int((~row).sum()) * (calls - 1))
-    tables = {n: np.where(np.arange(calls)[:, None] % n == 0, True, row) for n in _intervals(config, calls)}
-    total = graph.macs_per_call * calls
-    asked = config.ratio if config.ratio is not None else 0.0
-    nearest = min(tables, key=lambda n: abs(1 - graph.cost(tables[n]).sum() / total - asked))
-    return _mask(model, graph, config, "deepcache", tables[nearest])
-
-
-def _intervals(config: DeepCacheConfig, calls: int) -> Sequence[int]:
-    return range(1, calls + 1) if config.interval is None else [config.interval]
+    if config.interval is not None:
+        keep = np.where(np.arange(calls)[:, None] % config.interval == 0, True, row)
+        return _mask(model, graph, config, "deepcache", keep, asked=None)
+    tables = [np.where(np.arange(calls)[:, None] % interval == 0, True, row) for interval in range(1, calls + 1)]
+    saved = np.array([1 - graph.cost(keep).sum() / (graph.macs_per_call * calls) for keep in tables])
+    refuse_beyond(saved.max(), config.ratio)
+    keep = tables[int(np.abs(saved - config.ratio).argmin())]
+    return _mask(model, graph, config, "deepcache", keep, config.ratio, largest=saved.max())
 
 
 def deepcache_row(graph: BlockGraph, branch: int) -> np.ndarray:
@@ -102,6 +101,17 @@ def _order(
     return Importance(whole.header.model_copy(update={"max_ratio": largest}), rank, score)
 
 
-def _mask(model: Any, graph: BlockGraph, config: ScheduleConfig, name: str, keep: np.ndarray) -> Mask:
+def _mask(
+    model: Any,
+    graph: BlockGraph,
+    config: ScheduleConfig,
+    name: str,
+    keep: np.ndarray,
+    asked: float | None,
+    largest: float | None = None,
+) -> Mask:
+    """One schedule; where a ratio was asked for, `largest` is the most that the method could have removed."""
     header = made_for(model.record, graph, config, PrunerRecord(name=name, config=config.model_dump()), len(keep))
-    return Mask(header, keep).reached(config.ratio)
+    if largest is not None:
+        header = header.model_copy(update={"max_ratio": float(largest)})
+    return Mask(header, keep).reached(asked)

@@ -1,7 +1,9 @@
 """emoji-clip and emoji-judge: two CLIP encoders of pictures and captions, the same recipe from two seeds.
 
-emoji-clip lends its text tower to the generators; emoji-judge conditions nothing and scores what they draw. Both are
-trained on spoilt pictures (turned, blurred, noisy), because generated ones are softer than real ones.
+emoji-clip lends its text tower to the generators; emoji-judge conditions nothing and scores what they draw. First the
+text tower alone is taught what its words look like (`words`); then it is fixed, so that going on with the training never
+spoils a generator that borrowed it, and the picture tower learns to meet it. Pictures are spoilt meanwhile
+(turned, blurred, noisy), because generated ones are softer than real ones.
 """
 
 import json
@@ -11,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_model, save_model
+from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from explorer import metrics
 from explorer.training import data as pictures
+from explorer.training import words
 from explorer.training.autoencoder import to_tensor
 from explorer.training.captions import MAX_LENGTH, caption, corpus, keywords, train_tokenizer
 from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
@@ -24,6 +29,8 @@ KNOWN_SHARE = 0.5  # of a batch's names, for the well-known ones: they are what 
 TEMPERATURE = 3.0  # logarithm of the first logit scale
 OTHER_STYLE = 0.2  # how much a picture counts as one of a caption that names another style
 JUDGE_SEED = 1000
+TEACHING_SHARE = 0.2  # of the minutes, for the text tower
+TEACHING_MINUTES = 3.0  # at most
 
 
 def build(tokenizer: CLIPTokenizer, side: int = pictures.SIDE, width: int = 192, layers: int = 4) -> CLIPModel:
@@ -168,8 +175,9 @@ def _train(name: str, minutes, resume, device, seed, data, out) -> None:
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus(emoji), length=MAX_LENGTH)
     model = build(tokenizer)
-    plan = Plan(minutes, 1e-3, device=device, seed=seed, resume=resume, weight_decay=0.1, ema=0.998)
-    seconds = fit(seen, tokenizer, model, home, plan)
+    taught = _teach(model, tokenizer, seen, home, minutes, seed, resume)
+    plan = Plan(minutes - taught / 60, 1e-3, device=device, seed=seed, resume=resume, weight_decay=0.1, ema=0.998)
+    seconds = taught + fit(seen, tokenizer, model, home, plan)
     save(model, tokenizer, out)
     facts = {"seconds": seconds, "device": device, "seed": seed, "retrieval": measure(out, emoji)}
     (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
@@ -177,6 +185,23 @@ def _train(name: str, minutes, resume, device, seed, data, out) -> None:
     from explorer.training.cards import write_clip_card
 
     write_clip_card(name, out, facts, model)
+
+
+def _teach(
+    model: CLIPModel, tokenizer: CLIPTokenizer, seen: pictures.Emoji, home: Path, minutes, seed, resume
+) -> float:
+    """Teach the text tower, or take the one that was, and fix it. Returns the seconds this run spent on it."""
+    text, seconds = nn.ModuleList([model.text_model, model.text_projection]), 0.0
+    kept = home / "text.safetensors"
+    if resume and kept.exists():
+        load_model(text, kept)
+    else:
+        share = min(TEACHING_MINUTES, TEACHING_SHARE * minutes)
+        plan = Plan(share, 2e-3, warmup=20, ema=0.99, seed=seed)
+        seconds = words.teach(seen, tokenizer, model, home / "words", plan)
+        save_model(text, kept)
+    text.requires_grad_(False)
+    return seconds
 
 
 def save(model: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:

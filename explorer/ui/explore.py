@@ -10,12 +10,11 @@ import gradio as gr
 
 from explorer import catalogue, experiment, figures
 from explorer.experiment import Plan, Question
-from explorer.pruners.configs import CONFIGS
+from explorer.pruners.configs import CONFIGS, SAMPLERS
 from explorer.ui import address, controls, story
 from explorer.ui.components import alert, as_value, markup, plotly_view, user_errors
 
 PROMPT = "red apple"
-SAMPLERS = ["ddim", "dpm++", "unipc", "pndm", "euler"]
 DEFAULTS = {name: field.default for name, field in Question.model_fields.items()}
 MAP_CAPTION = (
     "Each column is one call of the network, each row one unit of it. A reused unit hands back the value it computed "
@@ -89,9 +88,9 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         asked["steps"] = gr.Number(DEFAULTS["steps"], label="Steps", precision=0, min_width=80, elem_id="steps")
     with gr.Accordion("More", open=False, elem_id="more"):
         groups = _settings(asked)
-        asked["sampler"] = gr.Dropdown(SAMPLERS, label="Sampler", value=DEFAULTS["sampler"], elem_id="sampler")
+        asked["sampler"] = gr.Dropdown(list(SAMPLERS), label="Sampler", value=DEFAULTS["sampler"], elem_id="sampler")
         label, info = "Rival sampler", "the sampler that gets as many MACs, in fewer steps"
-        asked["rival"] = gr.Dropdown(SAMPLERS, label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
+        asked["rival"] = gr.Dropdown(list(SAMPLERS), label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
         asked["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
     return Asked(asked, groups, dice), dict(
         alert=trouble, unseen=unseen, names=names, place=place, draw=draw, stop=stop

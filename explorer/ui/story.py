@@ -110,8 +110,11 @@ def verdict(question: Question, plan: Plan, pruned: Frame, rival: Frame) -> str:
 
 def cost(question: Question, plan: Plan) -> str:
     """The cost of a plan in numbers, and what the schedule comes down to."""
+    asked = ("asked", NOTHING, "the method's settings name the schedule")
+    if plan.asked is not None:
+        asked = ("asked", f"{plan.asked:.1%}", "of the MACs to remove")
     facts: Sequence[tuple[str, str, str]] = (
-        ("asked", f"{plan.asked:.1%}", "of the MACs to remove"),
+        asked,
         ("reached", f"{plan.reached:.1%}", f"at most {plan.max_ratio:.1%} is possible"),
         ("MACs kept", f"{plan.kept:.1%}", f"{giga(plan.macs_kept)} of {giga(plan.macs_total)} G"),
         (
