@@ -69,7 +69,8 @@ layout, with a tokenizer of its own trained on the captions. {role}
 ## Training
 From scratch. The text tower is first taught to point each caption at the principal components of the name's pictures,
 then fixed; the picture tower learns to meet it, contrastively, from pictures turned, scaled, mirrored, tinted, blurred
-and made noisy; the styles of one name are positives of each other. Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {hardware(facts["device"])}.
+and made noisy; the styles of one name are positives of each other.
+Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {hardware(facts["device"])}.
 Again with `python -m explorer train {name}`; `--resume` goes on.
 
 ## Quality, measured on real pictures

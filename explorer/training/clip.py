@@ -1,9 +1,9 @@
 """emoji-clip and emoji-judge: two CLIP encoders of pictures and captions, the same recipe from two seeds.
 
 emoji-clip lends its text tower to the generators; emoji-judge conditions nothing and scores what they draw. First the
-text tower alone is taught what its words look like (`words`); then it is fixed, so that going on with the training never
-spoils a generator that borrowed it, and the picture tower learns to meet it. Pictures are spoilt meanwhile
-(turned, blurred, noisy), because generated ones are softer than real ones.
+text tower alone is taught what its words look like (`words`). Then it is fixed, so that more training never spoils a
+generator that borrowed it, and the picture tower learns to meet it, on spoilt pictures (turned, blurred, noisy),
+because generated ones are softer than real ones.
 """
 
 import json

@@ -98,7 +98,7 @@ def load(data: Path | None = None) -> Emoji:
     with safe_open(cache, framework="numpy") as file:
         meta = file.metadata()
         if meta.get("format") != _FORMAT:
-            raise RuntimeError(f"{cache} was built by another version; delete it and start again")
+            raise ValueError(f"{cache} was built by another version; delete it and start again")
         rows = json.loads(meta["items"])
         return Emoji(file.get_tensor("pictures"), [Item(n, s, tuple(t), g) for n, s, t, g in rows])
 
@@ -118,9 +118,9 @@ def fetch(data: Path) -> dict[str, Path]:
         try:
             subprocess.run(["npm", "pack", "--silent", package], cwd=data, check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise RuntimeError(f"could not fetch {package} with npm: {error}") from error
+            raise ValueError(f"could not fetch {package} with npm: {error}") from error
     if not FONT.exists():
-        raise RuntimeError(f"{FONT} is missing: install Debian's fonts-noto-color-emoji")
+        raise ValueError(f"{FONT} is missing: install Debian's fonts-noto-color-emoji")
     return {file: data / file for file in PACKAGES}
 
 

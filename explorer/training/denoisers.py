@@ -227,13 +227,13 @@ def train(
 
     `resume` goes on from the run's checkpoint, or else from the published weights: those of another machine, say.
 
-    Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises RuntimeError without.
+    Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises ValueError without.
     """
     clip_folder, home, out = Path("assets/emoji-clip"), runs_folder(NAME), out or Path("assets") / NAME
     known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
     vae = latest_autoencoder()
     if not (clip_folder / "config.json").exists():
-        raise RuntimeError("train emoji-clip first: emoji-unet borrows its text tower")
+        raise ValueError("train emoji-clip first: emoji-unet borrows its text tower")
     target = pick_device(device)
     torch.manual_seed(seed)
     tower = text_tower(clip_folder)
@@ -280,4 +280,4 @@ def latest_autoencoder() -> AutoencoderKL:
     for folder in (home / "vae", home / "fixed", Path("assets") / NAME / "vae"):
         if (folder / "config.json").exists():
             return AutoencoderKL.from_pretrained(folder).eval()
-    raise RuntimeError("train emoji-autoencoder first: emoji-unet draws in its latents")
+    raise ValueError("train emoji-autoencoder first: emoji-unet draws in its latents")
