@@ -42,8 +42,8 @@ def millions(model: nn.Module) -> str:
 
 
 def percent(share: float) -> str:
-    """0.613 -> 61 %."""
-    return f"{100 * share:.0f} %"
+    """0.613 -> 61 %, 0.0035 -> 0.3 %."""
+    return f"{100 * share:.{0 if share >= 0.095 else 1}f} %"
 
 
 def write_clip_card(name: str, out: Path, facts: dict, model: nn.Module) -> None:
