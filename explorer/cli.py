@@ -135,11 +135,10 @@ def generate(
     seconds = time.perf_counter() - started
     out.write_bytes(frame.picture)
     kept = 1.0 if schedule is None else schedule.kept
-    total = round(subject.graph().macs_per_call * frame.calls * kept)
     document = {
         "seconds": seconds,
         "denoise_seconds": frame.seconds,
-        "macs_total": total,
+        "macs_total": subject.graph().macs_per_call * frame.calls,
         "kept": kept,
         "calls": frame.calls,
         "seed": seed,

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ class SuperNet:
         self.enters = self.runs.any(axis=1)  # (T,) whether the denoiser's forward is entered at all
         skipped = self.enters[:, None] & ~self.runs
         self.gated = skipped.any(axis=0)  # (U,) the others never need a gate
-        self.reused_later = np.vstack([np.logical_or.accumulate(skipped[:0:-1])[::-1], ~skipped[:1] & False])
+        self.reused_later = np.logical_or.accumulate(skipped[::-1])[::-1]  # (T, U) at this call or after it
         self.context = "default"
         self._sample_argument = SAMPLE_ARGUMENT.get(type(denoiser).__name__, "sample")
         self._undo: list[Callable[[], None]] = []
@@ -178,7 +179,7 @@ class SuperNet:
     def _replace(self, owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
         """Shadow a method on the instance; an instance attribute that was there before comes back afterwards."""
         original, shadowed = getattr(owner, name), vars(owner).get(name)
-        replacement = make(original)
+        replacement = update_wrapper(make(original), original)  # callers look at signatures
         replacement.supernet = self
         owner.__dict__[name] = replacement
 
