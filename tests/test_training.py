@@ -21,7 +21,6 @@ from explorer.training.loop import Loop, Plan, pick_device  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "assets"
 UNET = ASSETS / "emoji-unet"
-needs_unet = pytest.mark.skipif(not (UNET / "model_index.json").exists(), reason="emoji-unet is not trained here")
 
 
 def made_up(names: int = 6) -> pictures.Emoji:
@@ -240,7 +239,6 @@ def pipe():
     return StableDiffusionPipeline.from_pretrained(UNET)
 
 
-@needs_unet
 def test_the_shipped_pipeline_has_this_architecture_and_draws(pipe):
     fresh = denoisers.build(pipe.text_encoder.config.hidden_size, pipe.vae.config.latent_channels)
     assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in pipe.unet.named_parameters()}
@@ -250,7 +248,6 @@ def test_the_shipped_pipeline_has_this_architecture_and_draws(pipe):
     assert not np.array_equal(images[0], images[1])
 
 
-@needs_unet
 def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, monkeypatch):
     from explorer.training import cards
 
@@ -271,7 +268,6 @@ def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, mo
     assert "31.2 dB" in card and "34 steps" in card and "n = 14" in card
 
 
-@needs_unet
 def test_the_shipped_text_tower_tells_prompts_apart_and_is_that_of_emoji_clip(pipe):
     ids = clip.tokens(pipe.tokenizer, ["dog", "cat", ""])
     assert ids["input_ids"].shape == (3, captions.MAX_LENGTH)
@@ -280,7 +276,6 @@ def test_the_shipped_text_tower_tells_prompts_apart_and_is_that_of_emoji_clip(pi
     assert torch.equal(pooled, denoisers.text_tower(ASSETS / "emoji-clip")(**ids).pooler_output)
 
 
-@needs_unet
 def test_names_json_names_what_the_generator_draws():
     facts = json.loads((UNET / "names.json").read_text(encoding="utf-8"))
     assert facts["names"] and set(facts["groups"]) == set(facts["names"]) == set(pictures.well_known())

@@ -90,7 +90,7 @@ def folder(data: Path | None = None) -> Path:
 
 
 def load(data: Path | None = None) -> Emoji:
-    """All pictures, from the cache or built from the sources. Raises RuntimeError if a source cannot be had."""
+    """All pictures, from the cache or built from the sources. Raises ValueError if a source cannot be had."""
     cache = folder(data) / f"emoji{SIDE}.safetensors"
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
