@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+pytest_plugins = ["tests.page_fixtures"]
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")

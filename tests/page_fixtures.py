@@ -1,5 +1,6 @@
 """The real page in a process of its own, and a real browser before it."""
 
+import json
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
@@ -127,3 +128,14 @@ def visitors(browser: Browser, served: str) -> Iterator:
 @pytest.fixture
 def visitor(visitors) -> Visitor:
     return visitors()
+
+
+def ask(served: str, name: str, **question: object) -> tuple[str, object]:
+    """One call of the API by plain HTTP: the kind of the last event and what it holds."""
+    calls = f"{served}gradio_api/call"
+    body = Request(f"{calls}/v2/{name}", json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urlopen(body, timeout=60) as answer:
+        event = json.load(answer)["event_id"]
+    with urlopen(f"{calls}/{name}/{event}", timeout=120) as stream:
+        lines = [line.decode().rstrip("\n") for line in stream if line.strip()]
+    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))

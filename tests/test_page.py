@@ -1,43 +1,22 @@
-"""The page as visitors and programs meet it: real server, real embedded model, real browser."""
+"""The page as visitors meet it: real server, real embedded model, real browser."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlparse
-from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.page_fixtures import ask
+
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 
-pytest_plugins = ["tests.page_fixtures"]
 ROOT = Path(__file__).parent.parent
-
-
-def ask(served: str, name: str, **question: object) -> tuple[str, object]:
-    """One call of the API by plain HTTP: the kind of the last event and what it holds."""
-    calls = f"{served}gradio_api/call"
-    body = Request(f"{calls}/v2/{name}", json.dumps(question).encode(), {"Content-Type": "application/json"})
-    with urlopen(body, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
-    with urlopen(f"{calls}/{name}/{event}", timeout=120) as stream:
-        lines = [line.decode().rstrip("\n") for line in stream if line.strip()]
-    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
-
-
-def status(url: str) -> int:
-    try:
-        with urlopen(url, timeout=30) as answer:
-            return answer.status
-    except HTTPError as error:
-        return error.code
 
 
 # -- before anybody asks for anything
@@ -46,11 +25,6 @@ def status(url: str) -> int:
 def test_building_the_page_needs_no_torch():
     code = "import sys; from explorer.ui import build; build(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.parametrize("path", ["gradio_api/file=/etc/hostname", f"gradio_api/file={ROOT}/app.py", "monitoring"])
-def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
-    assert status(served + path) == 403
 
 
 # -- what a visitor sees
@@ -215,40 +189,6 @@ def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
     assert not page.locator("#alert [role=alert]").count()
 
 
-@pytest.mark.parametrize(
-    ("name", "question", "said"),
-    [
-        ("plan", {"ratio": float("nan")}, "ratio: input should be a finite number"),
-        ("plan", {"ratio": 1.5}, "ratio: input should be less than or equal to 1"),
-        ("plan", {"ratio": "half"}, "ratio: input should be a valid number"),
-        ("plan", {"ratio": 0.99, "steps": 4, "method": "random"}, "the ratio must be between 0 and 0.75"),
-        ("plan", {"steps": [25]}, "steps: input should be a valid integer"),
-        ("plan", {"method": "magic"}, "method 'magic' is unknown"),
-        ("plan", {"method": {"a": 1}}, "method: input should be a valid string"),
-        ("plan", {"settings": {"evry": 2}}, "evry: extra inputs are not permitted"),
-        ("plan", {"settings": "every=2"}, "settings: input should be a valid dictionary"),
-        ("plan", {"model": "/etc"}, "model '/etc' is not here"),
-        ("plan", {"sampler": "magic"}, "sampler 'magic' is unknown"),
-        ("draw", {}, "prompt: please say what to draw"),
-        ("draw", {"prompt": 17}, "prompt: input should be a valid string"),
-        ("draw", {"prompt": "dog", "seed": "many"}, "seed: input should be a valid integer"),
-    ],
-)
-def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, question: dict, said: str):
-    kind, answer = ask(served, name, **question)
-    assert kind == "error"
-    assert answer["error"].startswith(said)
-    assert "\n" not in answer["error"]
-
-
-def test_the_api_plans(served: str):
-    kind, (plan,) = ask(served, "plan", ratio=0.5, steps=8)
-    assert kind == "complete"
-    assert plan["calls"] == 8
-    assert plan["kept"] == pytest.approx(0.5, abs=0.13)
-    assert len(plan["fate"]) == 8
-
-
 # -- every visitor
 
 
@@ -257,6 +197,22 @@ def test_a_phone_needs_no_sideways_scrolling(visitors):
     phone.draw()
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 375
     assert phone.page.locator(".card").first.bounding_box()["width"] >= 90
+
+
+def test_the_map_follows_the_width_of_the_window(visitor: Visitor):
+    page = visitor.open().page
+    for width in (375, 1280):
+        page.set_viewport_size({"width": width, "height": 812})
+        page.wait_for_function(
+            "document.querySelector('#keep .main-svg').clientWidth === keep.querySelector('.plot').clientWidth"
+        )
+        drawn, caption = (
+            page.locator("#keep .main-svg").first.bounding_box(),
+            page.locator("#keep figcaption").bounding_box(),
+        )
+        assert drawn["y"] + drawn["height"] <= caption["y"]
+        assert drawn["height"] == page.evaluate("keep.querySelector('.plot').layout.height")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -16,6 +16,7 @@ function inColoursOfThePage(layout) {
   const style = getComputedStyle(element);
   const text = style.getPropertyValue("--body-text-color").trim();
   const surface = style.getPropertyValue("--background-fill-primary").trim();
+  layout.width = box.clientWidth; // plotly's own `responsive` would forget the height that the figure asks for
   layout.font = { ...layout.font, color: text, family: style.fontFamily };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: surface, bordercolor: text, font: { color: text } };
   if (element.clientWidth < 480) {
@@ -30,11 +31,12 @@ async function draw() {
   if (!props.value) return;
   const plotly = await library();
   const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
-  await plotly.react(box, figure.data, inColoursOfThePage(figure.layout), { responsive: true, displayModeBar: false });
+  await plotly.react(box, figure.data, inColoursOfThePage(figure.layout), { displayModeBar: false });
   element.classList.add("drawn");
 }
 
 watch("value", draw);
+new ResizeObserver(() => box.clientWidth !== box._fullLayout?.width && draw()).observe(element);
 new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] }); // dark or light
 library();
 draw();
