@@ -22,6 +22,7 @@ train: .venv/.run
 	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet; do \
 		$(BIN)/python -m explorer train $$name --minutes $(MINUTES) --resume || exit 1; \
 	done
+	$(BIN)/python -m explorer.training.evaluate
 
 precompute: .venv/.run
 	$(BIN)/python -m explorer precompute

@@ -6,7 +6,6 @@ decoder, which is trained by gradient descent on slightly noisy latents, becomes
 """
 
 import itertools
-import json
 import math
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from PIL import Image
 from torch import nn
 
 from explorer.training import data as pictures
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training import record
+from explorer.training.loop import Loop, Plan, State, pick_device, runs_folder, say
 
 NAME = "emoji-autoencoder"
 LATENT_CHANNELS = 12  # 8 lose more than 4 dB, 16 gain 2.7 before the decoder does its part
@@ -139,8 +139,8 @@ def _carry_both_signs(last: nn.Conv2d, norm: nn.GroupNorm, out: nn.Conv2d, count
         out.weight[component, plus, 1, 1], out.weight[component, plus + 1, 1, 1] = 1, -1
 
 
-def train_decoder(vae: AutoencoderKL, images: np.ndarray, plan: Plan) -> float:
-    """Train the decoder, from latents computed once; its average stays in `vae`. Returns seconds of training so far."""
+def train_decoder(vae: AutoencoderKL, images: np.ndarray, plan: Plan) -> State:
+    """Train the decoder, from latents computed once; its average stays in `vae`."""
     device = pick_device(plan.device)
     vae.requires_grad_(False)
     for part in (vae.decoder, vae.post_quant_conv):
@@ -157,7 +157,7 @@ def train_decoder(vae: AutoencoderKL, images: np.ndarray, plan: Plan) -> float:
         fidelity, decibel = _distortion(vae.decode(noisy).sample, true)
         return fidelity, {"psnr": decibel}
 
-    return Loop(runs_folder(NAME), vae, loss, plan).run().seconds
+    return Loop(runs_folder(NAME), vae, loss, plan).run()
 
 
 @torch.no_grad()
@@ -207,8 +207,7 @@ def train(
     principal_encoder(vae, seen)
     vae.save_pretrained(home / "fixed")
     plan = Plan(minutes, 2e-3, device=device, seed=seed, resume=resume, weight_decay=0.0, ema=0.998)
-    seconds = train_decoder(vae, seen, plan)
+    state = train_decoder(vae, seen, plan)
     vae.to("cpu").save_pretrained(out or home / "vae")
-    facts = {"seconds": seconds, "device": device, "seed": seed, **measure(vae, emoji, home / "reconstructions.png")}
-    (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    say(f"{NAME}: {facts}")
+    record.write(home, [record.stretch("decoder", state.seconds, state.step, BATCH, device, seed)])
+    say(f"{NAME}: {measure(vae, emoji, home / 'reconstructions.png')}")

@@ -1,14 +1,11 @@
 """Model cards: every figure in them comes from the facts that training and evaluation measured."""
 
-import json
-import os
-import platform
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from explorer.training.loop import runs_folder
+from explorer.training import record
 
 _SOURCES = """\
 Emoji on white, 64x64, in three styles, with the names and tags of emojibase-data (MIT): `3d` is Microsoft's Fluent
@@ -22,18 +19,6 @@ library_name: {library}
 tags: [{tags}]
 ---
 """
-
-
-def hardware(device: str) -> str:
-    """The machine this runs on, in words."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    return f"{os.cpu_count()} CPU cores ({model.strip()}), shared with other work"
 
 
 def millions(model: nn.Module) -> str:
@@ -70,7 +55,7 @@ layout, with a tokenizer of its own trained on the captions. {role}
 From scratch. The text tower is first taught to point each caption at the principal components of the name's pictures,
 then fixed; the picture tower learns to meet it, contrastively, from pictures turned, scaled, mirrored, tinted, blurred
 and made noisy; the styles of one name are positives of each other.
-Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {hardware(facts["device"])}.
+Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {record.hardware(facts["device"])}.
 Again with `python -m explorer train {name}`; `--resume` goes on.
 
 ## Quality, measured on real pictures
@@ -93,12 +78,10 @@ It knows emoji and nothing else, English only; words outside its captions are sp
     (out / "README.md").write_text(front + text, encoding="utf-8")
 
 
-def write_unet_card(out: Path, home: Path, quality: dict, pipe: StableDiffusionPipeline) -> None:
-    """Write the card of emoji-unet to `out`/README.md, from the measured `quality` and what the run left in `home`."""
-    run = json.loads((home / "facts.json").read_text(encoding="utf-8"))
-    decoder = json.loads((runs_folder("emoji-autoencoder") / "facts.json").read_text(encoding="utf-8"))
+def write_unet_card(out: Path, quality: dict, pipe: StableDiffusionPipeline) -> None:
+    """Write the card of emoji-unet to `out`/README.md, from the measured `quality` and the training record there."""
     text = _INTRODUCTION.format(unet=millions(pipe.unet))
-    text += _data_and_training(run, decoder, quality["names"], pipe.vae.config.latent_channels)
+    text += _data_and_training(record.read(out), quality["names"], pipe.vae.config.latent_channels)
     text += _quality(quality)
     front = _FRONT.format(library="diffusers", tags="emoji, text-to-image, stable-diffusion")
     (out / "README.md").write_text(front + text, encoding="utf-8")
@@ -116,7 +99,11 @@ is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded d
 """
 
 
-def _data_and_training(run: dict, decoder: dict, names: int, channels: int) -> str:
+def _data_and_training(stretches: list[dict], names: int, channels: int) -> str:
+    rows = "\n".join(
+        f"| {s['part']} | {s['steps'] or 'not recorded'} | {s['batch']} | {s['seconds']} | {s['seed']} | {s['on']} |"
+        for s in stretches
+    )
     return f"""
 ## Data
 {_SOURCES} The generator learns the {names} names in `names.json`, which everybody knows, in all
@@ -124,14 +111,17 @@ three styles ({3 * names} pictures at most); the autoencoder all names but a fix
 
 ## Training
 - Autoencoder: 64x64 to {channels} channels of 16x16. The encoder is the first {channels} principal components of 4x4
-  patches, computed; the decoder is trained: {decoder["seconds"]:.0f} seconds.
-- U-Net: from scratch, cosine noise, {run["steps"]} steps of at most {run["batch"]} pictures, seed {run["seed"]},
-  {run["seconds"]:.0f} seconds. Captions are names (flat style), or styles and names, some with tags, a tenth empty.
-  Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back what
-  guidance overshoots.
-- The code states the last recipe; a run that was resumed, as this one was, may have begun with an earlier one.
-- On {hardware(run["device"])}. Again with `python -m explorer train emoji-unet`;
-  `--resume` goes on.
+  patches, computed; the decoder is trained.
+- U-Net: from scratch, cosine noise. Captions are names (flat style), or styles and names, some with tags, a tenth
+  empty. Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back
+  what guidance overshoots.
+
+| part | steps | batch | seconds | seed | on |
+|---|---|---|---|---|---|
+{rows}
+
+Each stretch goes on from the one before; the code states the last recipe, earlier ones may have differed. Again with
+`python -m explorer train emoji-unet`; `--resume` goes on.
 """
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from explorer.training import autoencoder
+from explorer.training import autoencoder, record
 from explorer.training import data as pictures
 from explorer.training.captions import caption, known_words, labels, load_tokenizer
 from explorer.training.clip import tokens
@@ -171,8 +171,8 @@ def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) 
     )
 
 
-def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path) -> None:
-    """Write pipeline and names.json beside `out`, then put the finished folder in its place; card and grid stay."""
+def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path, stretches: list[dict]) -> None:
+    """Write pipeline, names and record beside `out`, then put the finished folder in its place; card and grid stay."""
     part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
     for leftover in (part, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -185,6 +185,7 @@ def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path) -> 
         "also": {name: list(words) for name, words in pictures.well_known().items() if words},
     }
     (part / "names.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    record.write(part, stretches)
     for kept in ("README.md", "grid.png"):
         if (out / kept).exists():
             shutil.copy(out / kept, part)
@@ -238,6 +239,7 @@ def train(
     torch.manual_seed(seed)
     tower = text_tower(clip_folder)
     unet = build(tower.config.hidden_size)
+    earlier = earlier_stretches(home, out) if resume else []
     if resume and (out / "unet" / "config.json").exists():  # overruled by a checkpoint, where there is one
         unet.load_state_dict(UNet2DConditionModel.from_pretrained(out / "unet").state_dict())
     unet = unet.to(target, memory_format=torch.channels_last)
@@ -253,15 +255,9 @@ def train(
     def finish(model: UNet2DConditionModel) -> StableDiffusionPipeline:
         # the decoder may have become sharper meanwhile
         pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
-        publish(pipe, known, out)
-        facts = {
-            "seconds": loop.state.seconds,
-            "steps": loop.state.step,
-            "batch": BATCH,
-            "device": device,
-            "seed": seed,
-        }
-        (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        this = record.stretch("U-Net", loop.state.seconds, loop.state.step, BATCH, device, seed)
+        record.write(home, [*earlier, this])
+        publish(pipe, known, out, [*decoder_stretches(out), *earlier, this])
         return pipe
 
     def sample(model: UNet2DConditionModel, path: Path) -> None:
@@ -272,6 +268,18 @@ def train(
     loop.run()
     finish(unet)
     say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate")
+
+
+def earlier_stretches(home: Path, out: Path) -> list[dict]:
+    """What the weights went through that a run goes on from: those before its checkpoint, else all published ones."""
+    if (home / Loop.CHECKPOINT).exists():
+        return record.read(home)[:-1]
+    return [stretch for stretch in record.read(out) if stretch["part"] == "U-Net"]
+
+
+def decoder_stretches(out: Path) -> list[dict]:
+    """How the decoder of `latest_autoencoder` was trained."""
+    return record.read(runs_folder(autoencoder.NAME)) or [s for s in record.read(out) if s["part"] == "decoder"]
 
 
 def latest_autoencoder() -> AutoencoderKL:

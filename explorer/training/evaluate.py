@@ -14,7 +14,7 @@ from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.cards import write_unet_card
 from explorer.training.denoisers import GUIDANCE, NAME, STEPS, generate, spread
-from explorer.training.loop import runs_folder, say
+from explorer.training.loop import say
 
 GRID = 48
 MOST_NAMES = 200
@@ -78,14 +78,12 @@ def main() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(out)
     names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
     judge = metrics.Judge(options.assets / "emoji-judge")
-    home = runs_folder(NAME)
     facts, images, drawn = measure(pipe, judge, names, options.names, options.seeds)
     facts["real"] = ceiling(judge, emoji, names)
     facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
-    (home / "quality.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     shown = [drawn.index(name) for name in spread(drawn, GRID)]
     autoencoder.save_grid(images[shown], out / "grid.png")
-    write_unet_card(out, home, facts, pipe)
+    write_unet_card(out, facts, pipe)
     say(json.dumps(facts))
 
 

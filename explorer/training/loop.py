@@ -86,6 +86,8 @@ class Loop:
     After `run()`, `model` holds the averaged weights if the plan asks for an average.
     """
 
+    CHECKPOINT = "checkpoint.safetensors"
+
     def __init__(
         self,
         folder: Path,
@@ -111,7 +113,7 @@ class Loop:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / self.CHECKPOINT
 
     def run(self) -> State:
         """Train until the plan's bound, write a last checkpoint, leave the averaged weights in the model."""
@@ -193,7 +195,7 @@ class Loop:
         row = {"step": self.state.step, "seconds": round(self.state.seconds, 1), "rate": self.rate()}
         row |= {key: round(value, 5) for key, value in numbers.items()}
         if not math.isfinite(row["loss"]):
-            raise RuntimeError(f"the loss of step {self.state.step} is not finite; the last checkpoint is untouched")
+            raise ValueError(f"the loss of step {self.state.step} is not finite; the last checkpoint is untouched")
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         say(" ".join(f"{k} {v:.5g}" for k, v in row.items()))

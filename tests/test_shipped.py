@@ -1,0 +1,71 @@
+"""The embedded models in assets/: complete, as described, and measured as their cards say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from explorer.training import captions, clip, denoisers, evaluate, record
+from explorer.training import data as pictures
+
+ASSETS = Path(__file__).parent.parent / "assets"
+UNET = ASSETS / "emoji-unet"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(UNET)
+
+
+def test_the_shipped_pipeline_has_this_architecture_and_draws(pipe):
+    fresh = denoisers.build(pipe.text_encoder.config.hidden_size, pipe.vae.config.latent_channels)
+    assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in pipe.unet.named_parameters()}
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    images = denoisers.generate(pipe, ["dog", "flat cat"], seed=0, steps=3)
+    assert images.shape == (2, 64, 64, 3)
+    assert not np.array_equal(images[0], images[1])
+
+
+def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, monkeypatch):
+    from explorer.training import cards
+
+    monkeypatch.setattr(evaluate, "generate", lambda _, prompts, seed: np.full((len(prompts), 64, 64, 3), 9, np.uint8))
+    names = json.loads((UNET / "names.json").read_text(encoding="utf-8"))["names"]
+    judge = evaluate.metrics.Judge(ASSETS / "emoji-clip")
+    facts, images, drawn = evaluate.measure(pipe, judge, names, most=7, seeds=2)
+    assert facts["n"] == 14 and len(images) == len(set(drawn)) == 7 and facts["names"] == len(names)
+    assert facts["top1"] <= facts["top5"] <= 5 / 7  # one and the same picture is near to five names at most
+    facts |= {"real": facts, "autoencoder": {"psnr": 31.25, "psnr_worst": 22.0, "n": 230}}
+    record.write(tmp_path, [record.stretch("U-Net", 12.3, 1234, 5, "cpu", 7)])
+    cards.write_unet_card(tmp_path, facts, pipe)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "31.2 dB" in card and "| U-Net | 1234 | 5 | 12 | 7 |" in card and "n = 14" in card
+
+
+def test_the_shipped_text_tower_tells_prompts_apart_and_is_that_of_emoji_clip(pipe):
+    ids = clip.tokens(pipe.tokenizer, ["dog", "cat", ""])
+    assert ids["input_ids"].shape == (3, captions.MAX_LENGTH)
+    pooled = pipe.text_encoder(**ids).pooler_output
+    assert torch.pdist(pooled).min() > 0.01
+    assert torch.equal(pooled, denoisers.text_tower(ASSETS / "emoji-clip")(**ids).pooler_output)
+
+
+def test_names_json_names_what_the_generator_draws():
+    facts = json.loads((UNET / "names.json").read_text(encoding="utf-8"))
+    assert facts["names"] and set(facts["groups"]) == set(facts["names"]) == set(pictures.well_known())
+    assert set(facts["groups"].values()) == set(pictures.GROUPS.values())
+    assert {"dog", "flat", "d"} <= set(facts["words"])
+
+
+@pytest.mark.parametrize("name", ["emoji-clip", "emoji-judge", "emoji-unet"])
+def test_shipped_models_come_in_small_safetensors_files_with_a_card(name):
+    folder = ASSETS / name
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    assert all(p.stat().st_size < 10_000_000 for p in files)
+    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(word in card for word in ("## Data", "## Training", "## Quality", "## Limits", "seconds"))
