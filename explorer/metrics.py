@@ -1,13 +1,21 @@
 """What a picture is worth: measures of pictures as float tensors (B, 3, H, W) with values in [0, 1]."""
 
+import importlib.util
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_kernel
 
 
 def ssim(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -22,8 +30,72 @@ def psnr(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
     return peak_signal_noise_ratio(pictures, references, data_range=(0.0, 1.0), reduction="none", dim=(1, 2, 3))
 
 
+def ms_ssim(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Multi-scale SSIM (Wang et al. 2003), (B,), over as many of its five scales as the pictures are large enough for.
+
+    Raises ValueError for pictures with a side of less than 11.
+    """
+    _check(pictures, references)
+    side = min(pictures.shape[-2:])
+    if side <= 10:
+        raise ValueError(f"multi-scale SSIM needs pictures of at least 11 by 11, got a side of {side}")
+    scales = max(count for count in range(1, 6) if side // max(1, count - 1) ** 2 > 10)  # torchmetrics' own condition
+    weights = tuple(weight / sum(MS_WEIGHTS[:scales]) for weight in MS_WEIGHTS[:scales])
+    return multiscale_structural_similarity_index_measure(
+        pictures, references, data_range=1.0, reduction="none", betas=weights
+    ).reshape(-1)
+
+
+def lpips(pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Learned perceptual distance (Zhang et al. 2018, AlexNet), (B,). Needs torchvision and its AlexNet weights."""
+    _check(pictures, references)
+    from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
+
+    return learned_perceptual_image_patch_similarity(pictures, references, reduction="none", normalize=True).reshape(-1)
+
+
+def lpips_missing() -> str | None:
+    """Why LPIPS cannot be measured here; None where it can."""
+    if importlib.util.find_spec("torchvision") is None:
+        return "LPIPS needs torchvision, which is not installed; the other measures do without it"
+    return None
+
+
 # measures of a picture against a reference picture: name -> function
 IMAGE_MEASURES = {"ssim": ssim, "psnr": psnr}
+EVERY_MEASURE = {**IMAGE_MEASURES, "ms_ssim": ms_ssim}  # of an evaluation; LPIPS comes to them where it can be had
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+PAPER = 0.1  # what differs from white by less is taken for paper
+LEAST_BOX = 0.7  # of the side: a box that every measure is defined in
+
+
+def drawn_box(picture: torch.Tensor) -> tuple[slice, slice]:
+    """Rows and columns of what is drawn on white in a picture (3, H, W); at least LEAST_BOX of each side.
+
+    White borders agree whatever the drawing, so they flatter every measure; all of them are given inside this box too.
+    """
+    drawn = (picture < 1 - PAPER).any(dim=0)
+    return tuple(_stretch(drawn.any(dim=dim)) for dim in (1, 0))
+
+
+def _stretch(occupied: torch.Tensor) -> slice:
+    """The stretch from the first to the last True, widened around its middle as far as the least box asks."""
+    size = len(occupied)
+    where = occupied.nonzero().flatten()
+    first, end = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, size)
+    missing = max(0, math.ceil(LEAST_BOX * size) - (end - first))
+    first = min(max(0, first - missing // 2), size - (end - first) - missing)
+    return slice(first, max(end, first + math.ceil(LEAST_BOX * size)))
+
+
+def boxed(measure: Callable, pictures: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """A measure of each picture inside the box of what its reference draws, (B,)."""
+    _check(pictures, references)
+    parts = []
+    for picture, reference in zip(pictures, references, strict=True):
+        rows, columns = drawn_box(reference)
+        parts.append(measure(picture[None, :, rows, columns], reference[None, :, rows, columns]))
+    return torch.cat(parts)
 
 
 def _check(pictures: torch.Tensor, references: torch.Tensor) -> None:
@@ -81,6 +153,32 @@ def _ranks(pictures: torch.Tensor, texts: torch.Tensor, own: list[int], groups: 
     best.scatter_reduce_(1, groups.expand(len(pictures), -1), cosine, "amax")
     mine = best.gather(1, groups[own][:, None])
     return (best >= mine).sum(1) - 1
+
+
+def kid(features: torch.Tensor, real: torch.Tensor) -> float:
+    """Kernel inception distance (Binkowski et al. 2018): unbiased squared MMD of features (N, D) and (M, D).
+
+    The cubic kernel (f.g / D + 1)^3, over all pairs instead of random subsets, so that it has one value. It may be
+    slightly negative. Raises ValueError for fewer than two of either.
+    """
+    if min(len(features), len(real)) < 2:
+        raise ValueError(f"KID needs two pictures of each kind, got {len(features)} and {len(real)}")
+    features, real = features.double(), real.double()
+    inside = [kernel.sum() - kernel.trace() for kernel in (poly_kernel(features, features), poly_kernel(real, real))]
+    n, m = len(features), len(real)
+    across = poly_kernel(features, real).mean()
+    return float(inside[0] / (n * (n - 1)) + inside[1] / (m * (m - 1)) - 2 * across)
+
+
+def fid(features: torch.Tensor, real: torch.Tensor) -> float | None:
+    """Frechet inception distance (Heusel et al. 2017) of features (N, D) and (M, D).
+
+    None where either has fewer than 10 D rows: the covariance would be noise.
+    """
+    if min(len(features), len(real)) < 10 * features.shape[1]:
+        return None
+    moments = [(some.mean(0), some.T.cov()) for some in (features.double(), real.double())]
+    return float(_compute_fid(*moments[0], *moments[1]))
 
 
 class Judge:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -48,7 +49,66 @@ def test_one_picture_is_a_batch_too():
     assert metrics.ssim(some, some).shape == metrics.psnr(some, some).shape == (1,)
 
 
-@pytest.mark.parametrize("measure", metrics.IMAGE_MEASURES.values())
+@pytest.mark.parametrize(("side", "scales"), [(12, 2), (43, 2), (44, 3), (64, 3), (256, 5)])
+def test_multi_scale_ssim_uses_the_scales_that_fit(side, scales):
+    one, other = pictures(2, side), pictures(2, side).flip(0)
+    assert torch.allclose(metrics.ms_ssim(one, one), torch.ones(2), atol=1e-4)
+    assert (metrics.ms_ssim(one, other) < 0.7).all()
+    weights = [weight / sum(metrics.MS_WEIGHTS[:scales]) for weight in metrics.MS_WEIGHTS[:scales]]
+    library = multiscale_structural_similarity_index_measure(one, other, data_range=1.0, betas=tuple(weights))
+    assert metrics.ms_ssim(one, other).mean().item() == pytest.approx(library.item())
+    with pytest.raises(ValueError, match="at least 11 by 11"):
+        metrics.ms_ssim(one[..., :10, :10], one[..., :10, :10])
+
+
+def test_the_box_holds_what_is_drawn_and_not_less_than_every_measure_needs():
+    white = torch.ones(3, 64, 64)
+    assert metrics.drawn_box(white) == (slice(0, 64), slice(0, 64))
+    white[:, 3:60, 10:55] = 0.5
+    assert metrics.drawn_box(white) == (slice(3, 60), slice(10, 55))
+    dot = torch.ones(3, 64, 64)
+    dot[0, 62, 1] = 0.2
+    rows, columns = metrics.drawn_box(dot)
+    assert (rows, columns) == (slice(19, 64), slice(0, 45))
+
+
+def test_a_white_border_flatters_a_measure_unless_it_is_boxed():
+    reference = torch.ones(1, 3, 64, 64)
+    reference[..., 8:56, 8:56] = 0.3 + 0.4 * pictures(1, 48)
+    worse = reference.clone()
+    worse[..., 8:56, 8:56] += 0.05 * torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    inside = (0.05 * torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))).square().mean()
+    assert metrics.boxed(metrics.psnr, worse, reference).item() == pytest.approx(-10 * inside.log10().item(), abs=0.02)
+    assert metrics.boxed(metrics.ssim, worse, reference) < metrics.ssim(worse, reference)
+
+
+def test_kid_and_fid_tell_the_same_from_another_distribution():
+    draw = torch.Generator().manual_seed(0)
+    one, same, other = (torch.randn(400, 8, generator=draw) + shift for shift in (0.0, 0.0, 0.5))
+    assert abs(metrics.kid(one, same)) < 0.05 < metrics.kid(one, other)
+    assert metrics.fid(one, same) < 0.2 < metrics.fid(one, other)
+    assert metrics.fid(one, other) == pytest.approx(8 * 0.25, rel=0.3)  # the squared distance of the means
+    assert metrics.fid(one[:79], same) is None
+    with pytest.raises(ValueError, match="two pictures"):
+        metrics.kid(one[:1], same)
+
+
+def test_kid_is_what_its_definition_says():
+    x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    k = lambda a, b: float((a @ b / 2 + 1) ** 3)  # noqa: E731
+    within_x = k(x[0], x[1])
+    within_y = sum(k(y[i], y[j]) for i in range(3) for j in range(3) if i != j) / 6
+    across = sum(k(a, b) for a in x for b in y) / 6
+    assert metrics.kid(x, y) == pytest.approx(within_x + within_y - 2 * across)
+
+
+def test_lpips_is_measured_or_the_reason_is_given():
+    reason = metrics.lpips_missing()
+    assert (reason is None) == (__import__("importlib.util").util.find_spec("torchvision") is not None)
+    assert reason is None or "torchvision" in reason
+
+
+@pytest.mark.parametrize("measure", metrics.EVERY_MEASURE.values())
 def test_measures_refuse_pictures_that_do_not_match(measure):
     with pytest.raises(ValueError, match="equal batches"):
         measure(pictures(2), pictures(3))
