@@ -132,9 +132,17 @@ class Model:
         output = output[:, : x.shape[1]]  # DiT predicts a variance as well
         if not guided:
             return output
-        first, second = output.chunk(2)
-        given, empty = (first, second) if self.family.conditional_first else (second, first)
+        given, empty = self._halves(output)
         return empty + guidance * (given - empty)
+
+    def _halves(self, output: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Of a guided batch: what saw the prompt, and what saw none."""
+        first, second = output.chunk(2)
+        return (first, second) if self.family.conditional_first else (second, first)
+
+    def conditional(self, output: "torch.Tensor", pictures: int) -> "torch.Tensor":
+        """The part of a unit's output that saw the prompt, (pictures, ...): all of it in a run without guidance."""
+        return output if len(output) == pictures else self._halves(output)[0]
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
         """Pictures (B, 3, H, W) in [0, 1], on the CPU."""

@@ -251,3 +251,21 @@ class SuperNet:
         """What a unit hands on without running; a dead unit's value is read by nobody, so it is not extrapolated."""
         history = self._histories[key]
         return history.at(call) if self.demanded[call, key[0]] else history.values[-1][1]
+
+
+@contextmanager
+def outputs_of(
+    denoiser: torch.nn.Module, graph: BlockGraph, columns: list[int], see: Callable[[int, torch.Tensor], None]
+) -> Iterator[None]:
+    """Inside, `see(index, output)` is told the output of each of the units `columns` whenever it ran."""
+
+    def hook(index: int) -> Callable:
+        return lambda _module, _inputs, output: see(index, tree_leaves(output)[0])  # a down stage hands out skips too
+
+    last = [denoiser.get_submodule(graph.modules[column][-1]) for column in columns]
+    handles = [module.register_forward_hook(hook(index)) for index, module in enumerate(last)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

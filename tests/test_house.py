@@ -13,6 +13,7 @@ SOURCES = sorted((ROOT / "explorer").rglob("*.py"))
 ROWS = [
     {"graph", "masks", "pruners.configs", "figures"},
     {"supernet", "cost", "metrics", "trajectory"},
+    {"similarity"},
     {"model", "catalogue", "pruners"},
     {"experiment"},
     {"training"},

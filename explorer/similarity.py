@@ -1,0 +1,245 @@
+"""How alike the features of different calls are: why reuse works, and where it does not.
+
+    work = measure(model, prompts, steps=50, units=("up_blocks.2",))   # yields progress, returns a Similarity
+
+Every unit's output is compared with itself at every other call of the same picture, as in Zhu et al., DiP-GO, NeurIPS
+2024, figure 7, and summed over pictures: memory does not grow with their number. The conditional half of a guided
+batch is what is compared.
+"""
+
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from explorer import trajectory
+from explorer.graph import Granularity
+from explorer.masks import ModelRecord, Progress
+from explorer.supernet import outputs_of
+
+BATCH = 4
+MAX_BYTES = 512 * 2**20
+
+
+class Header(BaseModel):
+    """What was measured, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    model: ModelRecord
+    measure: Literal["cosine", "cka"]
+    sampler: str
+    steps: int
+    calls: int = Field(ge=1)
+    guidance: float
+    granularity: Granularity
+    units: tuple[str, ...] = Field(min_length=1)
+    pictures: int = Field(ge=1)
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Means and standard deviations over pictures, float32: U units, T calls."""
+
+    header: Header
+    alike: np.ndarray  # (U, T, T) similarity of the outputs at two calls, 1 on the diagonal
+    alike_spread: np.ndarray  # (U, T, T)
+    change: np.ndarray  # (U, T) |f_t - f_(t-1)| / |f_(t-1)|, 0 at call 0
+    change_spread: np.ndarray  # (U, T)
+
+    TENSORS = ("alike", "alike_spread", "change", "change_spread")
+
+    def __post_init__(self) -> None:
+        units, calls = len(self.header.units), self.header.calls
+        for name in self.TENSORS:
+            shape = (units, calls, calls) if name.startswith("alike") else (units, calls)
+            tensor = getattr(self, name)
+            if tensor.shape != shape or not np.isfinite(tensor).all():
+                raise ValueError(f"{name} must be finite numbers of shape {shape}, got shape {tensor.shape}")
+
+    @property
+    def adjacent(self) -> np.ndarray:
+        """(U, T): how alike each call's output is to that of the call before; 1 at call 0."""
+        before = np.diagonal(self.alike, offset=1, axis1=1, axis2=2)
+        return np.concatenate([np.ones((len(before), 1), np.float32), before], axis=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write whole or not at all. Raises ValueError where nothing can be written."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in self.TENSORS}
+        try:
+            save_file(tensors, part, metadata={"similarity": self.header.model_dump_json()})
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(f"{path} cannot be written: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Similarity":
+        """Read a file that `save` wrote. Raises ValueError, in one sentence, for anything else."""
+        path = Path(path)
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path} does not exist or is larger than {MAX_BYTES // 2**20} MB")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                document = json.loads((file.metadata() or {}).get("similarity", "null"))
+                if document is None or set(file.keys()) != set(cls.TENSORS):
+                    raise ValueError(f"{path} holds no similarity")
+                return cls(Header.model_validate(document), *(file.get_tensor(name) for name in cls.TENSORS))
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        except ValidationError as error:
+            raise ValueError(f"{path}: {error.errors()[0]['msg']}") from error
+
+
+class Running:
+    """Mean and standard deviation of arrays that come one after another (Welford 1962), in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, value: np.ndarray) -> None:
+        self.count += 1
+        off = value - self.mean
+        self.mean = self.mean + off / self.count
+        self.squares = self.squares + off * (value - self.mean)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """The sample's standard deviation; 0 for a single value."""
+        return np.sqrt(self.squares / max(1, self.count - 1))
+
+
+def whole(features: torch.Tensor) -> torch.Tensor:
+    """(T, ...) -> (T, D): all numbers of an output as one vector, for the cosine."""
+    return features.flatten(1)
+
+
+def grams(features: torch.Tensor) -> torch.Tensor:
+    """(T, C, H, W) or (T, N, C) -> (T, N N): centred Gram matrices over positions.
+
+    The cosine of two of them is linear CKA (Kornblith et al. 2019, eq. 3), with the positions of a picture as examples.
+    """
+    positions = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+    centred = positions - positions.mean(1, keepdim=True)
+    return (centred @ centred.transpose(1, 2)).flatten(1)
+
+
+MEASURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"cosine": whole, "cka": grams}
+
+
+def alike(features: torch.Tensor, view: Callable[[torch.Tensor], torch.Tensor] = whole) -> np.ndarray:
+    """Similarity of the outputs (T, ...) of one unit at all pairs of calls, (T, T).
+
+    Outputs that are zero, or without any variation for CKA, are like themselves and like nothing else.
+    """
+    vectors = F.normalize(view(features.float()), dim=1)
+    cosine = (vectors @ vectors.T).clamp(-1, 1).fill_diagonal_(1.0)
+    return cosine.double().numpy()
+
+
+def change(features: torch.Tensor) -> np.ndarray:
+    """Relative change of the outputs (T, ...) since the call before, (T,); 0 at call 0 and where nothing changes."""
+    vectors = whole(features.float())
+    moved = (vectors[1:] - vectors[:-1]).norm(dim=1)
+    before = vectors[:-1].norm(dim=1)
+    relative = torch.where(moved == 0, 0.0, moved / before.clamp(min=1e-12))
+    return F.pad(relative, (1, 0)).double().numpy()
+
+
+def measure(
+    model: Any,
+    prompts: Sequence[str],
+    seed: int = 0,
+    sampler: str = "ddim",
+    steps: int = 50,
+    guidance: float = 7.5,
+    granularity: Granularity = "layer",
+    units: Sequence[str] = (),
+    kind: Literal["cosine", "cka"] = "cosine",
+    batch: int = BATCH,
+) -> Generator[Progress, None, Similarity]:
+    """Draw every prompt once (noise of seed, seed + 1, ..) and compare the outputs of `units` (all if empty).
+
+    Yields progress after each batch. Raises ValueError for no prompts, an unknown unit or measure, and for outputs that
+    are not finite.
+    """
+    graph = model.graph(granularity)
+    names = tuple(units) or graph.names
+    if not prompts:
+        raise ValueError("similarity needs at least one prompt")
+    if kind not in MEASURES:
+        raise ValueError(f"measure {kind!r} is unknown; choose one of {', '.join(MEASURES)}")
+    if unknown := [name for name in names if name not in graph.names]:
+        raise ValueError(f"unit {unknown[0]!r} is unknown; this model's are {', '.join(graph.names)}")
+    calls = trajectory.calls_of(sampler, model.scheduler_config, steps)
+    columns = [graph.names.index(name) for name in names]
+    alikes, changes = ([Running() for _ in names] for _ in range(2))
+    model = model.twin()
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        seeds = range(seed + start, seed + start + len(some))
+        recorded = _features(model, graph, columns, some, seeds, sampler, steps, guidance)
+        for index, features in enumerate(recorded):
+            for picture in features.unbind(1):
+                alikes[index].add(alike(picture, MEASURES[kind]))
+                changes[index].add(change(picture))
+        yield Progress(start + len(some), len(prompts), "pictures compared")
+    header = Header(
+        model=model.record,
+        measure=kind,
+        sampler=sampler,
+        steps=steps,
+        calls=calls,
+        guidance=guidance,
+        granularity=granularity,
+        units=names,
+        pictures=len(prompts),
+        seed=seed,
+    )
+    tables = [np.stack([np.asarray(r.mean) for r in alikes]), np.stack([r.spread for r in alikes])]
+    tables += [np.stack([np.asarray(r.mean) for r in changes]), np.stack([r.spread for r in changes])]
+    return Similarity(header, *(table.astype(np.float32) for table in tables))
+
+
+def _features(
+    model: Any,
+    graph: Any,
+    columns: list[int],
+    prompts: list[str],
+    seeds: Any,
+    sampler: str,
+    steps: int,
+    guidance: float,
+) -> list[torch.Tensor]:
+    """Outputs of some units of one batch: per unit (T, B, ...), on the CPU."""
+    scheduler = trajectory.sampler(sampler, model.scheduler_config)
+    conditioning = model.encode(prompts, guidance)
+    noise, generators = model.noise(seeds)
+    recorded: list[list[torch.Tensor]] = [[] for _ in columns]
+
+    def keep(index: int, output: torch.Tensor) -> None:
+        recorded[index].append(model.conditional(output.detach(), len(prompts)).cpu())
+
+    with outputs_of(model.denoiser, graph, columns, keep):
+        for _ in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
+            pass
+    features = [torch.stack(outputs) for outputs in recorded]
+    broken = np.array([[not bool(call.isfinite().all()) for call in unit] for unit in features])  # (U, T)
+    if broken.any():
+        call = int(broken.any(axis=0).argmax())
+        unit = graph.names[columns[int(broken[:, call].argmax())]]
+        raise ValueError(f"the output of {unit} is not finite at call {call}; lower the guidance")
+    return features
