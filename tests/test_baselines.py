@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from explorer import catalogue
+from explorer import catalogue, similarity
 from explorer.experiment import config_of, finished, prune
 from explorer.graph import describe
 from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
-from explorer.pruners.baselines import deepcache_row, spread
-from explorer.pruners.configs import CONFIGS, SAMPLERS
+from explorer.pruners.baselines import deepcache_row, spread, staleness
+from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
+from explorer.pruners.trials import Trials
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_every_method_has_settings_and_every_sampler_a_name():
     assert tuple(trajectory.SAMPLERS) == SAMPLERS
 
 
-@pytest.mark.parametrize("method", PRUNERS)
+@pytest.mark.parametrize("method", AT_ONCE)
 @pytest.mark.parametrize("granularity", ["stage", "layer"])
 def test_every_method_gives_an_order_for_all_ratios(sd15, method, granularity):
     if method == "deepcache" and granularity == "stage":
@@ -62,10 +63,55 @@ def test_uniform_at_a_ratio_spaces_calls_evenly(sd15, ratio, calls):
 
 
 def test_spread_removes_so_that_what_stays_is_even():
-    goes = spread(16)
+    goes = spread(np.arange(16))
     assert sorted(goes) == list(range(16)) and goes[0] == 15
     stays = np.sort(np.argsort(goes)[-4:])
     assert np.diff([*stays, 16]).tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 12, 25, 49, 50])
+def test_quadratic_spacing_takes_smaller_and_smaller_strides(sd15, count):
+    mask = made(sd15, "uniform", ratio=1 - count / 50, spacing="quadratic")
+    computed = np.flatnonzero(mask.keep.all(axis=1))
+    assert len(computed) == count and computed[0] == 0
+    wished = 50 * (1 - (1 - np.arange(count) / count) ** 2)
+    if count <= 12:
+        assert np.abs(computed - wished).max() <= 1
+    nested = made(sd15, "uniform", spacing="quadratic").at(1 - count / 50)
+    gaps = np.diff(np.flatnonzero(nested.keep.all(axis=1)))
+    assert count != 12 or gaps[:4].mean() > 2 * gaps[-4:].mean()
+
+
+def test_staleness_is_the_stretch_that_a_call_ends():
+    where = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])  # one sudden change, before call 3
+    score = staleness(where)
+    assert score[0] == score[3] == 5.2 and score[[1, 2, 4, 5]].max() == pytest.approx(0.2)
+    assert not staleness(np.zeros(5)).any()
+
+
+def test_similarity_rests_units_where_they_change_least(sd_folder):
+    model = catalogue.load(sd_folder)
+    settings = {"steps": 6, "pictures": 3, "order": 1}
+    importance = finished(prune(model, "similarity", config_of("similarity", settings), ["dog", "cat"]))
+    assert importance.header.pruner.config["pictures"] == 3
+    prompts = ["dog", "cat", "dog"]
+    change = finished(similarity.measure(model, prompts, steps=6)).change
+    expected = np.stack([staleness(np.cumsum(unit, dtype=float)) for unit in change], axis=1)
+    assert np.allclose(importance.score, expected, rtol=1e-3)
+    mask = finished(prune(model, "similarity", config_of("similarity", settings | {"ratio": 0.4}), ["dog", "cat"]))
+    assert np.array_equal(mask.keep, importance.at(0.4).keep)
+
+
+def test_search_is_no_worse_than_what_it_starts_from_and_keeps_to_its_budget(sd_folder):
+    model = catalogue.load(sd_folder)
+    config = config_of("search", {"steps": 12, "ratio": 0.7, "pictures": 2, "budget": 12})
+    steps = prune(model, "search", config, ["dog", "cat"])
+    mask = finished(steps)
+    trials = Trials(model, model.graph(), config, ["dog", "cat"])
+    start = finished(prune(model, "uniform", config_of("uniform", {"steps": 12, "ratio": 0.7})))
+    assert mask.keep.any(axis=1).sum() == start.keep.any(axis=1).sum() and mask.keep[0].all()
+    assert trials.loss(mask.keep) <= trials.loss(start.keep)
+    assert np.array_equal(mask.keep, finished(prune(model, "search", config, ["dog", "cat"])).keep)
 
 
 def test_random_follows_its_seed(sd15):
@@ -93,7 +139,7 @@ def test_deepcache_takes_the_interval_nearest_to_a_ratio(sd15):
     assert 1 - mask.kept == pytest.approx(min(reached, key=lambda r: abs(r - 0.4)))
 
 
-@pytest.mark.parametrize("method", PRUNERS)
+@pytest.mark.parametrize("method", AT_ONCE)
 def test_a_ratio_out_of_reach_is_refused_with_the_largest(sd15, method):
     largest = made(sd15, method, ratio=0.3).header.max_ratio
     assert made(sd15, method, ratio=largest).kept == pytest.approx(1 - largest, abs=1e-3)

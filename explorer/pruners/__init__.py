@@ -1,5 +1,6 @@
 """The methods: each is `fn(model, prompts, config) -> Generator[Progress, None, Importance | Mask]`."""
 
-from explorer.pruners.baselines import deepcache, random, uniform
+from explorer.pruners.baselines import deepcache, random, similarity, uniform
+from explorer.pruners.search import search
 
-PRUNERS = {"uniform": uniform, "random": random, "deepcache": deepcache}
+PRUNERS = {"uniform": uniform, "random": random, "deepcache": deepcache, "similarity": similarity, "search": search}

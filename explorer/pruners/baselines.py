@@ -1,60 +1,77 @@
-"""Schedules that need no learning: uniform, random, DeepCache.
+"""Schedules that need no learning: uniform, random, DeepCache, and similarity, which only looks.
 
 Each is a pruner: a generator of progress that returns an importance (an order for all ratios), or a mask where its
 settings name one schedule.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Progress, PrunerRecord, Result, made_for, refuse_beyond
-from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, UniformConfig
+from explorer.prompts import chosen, cycled
+from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, SimilarityConfig, UniformConfig
 
 
 def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Generator[Progress, None, Result]:
-    """Whole calls at even distances. `every=k` computes calls 0, k, 2k ..; a ratio computes as many as it leaves."""
-    graph, calls = _setting(model, config)
-    yield Progress(0, 1, "spacing calls evenly")
+    """Whole calls. `every=k` computes calls 0, k, 2k ..; a ratio computes as many as it leaves, spaced as asked."""
+    graph, calls = setting(model, config)
+    yield Progress(0, 1, "spacing calls")
     if config.every is None and config.ratio is None:
-        return _order(model, graph, config, "uniform", np.repeat(spread(calls)[:, None], len(graph.units), axis=1))
+        goes = spread(positions(calls, config.spacing))
+        return order_of(model, graph, config, "uniform", np.repeat(goes[:, None], len(graph.units), axis=1))
     keep = np.zeros((calls, len(graph.units)), dtype=bool)
     if config.every is not None:
         keep[:: config.every] = True
-        return _mask(model, graph, config, "uniform", keep, asked=None)
+        return mask_of(model, graph, config, "uniform", keep, asked=None)
     refuse_beyond(1 - 1 / calls, config.ratio)
-    count = max(1, round(calls * (1 - config.ratio)))
-    keep[np.round(np.arange(count) * calls / count).astype(int)] = True
-    return _mask(model, graph, config, "uniform", keep, config.ratio)
+    keep[spaced(calls, max(1, round(calls * (1 - config.ratio))), config.spacing)] = True
+    return mask_of(model, graph, config, "uniform", keep, config.ratio)
+
+
+def positions(calls: int, spacing: str) -> np.ndarray:
+    """(T,), rising from 0: where each call lies, so that equal distances there are the spacing asked for."""
+    share = np.arange(calls) / calls
+    return share if spacing == "even" else 1 - np.sqrt(1 - share)
+
+
+def spaced(calls: int, count: int, spacing: str) -> np.ndarray:
+    """`count` of the calls, 0 among them, at even or quadratic distances."""
+    share, number = np.arange(count) / count, np.arange(count)
+    wished = np.round(calls * (share if spacing == "even" else 1 - (1 - share) ** 2)).astype(int)
+    apart = np.maximum.accumulate(wished - number) + number  # no two on one call
+    return np.minimum(apart, calls - count + number)
 
 
 def random(model: Any, prompts: Sequence[str], config: RandomConfig) -> Generator[Progress, None, Result]:
     """Units drawn with equal chance, with whatever their loss makes useless."""
-    graph, calls = _setting(model, config)
+    graph, calls = setting(model, config)
     yield Progress(0, 1, "drawing an order")
     score = np.random.default_rng(config.seed).random((calls, len(graph.units)))
-    importance = _order(model, graph, config, "random", score)
+    importance = order_of(model, graph, config, "random", score)
     return importance if config.ratio is None else importance.at(config.ratio)
 
 
 def deepcache(model: Any, prompts: Sequence[str], config: DeepCacheConfig) -> Generator[Progress, None, Result]:
     """A full call every `interval` calls; in between only the last `branch + 1` up layers and what they read."""
-    graph, calls = _setting(model, config)
+    graph, calls = setting(model, config)
     row = deepcache_row(graph, config.branch)
     yield Progress(0, 1, "choosing full calls")
     if config.interval is None and config.ratio is None:
-        removed = np.where(row, calls, spread(calls)[:, None]).astype(float)  # the row's own units go last
-        return _order(model, graph, config, "deepcache", removed, last=int((~row).sum()) * (calls - 1))
+        removed = np.where(row, calls, spread(positions(calls, "even"))[:, None]).astype(
+            float
+        )  # the row's own units go last
+        return order_of(model, graph, config, "deepcache", removed, last=int((~row).sum()) * (calls - 1))
     if config.interval is not None:
         keep = np.where(np.arange(calls)[:, None] % config.interval == 0, True, row)
-        return _mask(model, graph, config, "deepcache", keep, asked=None)
+        return mask_of(model, graph, config, "deepcache", keep, asked=None)
     tables = [np.where(np.arange(calls)[:, None] % interval == 0, True, row) for interval in range(1, calls + 1)]
     saved = np.array([1 - graph.cost(keep).sum() / (graph.macs_per_call * calls) for keep in tables])
     refuse_beyond(saved.max(), config.ratio)
     keep = tables[int(np.abs(saved - config.ratio).argmin())]
-    return _mask(model, graph, config, "deepcache", keep, config.ratio, largest=saved.max())
+    return mask_of(model, graph, config, "deepcache", keep, config.ratio, largest=saved.max())
 
 
 def deepcache_row(graph: BlockGraph, branch: int) -> np.ndarray:
@@ -68,29 +85,66 @@ def deepcache_row(graph: BlockGraph, branch: int) -> np.ndarray:
     return graph.close(row)[0]
 
 
-def spread(calls: int) -> np.ndarray:
-    """int (T,): when each call goes so that the rest stays as even as nesting allows; call 0 goes last.
+def similarity(model: Any, prompts: Sequence[str], config: SimilarityConfig) -> Generator[Progress, None, Result]:
+    """Each unit rests where its output changes least between calls; how far a value may go stale is shared by all.
 
-    Built from the other end: calls are added one by one in the middle of the longest stretch without one.
+    Along each unit's accumulated relative change, calls are added where they halve the longest stretch without one; the
+    stretch is the call's score, so that one order over all units compares like with like.
     """
-    added = [0]
-    while len(added) < calls:
-        known = sorted(added) + [calls]
-        left, right = max(zip(known, known[1:], strict=False), key=lambda pair: pair[1] - pair[0])
-        added.append((left + right) // 2)
-    goes = np.empty(calls, dtype=int)
-    goes[added] = np.arange(calls)[::-1]
+    from explorer import similarity as features  # here, because the table of pruners is read without torch
+
+    graph, calls = setting(model, config)
+    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
+    measured = yield from features.measure(
+        model, wanted, config.seed, config.sampler, config.steps, config.guidance, config.granularity
+    )
+    score = np.stack([staleness(np.cumsum(change, dtype=float)) for change in measured.change], axis=1)
+    importance = order_of(model, graph, config, "similarity", score)
+    return importance if config.ratio is None else importance.at(config.ratio)
+
+
+def spread(where: np.ndarray) -> np.ndarray:
+    """int (T,): when each call goes so that what stays is as even along `where` as nesting allows; call 0 goes last."""
+    goes = np.empty(len(where), dtype=int)
+    goes[[call for call, _ in _additions(where)]] = np.arange(len(where))[::-1]
     return goes
 
 
-def _setting(model: Any, config: ScheduleConfig) -> tuple[BlockGraph, int]:
+def staleness(where: np.ndarray) -> np.ndarray:
+    """(T,): how far along `where` values would go stale just before each call is added; the most at call 0."""
+    score = np.empty(len(where))
+    for call, stretch in _additions(where):
+        score[call] = stretch
+    return score
+
+
+def _additions(where: np.ndarray) -> Iterator[tuple[int, float]]:
+    """Calls from the most to the least needed, each with the staleness that it ends.
+
+    Call 0 comes first, then always the call that best halves the stalest stretch without one.
+    """
+    yield 0, float(where[-1] - where[0])
+    stretches = [(0, len(where))]  # from a computed call to the next one
+    while stretches:
+        worst = max(range(len(stretches)), key=lambda i: where[stretches[i][1] - 1] - where[stretches[i][0]])
+        first, end = stretches.pop(worst)
+        if end - first == 1:
+            stretches = [stretch for stretch in stretches if stretch[1] - stretch[0] > 1]
+            continue
+        inner = np.arange(first + 1, end)
+        call = int(inner[np.maximum(where[inner - 1] - where[first], where[end - 1] - where[inner]).argmin()])
+        yield call, float(where[end - 1] - where[first])
+        stretches += [(first, call), (call, end)]
+
+
+def setting(model: Any, config: ScheduleConfig) -> tuple[BlockGraph, int]:
     from explorer.trajectory import calls_of  # here, because the table of pruners is read without torch
 
     calls = calls_of(config.sampler, model.scheduler_config, config.steps)
     return model.graph(config.granularity, config.reuse), calls
 
 
-def _order(
+def order_of(
     model: Any, graph: BlockGraph, config: ScheduleConfig, name: str, score: np.ndarray, last: int | None = None
 ) -> Importance:
     """An importance over all of the order, or over its first `last` removals."""
@@ -101,7 +155,7 @@ def _order(
     return Importance(whole.header.model_copy(update={"max_ratio": largest}), rank, score)
 
 
-def _mask(
+def mask_of(
     model: Any,
     graph: BlockGraph,
     config: ScheduleConfig,

@@ -9,7 +9,7 @@ from typing import Any
 
 from explorer.catalogue import listing
 from explorer.experiment import Question, sentence
-from explorer.pruners.configs import CONFIGS
+from explorer.pruners.configs import AT_ONCE, CONFIGS
 
 PLAIN = tuple(name for name in Question.model_fields if name != "settings")
 
@@ -26,10 +26,12 @@ def question(values: Mapping[str, Any]) -> Question:
 
 
 def offered(question: Question) -> Question:
-    """The question if its model is one that the page offers: a visitor names no folder and starts no download."""
+    """The question if its model and method are what the page offers: no folders, no downloads, no minutes of search."""
     models = [row["id"] for row in listing() if row["available"]]
     if question.model not in models:
         raise ValueError(f"model {question.model!r} is not here; choose one of {', '.join(models) or 'none'}")
+    if question.method not in AT_ONCE:
+        raise ValueError(f"method {question.method!r} draws pictures first; make its file with the command prune")
     return question
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from explorer import catalogue, experiment, figures
 from explorer.experiment import Plan, Question
-from explorer.pruners.configs import CONFIGS, SAMPLERS
+from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, controls, story
 from explorer.ui.components import alert, as_value, markup, plotly_view, user_errors
 
@@ -74,7 +74,7 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
     }
     unseen = markup(elem_id="unseen")
-    asked["method"] = gr.Dropdown(list(CONFIGS), label="Pruning method", value=DEFAULTS["method"], elem_id="method")
+    asked["method"] = gr.Dropdown(list(AT_ONCE), label="Pruning method", value=DEFAULTS["method"], elem_id="method")
     label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
     asked["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
     with gr.Row(elem_classes="buttons"):
@@ -100,10 +100,10 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
 def _settings(asked: dict[str, gr.components.Component]) -> dict[str, gr.Column]:
     """One group of generated controls per method, all but one hidden; their controls join `asked`."""
     groups = {}
-    for method, config in CONFIGS.items():
+    for method in AT_ONCE:
         with gr.Column(visible=method == DEFAULTS["method"], elem_id=f"settings-{method}") as groups[method]:
             markup(f"<h3>Settings of {method}</h3>")
-            asked |= controls.of_config(config, method)
+            asked |= controls.of_config(CONFIGS[method], method)
     return groups
 
 
