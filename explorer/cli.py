@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from explorer import catalogue, experiment, masks
+from explorer.prompts import cycled, names, read
 from explorer.pruners.configs import CONFIGS
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 ModelId = Annotated[str, typer.Option(help="A model of the catalogue, or the folder of a diffusers pipeline.")]
 MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file.")]
+PromptFile = Annotated[Path | None, typer.Option(help="What to draw, one prompt a line, for methods that look.")]
+Granularity = Annotated[str, typer.Option(help="stage, layer or module.")]
 RatioFlag = Annotated[float | None, typer.Option(help="Share of the MACs to remove, 0 to the file's largest.")]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Sampler = Annotated[str, typer.Option(help="ddim, dpm++, unipc, pndm, euler or lcm.")]
@@ -67,7 +70,7 @@ def cost(
     sampler: Sampler = "ddim",
     mask: MaskFile = None,
     ratio: RatioFlag = None,
-    granularity: Annotated[str, typer.Option(help="stage, layer or module.")] = "layer",
+    granularity: Granularity = "layer",
     as_json: AsJson = False,
 ) -> None:
     """MACs and parameters, from the architecture alone."""
@@ -156,17 +159,21 @@ def prune(
     steps: Steps = 25,
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
+    prompts: PromptFile = None,
     seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
-    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed, "ratio": ratio}
+    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed}
+    trajectory |= {} if ratio is None else {"ratio": ratio}
     config = experiment.config_of(method, trajectory | dict(map(_setting, settings or [])))
     _writable(out)
     started = time.perf_counter()
-    subject = catalogue.load(model, weights=False)
-    work = experiment.prune(subject, method, config)
+    subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
+    work = experiment.prune(subject, method, config, [] if prompts is None else read(prompts))
     result = experiment.finished(work, progress)
     if ratio is not None and isinstance(result, masks.Importance):
         result = result.at(ratio)
@@ -186,6 +193,43 @@ def show(file: Path, as_json: AsJson = False) -> None:
     document = loaded.header.model_dump(mode="json") | {"kept": kept}
     lines = [f"{key}: {value}" for key, value in document.items() if key != "units"]
     say(document, as_json, "\n".join([*lines, f"units: {len(loaded.header.units)}"]))
+
+
+@app.command()
+def similarity(
+    out: Annotated[Path, typer.Option(help="The similarities, .safetensors.")],
+    model: ModelId = "emoji-unet",
+    count: Annotated[int, typer.Option("--prompts", min=1, max=100_000, help="How many pictures.")] = 32,
+    prompt_file: Annotated[Path | None, typer.Option(help="Their prompts, one a line; else the model's names.")] = None,
+    preset: Annotated[str | None, typer.Option(help="figure7-ddim or figure7-dpm++, as in the DiP-GO paper.")] = None,
+    steps: Steps = 50,
+    sampler: Sampler = "ddim",
+    guidance: Guidance = 7.5,
+    granularity: Granularity = "layer",
+    units: Annotated[list[str] | None, typer.Option("--unit", help="Only this unit; may be given again.")] = None,
+    kind: Annotated[str, typer.Option(help="cosine or cka.")] = "cosine",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """How alike the features of different calls are, picture by picture."""
+    from explorer import similarity
+
+    _writable(out)
+    started = time.perf_counter()
+    subject = catalogue.load(model, device=device, dtype=dtype)
+    settings = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
+    if preset is not None:
+        settings = similarity.preset(subject, preset)
+    wanted = cycled(names(subject) if prompt_file is None else read(prompt_file), count)
+    work = similarity.measure(subject, wanted, seed, guidance=guidance, kind=kind, **settings)
+    found = experiment.finished(work, progress)
+    found.save(out)
+    nearest = {name: float(curve[1:].mean()) for name, curve in zip(found.header.units, found.adjacent, strict=True)}
+    document = found.header.model_dump(mode="json")
+    document |= {"adjacent": nearest, "seconds": time.perf_counter() - started, "peak_mb": _peak_mb(), "out": str(out)}
+    say(document, as_json, "\n".join(f"{name}: {value:.4f} to the call before" for name, value in nearest.items()))
 
 
 @app.command()

@@ -159,6 +159,21 @@ def change(features: torch.Tensor) -> np.ndarray:
     return F.pad(relative, (1, 0)).double().numpy()
 
 
+def preset(model: Any, name: str) -> dict[str, Any]:
+    """Settings for `measure` as in DiP-GO's figure 7: the penultimate up stage under DDIM 50 or DPM-Solver++ 25.
+
+    The paper took 200 prompts. Raises ValueError for an unknown preset and for a model without up stages.
+    """
+    steps = {"figure7-ddim": 50, "figure7-dpm++": 25}
+    if name not in steps:
+        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(steps)}")
+    stages = [stage for stage in model.graph("stage").names if stage.startswith("up_blocks.")]
+    if len(stages) < 2:
+        raise ValueError(f"{model.id} has no penultimate up stage")
+    sampler = name.removeprefix("figure7-")
+    return {"sampler": sampler, "steps": steps[name], "granularity": "stage", "units": (stages[-2],)}
+
+
 def measure(
     model: Any,
     prompts: Sequence[str],

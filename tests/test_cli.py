@@ -95,6 +95,12 @@ def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
         (("prune", "--method", "uniform", "--set", "every", "--out", "OUT"), "--set needs field=value, got 'every'"),
         (("show", "missing.safetensors"), "does not exist"),
         (("train", "emoji-cat"), "emoji-cat"),
+        (("prune", "--method", "similarity", "--model", "sd15", "--out", "OUT"), "weights of sd15"),
+        (("prune", "--method", "search", "--prompts", "none.txt", "--out", "OUT"), "none.txt cannot be read"),
+        (("similarity", "--preset", "figure8", "--out", "OUT"), "preset 'figure8' is unknown"),
+        (("similarity", "--unit", "attic", "--out", "OUT"), "unit 'attic' is unknown"),
+        (("similarity", "--prompts", "0", "--out", "OUT"), "prompts"),
+        (("similarity", "--kind", "smell", "--out", "OUT"), "measure 'smell' is unknown"),
         (("dance",), "dance"),
         (("generate",), "prompt"),
     ],
@@ -120,6 +126,19 @@ def test_a_mask_of_another_model_or_number_of_calls_is_refused(run, sd_folder, t
     file.write_bytes(file.read_bytes()[:100])
     code, _, errors = run(*draw, "--steps", "6")
     assert code == 2 and "damaged" in errors
+
+
+def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd_folder, tmp_path):
+    out, prompts = tmp_path / "s.safetensors", tmp_path / "prompts.txt"
+    setting = ("similarity", "--model", sd_folder, "--steps", "4", "--granularity", "stage", "--out", out)
+    code, _, errors = run(*setting)
+    assert code == 2 and "say what to draw in a file" in errors
+    prompts.write_text("dog\n\n cat\n")
+    found = document(*setting, "--prompt-file", prompts, "--prompts", "3")
+    assert found["pictures"] == 3 and set(found["adjacent"]) == set(found["units"])
+    prompts.write_text("\n")
+    code, _, errors = run(*setting, "--prompt-file", prompts)
+    assert code == 2 and "must hold 1 to" in errors
 
 
 def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):
