@@ -8,27 +8,21 @@ Importing this loads no torch; the functions do.
 """
 
 import re
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from io import BytesIO
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from explorer import catalogue
+from explorer.drawing import Frame, draw, under
 from explorer.masks import Importance, Mask, Progress, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, ScheduleConfig
-
-if TYPE_CHECKING:
-    import torch
-
-PREVIEWS = 8  # of a denoising run; each costs a decoding
 
 
 class Question(BaseModel):
@@ -86,20 +80,6 @@ class Plan:
     rival_sampler: str
     rival_steps: int
     rival_kept: float
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One moment of a comparison."""
-
-    role: str  # original | pruned | rival
-    call: int  # calls made so far
-    calls: int
-    picture: bytes | None  # PNG: what it would look like if it ended here, or the finished picture
-    seconds: float  # of the denoising loop, previews left out
-    done: bool
-    ssim: float | None = None  # to the original; on the last frame of the others
-    psnr: float | None = None
 
 
 def config_of(method: str, settings: dict[str, Any]) -> ScheduleConfig:
@@ -171,17 +151,6 @@ def apply(pipe: Any, mask: Mask) -> AbstractContextManager:
     return under(mask, getattr(pipe, family.denoiser), pipe.scheduler)
 
 
-def under(mask: Mask, denoiser: Any, scheduler: Any) -> AbstractContextManager:
-    """Run a denoiser under a mask while `scheduler` drives it."""
-    from explorer.graph import describe
-    from explorer.supernet import NoiseEstimate, SuperNet
-
-    header = mask.header
-    graph = describe(denoiser, header.granularity, header.reuse)
-    header.refuse_unless(header.model.id, type(denoiser).__name__, header.calls, graph.units)
-    return SuperNet(denoiser, graph, mask.keep, NoiseEstimate.of(scheduler), header.order, scheduler)
-
-
 def plan(question: Question) -> Plan:
     """Which unit runs at which call, and what that costs. Raises ValueError for what cannot be asked."""
     from explorer import trajectory
@@ -249,50 +218,3 @@ def compare(question: Question) -> Iterator[Frame]:
                 losses = {name: float(measure(pictures, original)) for name, measure in IMAGE_MEASURES.items()}
             yield replace(frame, role=role, **losses)
         original = pictures if original is None else original
-
-
-def draw(
-    model: Model,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    sampler: str,
-    steps: int,
-    guidance: float,
-    mask: Mask | None = None,
-    previews: int = PREVIEWS,
-) -> Iterator[tuple[Frame, "torch.Tensor | None"]]:
-    """Draw a batch, (B, 3, H, W) in [0, 1] with the last frame. Safe beside other draws of the same model."""
-    from contextlib import nullcontext
-
-    from explorer import trajectory
-
-    model = model.twin()
-    calls = trajectory.calls_of(sampler, model.scheduler_config, steps)
-    if mask is not None:
-        mask.header.refuse_unless(model.id, type(model.denoiser).__name__, calls, mask.header.units)
-    scheduler = trajectory.sampler(sampler, model.scheduler_config)
-    conditioning = model.encode(prompts, guidance)
-    noise, generators = model.noise(seeds)
-    shown = {round(calls * part / previews) - 1 for part in range(1, previews)}
-    seconds, started = 0.0, time.perf_counter()
-    with nullcontext() if mask is None else under(mask, model.denoiser, scheduler):
-        for step in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
-            seconds += time.perf_counter() - started
-            if step.call + 1 < calls:
-                preview = png(model.decode(step.clean)[0]) if step.call in shown else None
-                yield Frame("", step.call + 1, calls, preview, seconds, False), None
-            started = time.perf_counter()
-    pictures = model.decode(step.latents)
-    if not bool(pictures.isfinite().all()):
-        raise ValueError("the run ended in values that are not finite; lower the guidance or the ratio")
-    yield Frame("", calls, calls, png(pictures[0]), seconds, True), pictures
-
-
-def png(picture: "torch.Tensor") -> bytes:
-    """A picture (3, H, W) in [0, 1] as PNG."""
-    from PIL import Image
-
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

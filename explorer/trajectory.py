@@ -3,7 +3,9 @@
 A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`; see `model.Model`.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import diffusers
@@ -36,6 +38,7 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
     "ddim": (ExactDDIM, {}),
     "dpm++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "variance_type": None}),
     "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    "deis": (diffusers.DEISMultistepScheduler, {}),
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
     "euler": (diffusers.EulerDiscreteScheduler, {}),
     "lcm": (diffusers.LCMScheduler, {}),
@@ -43,17 +46,21 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
 STOCHASTIC = (diffusers.LCMScheduler,)  # they draw noise at each step
 
 
-def sampler(name: str, config: Any) -> Any:
-    """A fresh diffusers scheduler with the noise levels of `config`. Raises ValueError for an unknown name."""
+def sampler(name: str, config: Any, solver: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """A fresh diffusers scheduler with the noise levels of `config`, and settings of its own (`solver`) such as
+    `solver_order` or `timestep_spacing`. Raises ValueError for an unknown name or setting."""
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     scheduler_class, overrides = SAMPLERS[name]
-    return scheduler_class.from_config(config, **overrides)
+    known = inspect.signature(scheduler_class.__init__).parameters
+    if foreign := [setting for setting in solver if setting not in known]:
+        raise ValueError(f"the sampler {name} has no setting {foreign[0]!r}")
+    return scheduler_class.from_config(config, **overrides | dict(solver))
 
 
-def calls_of(name: str, config: Any, steps: int) -> int:
+def calls_of(name: str, config: Any, steps: int, solver: Mapping[str, Any] = MappingProxyType({})) -> int:
     """How often the denoiser is called in `steps` steps: PNDM makes one call more. Raises ValueError if it cannot."""
-    scheduler = sampler(name, config)
+    scheduler = sampler(name, config, solver)
     trained = scheduler.config.num_train_timesteps
     if not 1 <= steps <= trained:
         raise ValueError(f"steps must be between 1 and {trained}, got {steps}")

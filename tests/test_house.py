@@ -15,7 +15,7 @@ ROWS = [
     {"supernet", "cost", "metrics", "trajectory"},
     {"similarity"},
     {"model", "catalogue"},
-    {"prompts"},
+    {"prompts", "drawing"},
     {"pruners"},
     {"experiment"},
     {"training"},

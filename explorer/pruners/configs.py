@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SAMPLERS = ("ddim", "dpm++", "unipc", "pndm", "euler", "lcm")
+SAMPLERS = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
 
 
 class ScheduleConfig(BaseModel):

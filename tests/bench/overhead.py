@@ -10,11 +10,12 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from explorer import experiment
+from explorer.drawing import draw
 from explorer.masks import Mask
 
 
 def loop_seconds(model, steps: int, mask: Mask | None) -> float:
-    *_, (frame, _) = experiment.draw(model, ["dog"], [0], "ddim", steps, 7.5, mask, previews=1)
+    *_, (frame, _) = draw(model, ["dog"], [0], "ddim", steps, 7.5, mask, previews=1)
     return frame.seconds
 
 

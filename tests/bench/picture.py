@@ -9,11 +9,12 @@ CODE = """
 import json, resource, time
 started = time.perf_counter()
 from explorer import experiment
+from explorer.drawing import draw
 model = experiment.loaded("emoji-unet")
 loaded = time.perf_counter() - started
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 started = time.perf_counter()
-*_, (frame, _) = experiment.draw(model, ["dog"], [0], "ddim", 25, 7.5, previews=1)
+*_, (frame, _) = draw(model, ["dog"], [0], "ddim", 25, 7.5, previews=1)
 whole = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"load_s": loaded, "picture_s": whole, "loop_s": frame.seconds, "loaded_mb": idle, "peak_mb": peak}))

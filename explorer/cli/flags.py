@@ -1,0 +1,66 @@
+"""The flags and habits that the commands share."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from explorer import masks
+from explorer.pruners.configs import SAMPLERS
+
+app = typer.Typer(
+    help="See what pruning a diffusion model saves and what it loses.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+ModelId = Annotated[str, typer.Option(help="A model of the catalogue, or the folder of a diffusers pipeline.")]
+MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file.")]
+PromptFile = Annotated[Path | None, typer.Option(help="What to draw, one prompt a line, for methods that look.")]
+Granularity = Annotated[str, typer.Option(help="stage, layer or module.")]
+RatioFlag = Annotated[float | None, typer.Option(help="Share of the MACs to remove, 0 to the file's largest.")]
+Steps = Annotated[int, typer.Option(help="Denoising steps.")]
+Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLERS)}.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+Device = Annotated[str, typer.Option(help="Torch device.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+
+
+def say(document: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(document, default=str, allow_nan=False) if as_json else text)
+
+
+def progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def mask_in(file: Path, ratio: float | None) -> masks.Mask:
+    """The mask in a file, or the one at `ratio` of the importance there. Raises ValueError where that is unclear."""
+    loaded = masks.load(file)
+    if isinstance(loaded, masks.Importance):
+        if ratio is None:
+            raise ValueError(f"{file} holds an importance for every ratio; say which with --ratio")
+        return loaded.at(ratio)
+    if ratio is not None:
+        raise ValueError(f"{file} holds a mask, which has one ratio only; leave --ratio out")
+    return loaded
+
+
+def refuse_unless_writable(out: Path) -> None:
+    """Refuse before the work, not after it."""
+    if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
+        raise ValueError(f"{out} cannot be written")
+
+
+def peak_mb() -> float:
+    """The most memory this process has held, in MB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

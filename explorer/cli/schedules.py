@@ -1,0 +1,191 @@
+"""Commands about one model and its schedules: models, cost, generate, prune, show."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer import catalogue, experiment, masks
+from explorer.cli.flags import (
+    AsJson,
+    Device,
+    Dtype,
+    Granularity,
+    Guidance,
+    MaskFile,
+    ModelId,
+    PromptFile,
+    RatioFlag,
+    Sampler,
+    Seed,
+    Steps,
+    app,
+    mask_in,
+    peak_mb,
+    progress,
+    refuse_unless_writable,
+    say,
+)
+from explorer.drawing import draw
+from explorer.prompts import read
+from explorer.pruners.configs import CONFIGS
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The catalogue."""
+    rows = catalogue.listing()
+    lines = [
+        f"{row['id']:14} {row['pipeline']:26} {_giga(row['macs_per_call']):>9} GMACs {_mega(row['params']):>9} M  "
+        f"{'here' if row['available'] else 'weights not here'}"
+        for row in rows
+    ]
+    say(rows, as_json, "\n".join(lines))
+
+
+def _giga(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.2f}"
+
+
+def _mega(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e6:.1f}"
+
+
+@app.command()
+def cost(
+    model: ModelId = "emoji-unet",
+    steps: Steps = 25,
+    sampler: Sampler = "ddim",
+    mask: MaskFile = None,
+    ratio: RatioFlag = None,
+    granularity: Granularity = "layer",
+    as_json: AsJson = False,
+) -> None:
+    """MACs and parameters, from the architecture alone."""
+    from explorer.trajectory import calls_of
+
+    subject = catalogue.load(model, weights=False)
+    calls = calls_of(sampler, subject.scheduler_config, steps)
+    schedule = None if mask is None else mask_in(mask, ratio)
+    if schedule is not None:
+        granularity = schedule.header.granularity
+    architecture = subject.priced(granularity, "output" if schedule is None else schedule.header.reuse)
+    graph = architecture.graph
+    if schedule is not None:
+        schedule.header.refuse_unless(subject.id, type(subject.denoiser).__name__, calls, graph.units)
+    kept = 1.0 if schedule is None else schedule.kept
+    units = [
+        {"name": unit.name, "kind": unit.kind, "reuse": unit.reuse, "macs": unit.macs, "params": params}
+        for unit, params in zip(graph.units, architecture.unit_params, strict=True)
+    ]
+    document = {
+        "model": subject.id,
+        "calls": calls,
+        "macs_per_call": graph.macs_per_call,
+        "macs_per_call_attention": architecture.macs_attention,
+        "macs_total": graph.macs_per_call * calls,
+        "kept": kept,
+        "params": architecture.params,
+        "kept_params": 1.0,
+        "units": units,
+    }
+    text = (
+        f"{subject.id}: {graph.macs_per_call / 1e9:.2f} GMACs a call, {calls} calls, "
+        f"{kept:.1%} of {graph.macs_per_call * calls / 1e9:.1f} GMACs kept; attention products add "
+        f"{architecture.macs_attention / 1e9:.2f} GMACs a call; {architecture.params / 1e6:.1f} M parameters"
+    )
+    say(document, as_json, text)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    out: Annotated[Path, typer.Option(help="The picture, .png.")],
+    model: ModelId = "emoji-unet",
+    seed: Seed = 0,
+    steps: Steps = 25,
+    sampler: Sampler = "ddim",
+    guidance: Guidance = 7.5,
+    mask: MaskFile = None,
+    ratio: RatioFlag = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Draw one picture, under a mask if one is given."""
+    question = experiment.Question(
+        model=model, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance
+    )
+    refuse_unless_writable(out)
+    schedule = None if mask is None else mask_in(mask, ratio)
+    subject = catalogue.load(model, device=device, dtype=dtype)
+    started = time.perf_counter()
+    frames = draw(subject, [question.prompt], [seed], sampler, steps, guidance, schedule, previews=1)
+    for frame, _ in frames:
+        progress(f"call {frame.call} of {frame.calls}")
+    seconds = time.perf_counter() - started
+    out.write_bytes(frame.picture)
+    kept = 1.0 if schedule is None else schedule.kept
+    document = {
+        "seconds": seconds,
+        "denoise_seconds": frame.seconds,
+        "macs_total": subject.graph().macs_per_call * frame.calls,
+        "kept": kept,
+        "calls": frame.calls,
+        "seed": seed,
+        "out": str(out),
+    }
+    say(document, as_json, f"{out}: {frame.calls} calls, {kept:.1%} of the MACs, {seconds:.2f} s")
+
+
+@app.command()
+def prune(
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")],
+    out: Annotated[Path, typer.Option(help="The mask or importance, .safetensors.")],
+    model: ModelId = "emoji-unet",
+    ratio: RatioFlag = None,
+    steps: Steps = 25,
+    sampler: Sampler = "ddim",
+    guidance: Guidance = 7.5,
+    prompts: PromptFile = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
+    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed}
+    trajectory |= {} if ratio is None else {"ratio": ratio}
+    config = experiment.config_of(method, trajectory | dict(map(_setting, settings or [])))
+    refuse_unless_writable(out)
+    started = time.perf_counter()
+    subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
+    work = experiment.prune(subject, method, config, [] if prompts is None else read(prompts))
+    result = experiment.finished(work, progress)
+    if ratio is not None and isinstance(result, masks.Importance):
+        result = result.at(ratio)
+    result.save(out)
+    kept = result.kept if isinstance(result, masks.Mask) else None
+    seconds = time.perf_counter() - started
+    document = {"method": method, "out": str(out), "seconds": seconds, "peak_mb": peak_mb(), "kept": kept}
+    what = "an importance for every ratio" if kept is None else f"a mask that keeps {kept:.1%} of the MACs"
+    say(document, as_json, f"{out}: {what}")
+
+
+@app.command()
+def show(file: Path, as_json: AsJson = False) -> None:
+    """What a mask or importance file holds."""
+    loaded = masks.load(file)
+    kept = loaded.kept if isinstance(loaded, masks.Mask) else None
+    document = loaded.header.model_dump(mode="json") | {"kept": kept}
+    lines = [f"{key}: {value}" for key, value in document.items() if key != "units"]
+    say(document, as_json, "\n".join([*lines, f"units: {len(loaded.header.units)}"]))
+
+
+def _setting(text: str) -> tuple[str, str]:
+    field, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"--set needs field=value, got {text!r}")
+    return field, value
