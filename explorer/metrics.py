@@ -130,12 +130,24 @@ def retrieval(
     `pictures` (B, D) and `texts` (N, D) are embeddings, `own` the caption index of each picture. Captions listed
     together in `synonyms` count as one, with the best cosine among them. A tie counts against the picture.
     """
+    found = ranks(pictures, texts, own, synonyms)
+    return Retrieval((found < 1).double().mean().item(), (found < 5).double().mean().item(), len(found))
+
+
+def ranks(
+    pictures: torch.Tensor, texts: torch.Tensor, own: Sequence[int], synonyms: Sequence[Sequence[int]] = ()
+) -> torch.Tensor:
+    """How many captions come before each picture's own, (B,) int; see `retrieval`."""
     if len(own) != len(pictures):
         raise ValueError(f"{len(pictures)} pictures but {len(own)} caption indices")
     if len(pictures) == 0:
         raise ValueError("retrieval needs at least one picture")
-    ranks = _ranks(pictures, texts, list(own), _leaders(len(texts), synonyms))
-    return Retrieval((ranks < 1).double().mean().item(), (ranks < 5).double().mean().item(), len(ranks))
+    groups = _leaders(len(texts), synonyms)
+    cosine = F.normalize(pictures.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+    best = torch.full((len(pictures), int(groups.max()) + 1), -torch.inf)
+    best.scatter_reduce_(1, groups.expand(len(pictures), -1), cosine, "amax")
+    mine = best.gather(1, groups[list(own)][:, None])
+    return (best >= mine).sum(1) - 1
 
 
 def _leaders(count: int, synonyms: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -145,14 +157,6 @@ def _leaders(count: int, synonyms: Sequence[Sequence[int]]) -> torch.Tensor:
         for member in group:
             leader[member] = leader[group[0]]
     return torch.unique(torch.tensor(leader), return_inverse=True)[1]
-
-
-def _ranks(pictures: torch.Tensor, texts: torch.Tensor, own: list[int], groups: torch.Tensor) -> torch.Tensor:
-    cosine = F.normalize(pictures.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
-    best = torch.full((len(pictures), int(groups.max()) + 1), -torch.inf)
-    best.scatter_reduce_(1, groups.expand(len(pictures), -1), cosine, "amax")
-    mine = best.gather(1, groups[own][:, None])
-    return (best >= mine).sum(1) - 1
 
 
 def kid(features: torch.Tensor, real: torch.Tensor) -> float:

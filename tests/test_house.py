@@ -15,7 +15,7 @@ ROWS = [
     {"supernet", "cost", "metrics", "trajectory"},
     {"similarity"},
     {"model", "catalogue"},
-    {"prompts", "drawing"},
+    {"prompts", "drawing", "trials"},
     {"pruners"},
     {"experiment"},
     {"training"},

@@ -17,18 +17,19 @@ def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generato
     A candidate's loss is the mean squared distance of its final latents to the full run's, over the search pictures.
     Every trial counts, the first two and repeated ones excepted.
     """
-    from explorer.pruners.trials import Trials  # here, because the table of pruners is read without torch
+    from explorer.trials import Trials  # here, because the table of pruners is read without torch
 
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
     count = max(1, round(calls * (1 - config.ratio)))
     rng = np.random.default_rng(config.seed)
-    trials = Trials(model, graph, config, cycled(prompts or chosen(model, "search"), config.pictures))
+    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
+    trials = Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
 
     def loss(rows: tuple[int, ...]) -> float:
         keep = np.zeros((calls, len(graph.units)), dtype=bool)
         keep[list(rows)] = True
-        return trials.loss(keep)
+        return trials.schedule_loss(graph, keep, config.order)
 
     losses = {rows: loss(rows) for rows in {tuple(spaced(calls, count, spacing)) for spacing in ("even", "quadratic")}}
     best = min(losses, key=losses.get)
