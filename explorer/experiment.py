@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +24,11 @@ from explorer.drawing import Frame, draw, under
 from explorer.masks import Importance, Mask, Progress, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, ScheduleConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from explorer.evidence.evaluation import Contender, Full, Pair
 
 
 class Question(BaseModel):
@@ -182,6 +188,51 @@ def plan(question: Question) -> Plan:
         rival_steps=rival_steps,
         rival_kept=rival_calls / calls,
     )
+
+
+def contenders(
+    model: Model,
+    full: "Full",
+    schedules: Sequence[Result],
+    ratios: Sequence[float],
+    rivals: Sequence[str],
+    seed: int = 0,
+) -> list["Contender"]:
+    """Who stands in an evaluation: masks as they are, importances at every ratio, rivals at the cost of each ratio.
+
+    Where no ratio is given the rivals cost what the masks do. They are tuned on the search prompts. Raises ValueError
+    for an importance without a ratio, and for an unknown rival.
+    """
+    from explorer.evidence import rivals as few_step
+    from explorer.evidence.evaluation import Contender
+    from explorer.prompts import chosen, cycled
+    from explorer.trials import Trials
+
+    masks = [schedule for schedule in schedules if isinstance(schedule, Mask)]
+    if len(masks) < len(schedules) and not ratios:
+        raise ValueError("an importance serves every ratio; say which with --ratio")
+    masks += [schedule.at(ratio) for schedule in schedules if isinstance(schedule, Importance) for ratio in ratios]
+    found = [
+        Contender(header.pruner.name, header.sampler, header.steps, header.ratio.asked, header.pruner.config, mask=mask)
+        for mask, header in ((mask, mask.header) for mask in masks)
+    ]
+    if rivals:
+        trials = Trials(model, cycled(chosen(model, "search"), 8), full.sampler, full.steps, full.guidance, seed)
+        for kept in [1 - ratio for ratio in ratios] or sorted({mask.kept for mask in masks}):
+            found += few_step.all_at(model, full, kept, trials, rivals)
+    return found
+
+
+def evaluate(
+    model: Model, full: "Full", contenders: Sequence["Contender"], pairs: Sequence["Pair"], out: Path, **options: Any
+) -> Generator[Progress, None, "pd.DataFrame"]:
+    """Draw and measure everybody on the same pictures; returns the summary. See `evidence.evaluation.evaluate`."""
+    from explorer.evidence.evaluation import evaluate as measured
+    from explorer.evidence.jury import Jury
+    from explorer.evidence.summary import summary
+
+    rows = yield from measured(model, full, contenders, pairs, out, **options)
+    return summary(rows, Jury.of(model).real)
 
 
 def known_names(model_id: str) -> list[str]:

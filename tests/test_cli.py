@@ -101,6 +101,12 @@ def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
         (("similarity", "--unit", "attic", "--out", "OUT"), "unit 'attic' is unknown"),
         (("similarity", "--prompts", "0", "--out", "OUT"), "prompts"),
         (("similarity", "--kind", "smell", "--out", "OUT"), "measure 'smell' is unknown"),
+        (("evaluate", "--prompts", "1", "--out", "OUT"), "prompts"),
+        (("evaluate", "--method", "uniform", "--out", "OUT"), "serves every ratio; say which with --ratio"),
+        (("evaluate", "--rival", "magic", "--ratio", "0.5", "--out", "OUT"), "rival 'magic' is unknown"),
+        (("evaluate", "--method", "uniform", "--ratio", "1.5", "--out", "OUT"), "ratio: "),
+        (("evaluate", "--mask", "missing.safetensors", "--out", "OUT"), "does not exist"),
+        (("evaluate", "--prompt-file", "none.txt", "--out", "OUT"), "none.txt cannot be read"),
         (("dance",), "dance"),
         (("generate",), "prompt"),
     ],
@@ -139,6 +145,21 @@ def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd
     prompts.write_text("\n")
     code, _, errors = run(*setting, "--prompt-file", prompts)
     assert code == 2 and "must hold 1 to" in errors
+
+
+def test_an_evaluation_says_what_each_way_of_drawing_costs_and_loses(document, run, tmp_path):
+    out = tmp_path / "trial.parquet"
+    setting = ("evaluate", "--prompts", "2", "--steps", "6", "--truth-steps", "10", "--out", out)
+    setting += ("--method", "uniform", "--method", "random", "--ratio", "0.5", "--rival", "dpm++-steps")
+    rows = document(*setting)
+    assert [row["method"] for row in rows] == ["full", "uniform", "random", "dpm++-steps"]
+    keys = {"kept", "ssim", "psnr", "clip_score", "retrieval_top1", "retrieval_top5", "fid", "kid", "seconds", "n"}
+    assert all(keys <= set(row) for row in rows) and rows[0]["ssim"] > 0.9999 > rows[1]["ssim"]
+    assert rows[3]["steps"] == 3 and rows[3]["kept"] == 0.5 and rows[1]["n"] == 2 and rows[1]["ssim_low"] is not None
+    code, _, errors = run(*setting)
+    assert code == 2 and "--resume" in errors
+    code, printed, _ = run(*setting, "--resume")
+    assert code == 0 and "dpm++-steps" in printed
 
 
 def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):

@@ -17,6 +17,7 @@ ROWS = [
     {"model", "catalogue"},
     {"prompts", "drawing", "trials"},
     {"pruners"},
+    {"evidence"},
     {"experiment"},
     {"training"},
     {"cli", "ui"},

@@ -1,12 +1,13 @@
-"""Commands that measure: similarity."""
+"""Commands that measure: evaluate, similarity."""
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from explorer import catalogue, experiment
+from explorer import catalogue, experiment, masks
 from explorer.cli.flags import (
     AsJson,
     Device,
@@ -22,8 +23,61 @@ from explorer.cli.flags import (
     progress,
     refuse_unless_writable,
     say,
+    setting,
 )
-from explorer.prompts import cycled, names, read
+from explorer.prompts import chosen, cycled, names, read
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="The rows, .parquet.")],
+    model: ModelId = "emoji-unet",
+    files: Annotated[list[Path] | None, typer.Option("--mask", help="A mask or importance; again for more.")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="A method to run; again for more.")] = None,
+    ratios: Annotated[list[float] | None, typer.Option("--ratio", help="Share of MACs to remove; and again.")] = None,
+    rivals: Annotated[list[str] | None, typer.Option("--rival", help="A few-step sampler for the same MACs.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the methods: field=value.")] = None,
+    count: Annotated[int, typer.Option("--prompts", min=2, max=100_000, help="How many pictures.")] = 32,
+    prompt_file: Annotated[Path | None, typer.Option(help="Their prompts, one a line; else the model's names.")] = None,
+    steps: Steps = 25,
+    sampler: Sampler = "ddim",
+    guidance: Guidance = 7.5,
+    truth_steps: Annotated[int, typer.Option(min=0, max=1000, help="Steps of the run nearest to the truth.")] = 500,
+    seed: Seed = 0,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures drawn at once.")] = 8,
+    resume: Annotated[bool, typer.Option(help="Go on with the file that is there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """What schedules and few-step samplers cost and lose, picture by picture, from the same noise."""
+    from explorer.evidence.evaluation import Full, pairs_of
+
+    refuse_unless_writable(out)
+    full = Full(sampler, steps, guidance)
+    schedules = [masks.load(file) for file in files or []]
+    trajectory = vars(full) | {"seed": seed} | dict(map(setting, settings or []))
+    configs = [
+        (method, experiment.config_of(method, trajectory | asked))
+        for method in methods or []
+        for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
+    ]
+    subject = catalogue.load(model, device=device, dtype=dtype)
+    prompts = chosen(subject, "evaluation") if prompt_file is None else read(prompt_file)
+    schedules += [experiment.finished(experiment.prune(subject, *each), progress) for each in configs]
+    contenders = experiment.contenders(subject, full, schedules, ratios or [], rivals or [], seed)
+    work = experiment.evaluate(
+        *(subject, full, contenders, pairs_of(prompts, count, seed), out),
+        truth_steps=truth_steps,
+        batch=batch,
+        resume=resume,
+    )
+    found = experiment.finished(work, progress)
+    rows = json.loads(found.to_json(orient="records"))  # nulls, not NaN
+    say(rows, as_json, found[SHOWN].to_string(index=False, float_format="{:.3f}".format))
+
+
+SHOWN = ["method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "truth_psnr_box", "n", "failed"]
 
 
 @app.command()

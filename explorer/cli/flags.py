@@ -64,3 +64,11 @@ def peak_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def setting(text: str) -> tuple[str, str]:
+    """A setting of a method from `field=value`."""
+    field, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"--set needs field=value, got {text!r}")
+    return field, value

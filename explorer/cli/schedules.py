@@ -26,6 +26,7 @@ from explorer.cli.flags import (
     progress,
     refuse_unless_writable,
     say,
+    setting,
 )
 from explorer.drawing import draw
 from explorer.prompts import read
@@ -158,7 +159,7 @@ def prune(
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
     trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed}
     trajectory |= {} if ratio is None else {"ratio": ratio}
-    config = experiment.config_of(method, trajectory | dict(map(_setting, settings or [])))
+    config = experiment.config_of(method, trajectory | dict(map(setting, settings or [])))
     refuse_unless_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
@@ -182,10 +183,3 @@ def show(file: Path, as_json: AsJson = False) -> None:
     document = loaded.header.model_dump(mode="json") | {"kept": kept}
     lines = [f"{key}: {value}" for key, value in document.items() if key != "units"]
     say(document, as_json, "\n".join([*lines, f"units: {len(loaded.header.units)}"]))
-
-
-def _setting(text: str) -> tuple[str, str]:
-    field, separator, value = text.partition("=")
-    if not separator:
-        raise ValueError(f"--set needs field=value, got {text!r}")
-    return field, value

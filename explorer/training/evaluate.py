@@ -1,4 +1,5 @@
-"""How good emoji-unet is, measured: `python -m explorer.training.evaluate` draws, judges and writes the model card."""
+"""How good emoji-unet is, measured: `python -m explorer.training.evaluate` draws, judges, writes the model card
+and the features of the real pictures for KID and FID."""
 
 import argparse
 import json
@@ -10,10 +11,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from explorer import metrics
+from explorer.evidence.jury import keep_real
 from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.cards import write_unet_card
-from explorer.training.denoisers import GUIDANCE, NAME, STEPS, generate, spread
+from explorer.training.denoisers import BARE_STYLE, GUIDANCE, NAME, STEPS, generate, spread
 from explorer.training.loop import say
 
 GRID = 48
@@ -80,6 +82,8 @@ def main() -> None:
     judge = metrics.Judge(options.assets / "emoji-judge")
     facts, images, drawn = measure(pipe, judge, names, options.names, options.seeds)
     facts["real"] = ceiling(judge, emoji, names)
+    alike = emoji.where(lambda item: item.name in names and item.style == BARE_STYLE)  # what bare names should look like
+    keep_real(alike.pictures, options.assets / "emoji-judge")
     facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
     shown = [drawn.index(name) for name in spread(drawn, GRID)]
     autoencoder.save_grid(images[shown], out / "grid.png")

@@ -1,0 +1,211 @@
+"""What each way of drawing costs and what it loses, picture by picture, all from the same noise.
+
+    work = evaluate(model, Full(), contenders, pairs, Path("trial.parquet"))   # yields progress, returns the rows
+
+Batch after batch, every contender draws the same (prompt, seed) pairs, so that differences are paired and the noise of
+the machine falls on all alike. Rows are written as they come; an interrupted evaluation goes on with `resume`.
+"""
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from explorer import metrics, trajectory
+from explorer.drawing import draw
+from explorer.evidence.jury import Jury
+from explorer.evidence.results import Results
+from explorer.masks import Mask, Progress
+
+BEST_PSNR = 100.0  # of equal pictures, whose PSNR is infinite, so that means stay finite
+TRUTH_STEPS = 500
+
+
+class Pair(NamedTuple):
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Full:
+    """The run that everything is held against."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    guidance: float = 7.5
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of drawing: a sampler with its steps and settings, under a schedule or not."""
+
+    method: str
+    sampler: str
+    steps: int
+    ratio: float | None = None  # as asked
+    settings: dict[str, Any] = field(default_factory=dict)  # what else tells it from others of its method
+    solver: dict[str, Any] = field(default_factory=dict)
+    mask: Mask | None = None
+
+    @property
+    def key(self) -> str:
+        """Names it in a file: the same contender has the same key, another one another."""
+        parts = [self.method, self.sampler, self.steps, self.ratio, self.settings, self.solver]
+        digest = "" if self.mask is None else sha256(self.mask.keep.tobytes() + bytes([self.mask.header.order]))
+        text = json.dumps(parts, sort_keys=True) + (digest and digest.hexdigest())
+        return f"{self.method}-{sha256(text.encode()).hexdigest()[:12]}"
+
+
+def pairs_of(prompts: Sequence[str], count: int, seed: int = 0) -> list[Pair]:
+    """`count` pairs: the prompts in turn and again, each picture with a seed of its own."""
+    if not prompts:
+        raise ValueError("an evaluation needs at least one prompt")
+    return [Pair(prompts[index % len(prompts)], seed + index) for index in range(count)]
+
+
+def evaluate(
+    model: Any,
+    full: Full,
+    contenders: Sequence[Contender],
+    pairs: Sequence[Pair],
+    out: Path,
+    truth_steps: int = TRUTH_STEPS,
+    batch: int = 8,
+    resume: bool = False,
+) -> Generator[Progress, None, pd.DataFrame]:
+    """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
+
+    The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
+    (0: none). What fails becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and
+    for a file that holds something else.
+    """
+    if len(pairs) < 2:
+        raise ValueError(f"an evaluation needs at least two pictures to say how sure it is, got {len(pairs)}")
+    calls = trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
+    for contender in contenders:
+        _refuse_unfit(model, full, calls, contender)
+    jury = Jury.of(model)
+    about = {"full": vars(full), "truth_steps": truth_steps, "batch": batch, "judge": jury.name}
+    results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
+    everyone = [Contender("full", full.sampler, full.steps), *contenders]
+    batches = [list(pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
+    total = len(everyone) * len(pairs)
+    for number, some in enumerate(batches):
+        waiting = [contender for contender in everyone if not results.has(contender.key, some)]
+        if not waiting:
+            continue
+        references = _references(model, full, truth_steps, some)
+        for contender in waiting:
+            rows = _rows(model, full, calls, contender, some, references, jury)
+            results.add(rows, number)
+            yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
+        results.write()
+    return results.frame()
+
+
+def _refuse_unfit(model: Any, full: Full, calls: int, contender: Contender) -> None:
+    """Before anything is drawn: a mask for something else, an impossible number of steps."""
+    trajectory.calls_of(contender.sampler, model.scheduler_config, contender.steps, contender.solver)
+    if contender.mask is not None:
+        header = contender.mask.header
+        header.refuse_unless(model.id, type(model.denoiser).__name__, calls, header.units)
+        if (contender.sampler, contender.steps) != (full.sampler, full.steps):
+            raise ValueError(f"the schedule of {contender.method} is for the full run's sampler and steps")
+
+
+def _references(model: Any, full: Full, truth_steps: int, pairs: list[Pair]) -> dict[str, torch.Tensor]:
+    """What pictures are held against, by the prefix of the columns."""
+    prompts, seeds = zip(*pairs, strict=True)
+    steps = {"": full.steps} | ({"truth_": truth_steps} if truth_steps else {})
+    ends = {}
+    for prefix, count in steps.items():
+        *_, (_, ends[prefix]) = draw(model, prompts, seeds, full.sampler, count, full.guidance, previews=1)
+    return ends
+
+
+def _rows(
+    model: Any,
+    full: Full,
+    calls: int,
+    contender: Contender,
+    pairs: list[Pair],
+    references: dict[str, torch.Tensor],
+    jury: Jury,
+) -> list[dict[str, Any]]:
+    """One row per pair, in their order."""
+    rows = []
+    for part, drawn in _drawn(model, full, contender, pairs):
+        about = _cost(model, calls, contender) | drawn.costs
+        which = [pairs.index(pair) for pair in part]
+        losses = {} if drawn.pictures is None else _losses(drawn.pictures, {k: v[which] for k, v in references.items()})
+        looks = {} if drawn.pictures is None else jury.look(drawn.pictures, [pair.prompt for pair in part])
+        for index, pair in enumerate(part):
+            own = {name: value[index] for name, value in (losses | looks).items()}
+            rows.append(pair._asdict() | about | own)
+    return rows
+
+
+class Drawn(NamedTuple):
+    """Pictures (B, 3, H, W) or None, with `loop_seconds` and `seconds` a picture, or the `error`."""
+
+    pictures: torch.Tensor | None
+    costs: dict[str, Any]
+
+
+def _drawn(model: Any, full: Full, contender: Contender, pairs: list[Pair]) -> Iterator[tuple[list[Pair], Drawn]]:
+    """All at once; where that fails one by one, so that one bad picture takes no other along."""
+    prompts, seeds = zip(*pairs, strict=True)
+    started = time.perf_counter()
+    try:
+        *_, (frame, pictures) = draw(
+            *(model, prompts, seeds, contender.sampler, contender.steps, full.guidance, contender.mask),
+            previews=1,
+            solver=contender.solver,
+        )
+    except (ValueError, RuntimeError) as error:
+        if len(pairs) > 1:
+            for pair in pairs:
+                yield from _drawn(model, full, contender, [pair])
+        else:
+            yield pairs, Drawn(None, {"error": f"{error}"[:300]})
+        return
+    seconds = {"loop_seconds": frame.seconds / len(pairs), "seconds": (time.perf_counter() - started) / len(pairs)}
+    yield pairs, Drawn(pictures, seconds | {"error": None})
+
+
+def _cost(model: Any, calls: int, contender: Contender) -> dict[str, Any]:
+    """What a contender is, and its MACs a picture beside the full run's `calls` whole calls."""
+    per_call = model.graph().macs_per_call
+    own = trajectory.calls_of(contender.sampler, model.scheduler_config, contender.steps, contender.solver)
+    kept = own / calls if contender.mask is None else contender.mask.kept
+    return {
+        "key": contender.key,
+        "method": contender.method,
+        "ratio": contender.ratio,
+        "settings": json.dumps(contender.settings | contender.solver, sort_keys=True),
+        "sampler": contender.sampler,
+        "steps": contender.steps,
+        "kept": kept,
+        "macs": kept * calls * per_call,
+    }
+
+
+def _losses(pictures: torch.Tensor, references: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Every measure against every reference, whole and inside the box of what the reference draws."""
+    measures = dict(metrics.EVERY_MEASURE) | ({} if metrics.lpips_missing() else {"lpips": metrics.lpips})
+    found = {}
+    for prefix, reference in references.items():
+        for name, measure in measures.items():
+            best = BEST_PSNR if name == "psnr" else torch.inf
+            found[f"{prefix}{name}"] = measure(pictures, reference).clamp(max=best).numpy()
+            found[f"{prefix}{name}_box"] = metrics.boxed(measure, pictures, reference).clamp(max=best).numpy()
+    return found

@@ -1,0 +1,105 @@
+"""The rows of an evaluation in their parquet file, and what they were measured with."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+FORMAT = 1
+PICTURE = ("prompt", "seed")  # which names a picture; with the contender's key, a row
+
+
+class Results:
+    """Rows in memory and on disk; `about` says what they were measured with."""
+
+    def __init__(self, path: Path, about: dict[str, Any], rows: pd.DataFrame):
+        self.path, self.about, self.rows = path, about, rows
+        self.new: list[dict[str, Any]] = []
+        self.done = {tuple(row) for row in rows.loc[rows.error.isna(), ["key", *PICTURE]].itertuples(index=False)}
+
+    @classmethod
+    def open(
+        cls, path: Path, model: Any, about: dict[str, Any], resume: bool, missing: Sequence[str | None]
+    ) -> "Results":
+        """A fresh file, or with `resume` the one that is there; its failed rows are tried again.
+
+        Raises ValueError where a file is in the way, or where the one to resume was made of or with something else.
+        """
+        about = {"format": FORMAT, "model": model.model_dump()} | about
+        machine = {"hardware": hardware(), "versions": versions(), "missing": [said for said in missing if said]}
+        if not path.exists():
+            return cls(path, about | machine, pd.DataFrame(columns=["key", *PICTURE, "error"]))
+        if not resume:
+            raise ValueError(f"{path} exists; go on with it by --resume, or name another file")
+        found, rows = read(path)
+        for name, value in json.loads(json.dumps(about)).items():
+            if found.get(name) != value:
+                raise ValueError(f"{path} was made with {name} {found.get(name)}, not {value}; name another file")
+        return cls(path, found, rows[rows.error.isna()])
+
+    @property
+    def drawn(self) -> int:
+        return len(self.rows) + len(self.new)
+
+    def has(self, key: str, pairs: Sequence[tuple[str, int]]) -> bool:
+        """Whether a contender has drawn all of these."""
+        return all((key, *pair) in self.done for pair in pairs)
+
+    def add(self, rows: list[dict[str, Any]], batch: int) -> None:
+        self.new += [row | {"batch": batch} for row in rows]
+
+    def frame(self) -> pd.DataFrame:
+        """All rows; a row drawn again replaces its former self."""
+        if self.new:
+            fresh = pd.DataFrame(self.new)
+            self.rows = fresh if self.rows.empty else pd.concat([self.rows, fresh], ignore_index=True)
+            self.rows = self.rows.drop_duplicates(["key", *PICTURE], keep="last", ignore_index=True)
+            self.new = []
+        return self.rows
+
+    def write(self) -> None:
+        """Write whole or not at all. Raises ValueError where nothing can be written."""
+        table = pyarrow.Table.from_pandas(self.frame(), preserve_index=False)
+        table = table.replace_schema_metadata({**table.schema.metadata, b"explorer": json.dumps(self.about).encode()})
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            pyarrow.parquet.write_table(table, part)
+            part.replace(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(f"{self.path} cannot be written: {error}") from error
+
+
+def read(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What a results file was made with, and its rows. Raises ValueError, in one sentence, for anything else."""
+    try:
+        table = pyarrow.parquet.read_table(path)
+        about = json.loads((table.schema.metadata or {})[b"explorer"])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read as results: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is a parquet file, but holds no results of an evaluation") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has results of format {about.get('format')}, not {FORMAT} as this version; evaluate anew"
+        )
+    return about, table.to_pandas()
+
+
+def hardware() -> str:
+    """The machine, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in ("torch", "diffusers", "transformers", "torchmetrics")}

@@ -1,0 +1,53 @@
+"""Few-step samplers that cost the same MACs, each with the better spacing of its timesteps: what a method must beat."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from explorer import trajectory
+from explorer.evidence.evaluation import Contender, Full
+from explorer.trials import Trials
+
+RIVALS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ddim-steps": ("ddim", {}),
+        "dpm++-steps": ("dpm++", {"solver_order": 2}),
+        "unipc-steps": ("unipc", {"solver_order": 2}),
+        "unipc3-steps": ("unipc", {"solver_order": 3}),
+        "deis-steps": ("deis", {"solver_order": 2}),
+        "deis3-steps": ("deis", {"solver_order": 3}),
+        "pndm-steps": ("pndm", {}),
+    }
+)
+SPACINGS = ("leading", "trailing")
+
+
+def few_steps(model: Any, name: str, full: Full, kept: float, trials: Trials) -> Contender:
+    """The rival `name` at the number of calls that comes nearest to the share `kept` of the full run's MACs.
+
+    The spacing is the one that ends nearer to the full run on the pictures of `trials`. Raises ValueError for an
+    unknown rival, and where the sampler can make no such number of steps.
+    """
+    if name not in RIVALS:
+        raise ValueError(f"rival {name!r} is unknown; choose one of {', '.join(RIVALS)}")
+    sampler, settings = RIVALS[name]
+    calls = trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
+    steps, _ = trajectory.equal_steps(sampler, model.scheduler_config, kept * calls)
+    solvers = [dict(settings) | {"timestep_spacing": spacing} for spacing in SPACINGS]
+    losses = [trials.sampler_loss(sampler, steps, solver) for solver in solvers]
+    best = solvers[losses.index(min(losses))]
+    return Contender(name, sampler, steps, ratio=1 - kept, solver=best)
+
+
+def all_at(
+    model: Any, full: Full, kept: float, trials: Trials, names: Sequence[str] = tuple(RIVALS)
+) -> list[Contender]:
+    """Those of the rivals that can make so few steps."""
+    found = []
+    for name in names:
+        try:
+            found.append(few_steps(model, name, full, kept, trials))
+        except ValueError:
+            if name not in RIVALS:
+                raise
+    return found

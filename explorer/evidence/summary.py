@@ -1,0 +1,116 @@
+"""What the rows of an evaluation say: means with intervals, paired differences, speed-ups. Needs torch for KID only."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from explorer.evidence.results import PICTURE
+
+RESAMPLES = 2_000
+HALVES = 50  # of the pictures, drawn at random, from which the spread of KID is taken
+CONTENDER = ("method", "ratio", "settings", "sampler", "steps", "kept", "macs")
+NOT_MEASURES = {*CONTENDER, *PICTURE, "key", "batch", "error", "features", "rank", "loop_seconds", "seconds"}
+
+
+class Interval(NamedTuple):
+    """A mean and the 95 % bootstrap interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: np.ndarray, prompts: np.ndarray, seed: int = 0) -> Interval:
+    """Mean of `values` (N,) with a bootstrap over prompts: pictures of one prompt stand and fall together.
+
+    With a single prompt the pictures themselves are resampled.
+    """
+    _, owner = np.unique(prompts, return_inverse=True)
+    owner = owner if owner.max() > 0 else np.arange(len(values))
+    sums, counts = np.bincount(owner, values), np.bincount(owner)
+    drawn = np.random.default_rng(seed).integers(0, len(counts), (RESAMPLES, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return Interval(float(values.mean()), *(float(edge) for edge in np.percentile(means, [2.5, 97.5])))
+
+
+class Difference(NamedTuple):
+    """One contender less another on the same pictures: mean with interval, and how often it was the higher one."""
+
+    mean: float
+    low: float
+    high: float
+    higher: int
+    lower: int
+    equal: int
+    n: int
+
+
+def difference(rows: pd.DataFrame, one: str, other: str, measure: str) -> Difference:
+    """`one` less `other`, both keys. Raises ValueError where they share no picture."""
+    sound = rows[rows.error.isna() & rows[measure].notna()]
+    first, second = (sound[sound.key == key].set_index([*PICTURE])[measure] for key in (one, other))
+    both = pd.concat([first, second], axis=1, join="inner", keys=("one", "other"))
+    if both.empty:
+        raise ValueError(f"{one} and {other} have no picture in common that has the measure {measure}")
+    less = (both.one - both.other).to_numpy(float)
+    found = interval(less, both.index.get_level_values("prompt").to_numpy())
+    return Difference(*found, int((less > 0).sum()), int((less < 0).sum()), int((less == 0).sum()), len(less))
+
+
+def summary(rows: pd.DataFrame, real: Any = None) -> pd.DataFrame:
+    """One row per contender, in the order they first appear.
+
+    Columns: what it is; `n` pictures and how many `failed` (with the first `error`); the mean of each measure with
+    `_low` and `_high`; `retrieval_top1` and `_top5` likewise; `kid` with `kid_spread`, and `fid`, against the features
+    `real` (M, D); median `loop_seconds` and `seconds` a picture, and the median `speedup` of the loop over the full run
+    of the same batch.
+    """
+    whole = rows[rows.method == "full"]
+    return pd.DataFrame([_summed(own, whole, real) for _, own in rows.groupby("key", sort=False)])
+
+
+def _summed(own: pd.DataFrame, whole: pd.DataFrame, real: Any) -> dict[str, Any]:
+    sound, first = own[own.error.isna()], own.iloc[0]
+    found = {name: first[name] for name in ("key", *CONTENDER)}
+    found |= {"n": len(sound), "failed": len(own) - len(sound), "error": next(iter(own.error.dropna()), None)}
+    if sound.empty:
+        return found
+    prompts = sound.prompt.to_numpy()
+    measures = {name: sound[name] for name in sound.columns if name not in NOT_MEASURES and sound[name].notna().any()}
+    if "rank" in sound and sound["rank"].notna().any():
+        ranked = sound["rank"].astype(float)
+        measures |= {f"retrieval_top{k}": (ranked < k).where(ranked.notna()) for k in (1, 5)}
+    for name, values in measures.items():
+        there = values.notna().to_numpy()
+        mean, low, high = interval(values.to_numpy(float)[there], prompts[there])
+        found |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return found | _distances(sound, real) | _speed(sound, whole)
+
+
+def _distances(sound: pd.DataFrame, real: Any) -> dict[str, float | None]:
+    """KID and FID to real pictures, as far as there are some and enough of these."""
+    if real is None or "features" not in sound or len(sound) < 4:
+        return {"kid": None, "kid_spread": None, "fid": None}
+    import torch
+
+    from explorer import metrics
+
+    features, rng = torch.from_numpy(np.stack(sound.features.to_list())), np.random.default_rng(0)
+    # halves drawn without replacement vary as much as wholes would: sigma^2 / (n/2) (1 - 1/2) = sigma^2 / n
+    halves = [rng.choice(len(features), len(features) // 2, replace=False) for _ in range(HALVES)]
+    spread = float(np.std([metrics.kid(features[half], real) for half in halves], ddof=1))
+    return {"kid": metrics.kid(features, real), "kid_spread": spread, "fid": metrics.fid(features, real)}
+
+
+def _speed(sound: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
+    by_batch: Callable[[pd.DataFrame], pd.Series] = lambda some: some.groupby("batch").loop_seconds.median()  # noqa: E731
+    ratio = (by_batch(whole) / by_batch(sound)).dropna()
+    return {
+        "loop_seconds": float(sound.loop_seconds.median()),
+        "seconds": float(sound.seconds.median()),
+        "speedup": float(ratio.median()) if len(ratio) else None,
+        "speedup_low": float(ratio.min()) if len(ratio) else None,
+        "speedup_high": float(ratio.max()) if len(ratio) else None,
+    }
