@@ -1,5 +1,4 @@
-"""How good emoji-unet is, measured: `python -m explorer.training.evaluate` draws, judges, writes the model card
-and the features of the real pictures for KID and FID."""
+"""How good emoji-unet is: `python -m explorer.training.evaluate` draws, judges, and writes the card and what KID needs."""
 
 import argparse
 import json
@@ -82,7 +81,7 @@ def main() -> None:
     judge = metrics.Judge(options.assets / "emoji-judge")
     facts, images, drawn = measure(pipe, judge, names, options.names, options.seeds)
     facts["real"] = ceiling(judge, emoji, names)
-    alike = emoji.where(lambda item: item.name in names and item.style == BARE_STYLE)  # what bare names should look like
+    alike = emoji.where(lambda item: item.name in names and item.style == BARE_STYLE)  # as bare names ask
     keep_real(alike.pictures, options.assets / "emoji-judge")
     facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
     shown = [drawn.index(name) for name in spread(drawn, GRID)]
