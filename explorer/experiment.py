@@ -8,7 +8,7 @@ Importing this loads no torch; the functions do.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from explorer import catalogue
 from explorer.drawing import Frame, draw, under
-from explorer.masks import Importance, Mask, Progress, Result
+from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, ScheduleConfig
+from explorer.work import Progress, finished
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,16 +129,6 @@ def prune(
     from explorer.pruners import PRUNERS
 
     return PRUNERS[method](model, prompts, config)
-
-
-def finished(work: Generator[Progress, None, Result], report: Callable[[str], None] = lambda message: None) -> Result:
-    """What a pruner returns; its progress goes to `report`."""
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return stop.value
-        report(f"{step.done} of {step.total}: {step.message}")
 
 
 def mask_for(model: Model, question: Question) -> Mask:

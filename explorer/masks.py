@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -181,14 +181,6 @@ class Importance:
 
 
 Result = Mask | Importance
-
-
-class Progress(NamedTuple):
-    """What a pruner yields between two pieces of its work."""
-
-    done: int
-    total: int
-    message: str
 
 
 def refuse_beyond(largest: float, ratio: float) -> None:

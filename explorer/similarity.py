@@ -23,8 +23,9 @@ from safetensors.numpy import save_file
 
 from explorer import trajectory
 from explorer.graph import Granularity
-from explorer.masks import ModelRecord, Progress
+from explorer.masks import ModelRecord
 from explorer.supernet import outputs_of
+from explorer.work import Progress
 
 BATCH = 4
 MAX_BYTES = 512 * 2**20

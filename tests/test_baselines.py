@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from explorer import catalogue, similarity
-from explorer.experiment import config_of, finished, prune
+from explorer.experiment import config_of, prune
 from explorer.graph import describe
 from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
 from explorer.pruners.baselines import deepcache_row, spread, staleness
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.trials import Trials
+from explorer.work import finished
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from explorer.evidence import evaluation, results
 from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
 from explorer.evidence.jury import Jury
 from explorer.evidence.rivals import RIVALS, all_at, few_steps
-from explorer.experiment import config_of, finished, prune
+from explorer.experiment import config_of, prune
 from explorer.trials import Trials
+from explorer.work import finished
 
 FULL = Full(steps=6)
 PAIRS = pairs_of(["dog", "cat"], 5)

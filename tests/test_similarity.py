@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from explorer import catalogue, similarity
-from explorer.experiment import finished
 from explorer.similarity import Similarity, alike, change, grams
+from explorer.work import finished
 
 
 def measured(folder, prompts=("dog", "cat", "fox"), **options):

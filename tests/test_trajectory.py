@@ -7,10 +7,11 @@ import torch
 
 import explorer
 from explorer import catalogue, trajectory
-from explorer.experiment import apply, draw, finished, mask_for, prune
+from explorer.experiment import apply, draw, mask_for, prune
 from explorer.graph import describe
 from explorer.pruners.configs import RandomConfig, UniformConfig
 from explorer.supernet import NoiseEstimate, SuperNet
+from explorer.work import finished
 from tests.conftest import BETAS, dit, sd_unet
 
 

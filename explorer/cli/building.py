@@ -1,12 +1,31 @@
 """Commands that build what the project ships, and the page: train, precompute, serve."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from explorer import catalogue
-from explorer.cli.flags import AsJson, Device, Seed, app, say
+from explorer.cli.flags import AsJson, Device, Seed, app, progress, say
+from explorer.work import finished
+
+
+def _results(pictures: int) -> None:
+    """Every rival of a learned method on emoji-unet, at the two full runs that the papers use."""
+    from explorer.evidence import suite
+    from explorer.evidence.evaluation import Full
+
+    model = catalogue.load("emoji-unet")
+    runs, kept = Path(os.environ.get("EXPLORER_RUNS") or "runs") / "results", catalogue.ASSETS / "results"
+    for folder in (runs, kept):
+        folder.mkdir(parents=True, exist_ok=True)
+    for full in (Full("ddim", 50), Full("dpm++", 25)):
+        found = finished(suite.run(model, full, runs, pictures), progress)
+        found.to_json(kept / f"emoji-unet-{full.sampler}-{full.steps}.json", orient="records", indent=1)
+
+
+PARTS = {"catalogue": lambda _: catalogue.measure(), "results": _results}
 
 
 @app.command()
@@ -27,10 +46,17 @@ def train(
 
 
 @app.command()
-def precompute(as_json: AsJson = False) -> None:
-    """Rebuild in assets/ what follows from the models: so far the numbers of the catalogue."""
-    catalogue.measure()
-    say({"rebuilt": ["catalogue.json"]}, as_json, "rebuilt assets/catalogue.json")
+def precompute(
+    what: Annotated[list[str] | None, typer.Argument(help=f"{' or '.join(PARTS)}; both if none is named.")] = None,
+    pictures: Annotated[int, typer.Option(min=2, help="Pictures of each contender in the results.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild in assets/ what follows from the models: the catalogue's numbers, and the results (hours; goes on)."""
+    if unknown := [part for part in what or PARTS if part not in PARTS]:
+        raise ValueError(f"{unknown[0]!r} cannot be rebuilt; choose one of {', '.join(PARTS)}")
+    for part in what or PARTS:
+        PARTS[part](pictures)
+    say({"rebuilt": list(what or PARTS)}, as_json, f"rebuilt {', '.join(what or PARTS)}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ from explorer.cli.flags import (
     setting,
 )
 from explorer.prompts import chosen, cycled, names, read
+from explorer.work import finished
 
 
 @app.command()
@@ -64,7 +65,7 @@ def evaluate(
     ]
     subject = catalogue.load(model, device=device, dtype=dtype)
     prompts = chosen(subject, "evaluation") if prompt_file is None else read(prompt_file)
-    schedules += [experiment.finished(experiment.prune(subject, *each), progress) for each in configs]
+    schedules += [finished(experiment.prune(subject, *each), progress) for each in configs]
     contenders = experiment.contenders(subject, full, schedules, ratios or [], rivals or [], seed)
     work = experiment.evaluate(
         *(subject, full, contenders, pairs_of(prompts, count, seed), out),
@@ -72,7 +73,7 @@ def evaluate(
         batch=batch,
         resume=resume,
     )
-    found = experiment.finished(work, progress)
+    found = finished(work, progress)
     rows = json.loads(found.to_json(orient="records"))  # nulls, not NaN
     say(rows, as_json, found[SHOWN].to_string(index=False, float_format="{:.3f}".format))
 
@@ -109,7 +110,7 @@ def similarity(
         settings = similarity.preset(subject, preset)
     wanted = cycled(names(subject) if prompt_file is None else read(prompt_file), count)
     work = similarity.measure(subject, wanted, seed, guidance=guidance, kind=kind, **settings)
-    found = experiment.finished(work, progress)
+    found = finished(work, progress)
     found.save(out)
     nearest = {name: float(curve[1:].mean()) for name, curve in zip(found.header.units, found.adjacent, strict=True)}
     document = found.header.model_dump(mode="json")

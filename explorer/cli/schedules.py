@@ -31,6 +31,7 @@ from explorer.cli.flags import (
 from explorer.drawing import draw
 from explorer.prompts import read
 from explorer.pruners.configs import CONFIGS
+from explorer.work import finished
 
 
 @app.command()
@@ -164,7 +165,7 @@ def prune(
     started = time.perf_counter()
     subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
     work = experiment.prune(subject, method, config, [] if prompts is None else read(prompts))
-    result = experiment.finished(work, progress)
+    result = finished(work, progress)
     if ratio is not None and isinstance(result, masks.Importance):
         result = result.at(ratio)
     result.save(out)

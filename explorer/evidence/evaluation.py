@@ -22,7 +22,8 @@ from explorer import metrics, trajectory
 from explorer.drawing import draw
 from explorer.evidence.jury import Jury
 from explorer.evidence.results import Results
-from explorer.masks import Mask, Progress
+from explorer.masks import Mask
+from explorer.work import Progress
 
 BEST_PSNR = 100.0  # of equal pictures, whose PSNR is infinite, so that means stay finite
 TRUTH_STEPS = 500
@@ -109,6 +110,7 @@ def evaluate(
             results.add(rows, number)
             yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
         results.write()
+    results.write(complete=True)
     return results.frame()
 
 

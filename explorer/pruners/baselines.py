@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from explorer.graph import BlockGraph
-from explorer.masks import Importance, Mask, Progress, PrunerRecord, Result, made_for, refuse_beyond
+from explorer.masks import Importance, Mask, PrunerRecord, Result, made_for, refuse_beyond
 from explorer.prompts import chosen, cycled
 from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, SimilarityConfig, UniformConfig
+from explorer.work import Progress
 
 
 def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Generator[Progress, None, Result]:

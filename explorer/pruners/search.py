@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from explorer.masks import Progress, Result, refuse_beyond
+from explorer.masks import Result, refuse_beyond
 from explorer.prompts import chosen, cycled
 from explorer.pruners.baselines import mask_of, setting, spaced
 from explorer.pruners.configs import SearchConfig
+from explorer.work import Progress
 
 
 def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generator[Progress, None, Result]:

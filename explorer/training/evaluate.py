@@ -1,4 +1,4 @@
-"""How good emoji-unet is: `python -m explorer.training.evaluate` draws, judges, and writes the card and what KID needs."""
+"""How good emoji-unet is: `python -m explorer.training.evaluate` draws, judges, writes the card and what KID needs."""
 
 import argparse
 import json

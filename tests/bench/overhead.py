@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from explorer import experiment
 from explorer.drawing import draw
 from explorer.masks import Mask
+from explorer.work import finished
 
 
 def loop_seconds(model, steps: int, mask: Mask | None) -> float:
@@ -24,7 +25,7 @@ def main(model_id: str = "emoji-unet", steps: str = "25", rounds: str = "7") -> 
     kept = {}
     for granularity in ("stage", "layer", "module"):
         config = experiment.config_of("uniform", {"steps": steps, "every": 1, "granularity": granularity})
-        kept[granularity] = experiment.finished(experiment.prune(model, "uniform", config))
+        kept[granularity] = finished(experiment.prune(model, "uniform", config))
         assert kept[granularity].kept == 1
     runs = {"plain": None} | kept
     seconds = {name: [] for name in runs}

@@ -11,8 +11,9 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from explorer import experiment
-from explorer.experiment import config_of, finished, prune
+from explorer.experiment import config_of, prune
 from explorer.masks import Importance
+from explorer.work import finished
 from tests.bench.overhead import loop_seconds
 
 SCHEDULES = {

@@ -1,0 +1,121 @@
+"""Everything a learned method has to beat, each tuned as well: the first result of the project, and its yardstick.
+
+For a ratio, every family of schedules tries all its settings on a few pictures of the search names, and the best goes
+into the evaluation; so do the few-step samplers with the better of two spacings, and what needs no tuning.
+"""
+
+import itertools
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from explorer.evidence import results, rivals
+from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
+from explorer.evidence.jury import Jury
+from explorer.evidence.summary import summary
+from explorer.masks import Importance, Mask, Result
+from explorer.prompts import chosen, cycled
+from explorer.pruners import PRUNERS
+from explorer.pruners.configs import CONFIGS
+from explorer.trials import Trials
+from explorer.work import Progress, finished
+
+RATIOS = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+PICTURES = 8  # that each setting is tried on
+BUDGET = 40  # candidates of each search
+RANDOM_SEEDS = 3
+ORDERS, SIZES = (0, 1, 2), ("stage", "layer", "module")
+
+# the settings that are tried of each family
+GRIDS: dict[str, dict[str, Sequence[Any]]] = {
+    "uniform": {"spacing": ("even", "quadratic"), "order": ORDERS},
+    "deepcache": {"branch": range(10), "order": ORDERS},
+    "similarity": {"granularity": SIZES, "order": ORDERS},
+    "random": {"granularity": SIZES, "order": ORDERS},
+    "search": {"order": ORDERS},
+}
+
+
+class Suite:
+    """The contenders for one full run. What serves every ratio is measured once."""
+
+    def __init__(self, model: Any, full: Full, prompts: Sequence[str], budget: int = BUDGET):
+        self.model, self.full, self.prompts, self.budget = model, full, list(prompts), budget
+        self.trials = Trials(model, self.prompts, full.sampler, full.steps, full.guidance)
+        self._found: dict[str, Result] = {}
+
+    def at(self, ratio: float) -> Generator[Progress, None, list[Contender]]:
+        """Everybody who can stand at `ratio`; a family that cannot remove so much is left out."""
+        found = rivals.all_at(self.model, self.full, 1 - ratio, self.trials)
+        plain = self._mask("uniform", {"spacing": "even", "order": 0}, ratio)
+        found.append(self._contender("uniform", "as a coarser sampler", ratio, plain))
+        for number, (method, grid) in enumerate(GRIDS.items()):
+            yield Progress(number, len(GRIDS), f"tuning {method} at {ratio}")
+            best = self._best(method, grid, ratio)
+            if best is None:
+                continue
+            settings, mask = best
+            found.append(self._contender(method, "tuned", ratio, mask))
+            for seed in range(1, RANDOM_SEEDS if method == "random" else 1):
+                found.append(
+                    self._contender(method, "tuned", ratio, self._mask(method, settings | {"seed": seed}, ratio))
+                )
+        return found
+
+    def _best(self, method: str, grid: dict[str, Sequence[Any]], ratio: float) -> tuple[dict, Mask] | None:
+        """The settings whose pictures end nearest to the full run's, and their mask."""
+        tried = []
+        for values in itertools.product(*grid.values()):
+            settings = dict(zip(grid, values, strict=True))
+            try:
+                mask = self._mask(method, settings, ratio)
+            except ValueError:  # out of this one's reach
+                continue
+            tried.append((self._loss(mask), len(tried), settings, mask))
+        return min(tried)[2:] if tried else None
+
+    def _loss(self, mask: Mask) -> float:
+        graph = self.model.graph(mask.header.granularity, mask.header.reuse)
+        return self.trials.schedule_loss(graph, mask.keep, mask.header.order)
+
+    def _mask(self, method: str, settings: dict[str, Any], ratio: float) -> Mask:
+        """Raises ValueError where the method cannot remove so much."""
+        fields = CONFIGS[method].model_fields
+        asked = vars(self.full) | settings | {"pictures": len(self.prompts), "budget": self.budget}
+        if method != "similarity":  # which measures once what serves all ratios
+            asked["ratio"] = ratio
+        key = repr((method, sorted(asked.items())))
+        if key not in self._found:
+            config = CONFIGS[method](**{name: value for name, value in asked.items() if name in fields})
+            work = PRUNERS[method](self.model, self.prompts, config)
+            self._found[key] = finished(work)
+        result = self._found[key]
+        mask = result.at(ratio) if isinstance(result, Importance) else result
+        if abs((1 - mask.kept) - ratio) > 0.03:
+            raise ValueError(f"{method} comes no nearer to {ratio} than {1 - mask.kept:.3f}")
+        return mask
+
+    def _contender(self, method: str, how: str, ratio: float, mask: Mask) -> Contender:
+        settings = mask.header.pruner.config | {"how": how}
+        return Contender(method, self.full.sampler, self.full.steps, ratio, settings, mask=mask)
+
+
+def run(
+    model: Any, full: Full, folder: Path, pictures: int, ratios: Sequence[float] = RATIOS, **options: Any
+) -> Generator[Progress, None, pd.DataFrame]:
+    """Evaluate everybody at every ratio, one results file a ratio in `folder`, and return all summaries as one.
+
+    Pictures are of the evaluation names, tuning sees the search names. Files that are complete are taken as they are.
+    """
+    pairs = pairs_of(chosen(model, "evaluation"), pictures)
+    suite, summaries, real = None, [], Jury.of(model).real
+    for ratio in ratios:
+        file = folder / f"{full.sampler}-{full.steps}-{ratio}.parquet"
+        if not (file.exists() and results.read(file)[0].get("complete")):
+            suite = suite or Suite(model, full, cycled(chosen(model, "search"), PICTURES))
+            contenders = yield from suite.at(ratio)
+            yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
+        summaries.append(summary(results.read(file)[1], real))
+    return pd.concat(summaries, ignore_index=True)

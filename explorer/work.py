@@ -1,0 +1,24 @@
+"""Long work: a generator that yields its progress and returns its result. Anybody can drive it, stop it, go on."""
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
+
+Outcome = TypeVar("Outcome")
+
+
+class Progress(NamedTuple):
+    """What is said between two pieces of work."""
+
+    done: int
+    total: int
+    message: str
+
+
+def finished(work: Generator[Progress, None, Outcome], report: Callable[[str], None] = lambda message: None) -> Outcome:
+    """What the work returns; its progress goes to `report`."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            return stop.value
+        report(f"{step.done} of {step.total}: {step.message}")

@@ -1,0 +1,57 @@
+"""The suite of everything a learned method has to beat, on a tiny model."""
+
+import pytest
+
+from explorer import catalogue
+from explorer.evidence.evaluation import Full
+from explorer.evidence.suite import GRIDS, Suite
+from explorer.work import finished
+
+FULL = Full(steps=12)
+
+
+@pytest.fixture(scope="module")
+def suite(sd_folder):
+    return Suite(catalogue.load(sd_folder), FULL, ["dog", "cat"], budget=4)
+
+
+@pytest.fixture(scope="module")
+def contenders(suite):
+    return finished(suite.at(0.5))
+
+
+def test_every_family_stands_at_a_ratio_it_can_reach(contenders):
+    assert {contender.method for contender in contenders} >= {*GRIDS, "ddim-steps", "dpm++-steps", "deis3-steps"}
+    assert [contender.method for contender in contenders].count("random") == 3
+    assert len({contender.key for contender in contenders}) == len(contenders)
+    for contender in contenders:
+        assert contender.mask is None or 1 - contender.mask.kept == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_cannot_remove_so_much_is_left_out(suite):
+    far = finished(suite.at(11 / 12))
+    assert "deepcache" not in {contender.method for contender in far}
+    assert {"uniform", "search", "ddim-steps"} <= {contender.method for contender in far}
+
+
+def test_the_tuned_one_is_no_worse_than_any_setting_of_its_family(suite, contenders):
+    tuned = next(c for c in contenders if c.method == "uniform" and c.settings["how"] == "tuned")
+    for spacing in GRIDS["uniform"]["spacing"]:
+        for order in GRIDS["uniform"]["order"]:
+            other = suite._mask("uniform", {"spacing": spacing, "order": order}, 0.5)
+            assert suite._loss(tuned.mask) <= suite._loss(other)
+
+
+def test_the_results_of_all_ratios_come_together_and_complete_files_are_kept(sd_folder, tmp_path, monkeypatch):
+    from explorer.evidence import suite as whole
+
+    monkeypatch.setattr(whole, "chosen", lambda model, purpose: ["dog", "cat"])
+    monkeypatch.setattr(whole, "GRIDS", {"uniform": {"order": (0, 1)}})
+    monkeypatch.setattr(whole, "PICTURES", 2)
+    model = catalogue.load(sd_folder)
+    work = whole.run(model, FULL, tmp_path, 2, ratios=(0.5, 0.75), truth_steps=0)
+    found = finished(work)
+    assert set(found.ratio.dropna()) == {0.5, 0.75} and (found.n == 2).all()
+    monkeypatch.setattr(whole, "Suite", None)  # nothing is tuned again
+    again = finished(whole.run(model, FULL, tmp_path, 2, ratios=(0.5, 0.75), truth_steps=0))
+    assert again.equals(found)
