@@ -42,7 +42,7 @@ def test_the_tuned_one_is_no_worse_than_any_setting_of_its_family(suite, contend
             assert suite._loss(tuned.mask) <= suite._loss(other)
 
 
-def test_the_results_of_all_ratios_come_together_and_complete_files_are_kept(sd_folder, tmp_path, monkeypatch):
+def test_all_ratios_are_evaluated_together_and_nothing_is_tuned_twice(sd_folder, tmp_path, monkeypatch):
     from explorer.evidence import suite as whole
 
     monkeypatch.setattr(whole, "chosen", lambda model, purpose: ["dog", "cat"])

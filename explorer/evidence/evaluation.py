@@ -110,7 +110,6 @@ def evaluate(
             results.add(rows, number)
             yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
         results.write()
-    results.write(complete=True)
     return results.frame()
 
 

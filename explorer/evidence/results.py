@@ -63,9 +63,8 @@ class Results:
             self.new = []
         return self.rows
 
-    def write(self, complete: bool = False) -> None:
-        """Write whole or not at all; `complete` once everybody has drawn. Raises ValueError where it cannot."""
-        self.about["complete"] = complete
+    def write(self) -> None:
+        """Write whole or not at all. Raises ValueError where nothing can be written."""
         table = pyarrow.Table.from_pandas(self.frame(), preserve_index=False)
         table = table.replace_schema_metadata({**table.schema.metadata, b"explorer": json.dumps(self.about).encode()})
         part = self.path.with_name(f".{self.path.name}.part")

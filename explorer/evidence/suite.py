@@ -5,13 +5,15 @@ into the evaluation; so do the few-step samplers with the better of two spacings
 """
 
 import itertools
+import json
+import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from explorer.evidence import results, rivals
+from explorer.evidence import rivals
 from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
 from explorer.evidence.jury import Jury
 from explorer.evidence.summary import summary
@@ -24,7 +26,7 @@ from explorer.work import Progress, finished
 
 RATIOS = (0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 PICTURES = 8  # that each setting is tried on
-BUDGET = 40  # candidates of each search
+BUDGET = 20  # candidates of each search
 RANDOM_SEEDS = 3
 ORDERS, SIZES = (0, 1, 2), ("stage", "layer", "module")
 
@@ -105,17 +107,41 @@ class Suite:
 def run(
     model: Any, full: Full, folder: Path, pictures: int, ratios: Sequence[float] = RATIOS, **options: Any
 ) -> Generator[Progress, None, pd.DataFrame]:
-    """Evaluate everybody at every ratio, one results file a ratio in `folder`, and return all summaries as one.
+    """Tune everybody at every ratio, evaluate all on the same pictures, and return the summary.
 
-    Pictures are of the evaluation names, tuning sees the search names. Files that are complete are taken as they are.
+    Pictures are of the evaluation names, tuning sees the search names. What is in `folder` already (contenders of a
+    ratio once they are tuned, rows of the evaluation) is taken as it is.
     """
-    pairs = pairs_of(chosen(model, "evaluation"), pictures)
-    suite, summaries, real = None, [], Jury.of(model).real
+    suite, contenders = None, []
     for ratio in ratios:
-        file = folder / f"{full.sampler}-{full.steps}-{ratio}.parquet"
-        if not (file.exists() and results.read(file)[0].get("complete")):
+        tuned = folder / f"{full.sampler}-{full.steps}-{ratio}"
+        if not tuned.exists():
             suite = suite or Suite(model, full, cycled(chosen(model, "search"), PICTURES))
-            contenders = yield from suite.at(ratio)
-            yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
-        summaries.append(summary(results.read(file)[1], real))
-    return pd.concat(summaries, ignore_index=True)
+            _keep(tuned, (yield from suite.at(ratio)))
+        contenders += _kept(tuned)
+    pairs = pairs_of(chosen(model, "evaluation"), pictures)
+    file = folder / f"{full.sampler}-{full.steps}.parquet"
+    rows = yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
+    return summary(rows, Jury.of(model).real)
+
+
+def _keep(folder: Path, contenders: list[Contender]) -> None:
+    """Write tuned contenders, so that the folder appears when they are all there."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for number, contender in enumerate(contenders):
+        if contender.mask is not None:
+            contender.mask.save(part / f"{number}.safetensors")
+    plain = [{name: value for name, value in vars(c).items() if name != "mask"} for c in contenders]
+    (part / "contenders.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    part.rename(folder)
+
+
+def _kept(folder: Path) -> list[Contender]:
+    plain = json.loads((folder / "contenders.json").read_text(encoding="utf-8"))
+    files = [folder / f"{number}.safetensors" for number in range(len(plain))]
+    return [
+        Contender(**known, mask=Mask.load(file) if file.exists() else None)
+        for known, file in zip(plain, files, strict=True)
+    ]
