@@ -13,6 +13,9 @@ import plotly.graph_objects as go
 
 FATES = ("computed", "reused", "dead by cascade", "call skipped")
 COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # told apart by the colour-blind and by lightness
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d8590")  # Okabe and Ito, without yellow
+DASHES = ("solid", "dash", "dot")
+GRID = "rgba(125,133,144,0.25)"
 SHORTER = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
 
 
@@ -88,6 +91,84 @@ def _draw_keep_map(shown: KeepMap) -> go.Figure:
     figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, calls - 0.5], dtick=_tick(calls))
     figure.update_yaxes(range=[units - 0.5, -0.5], tickvals=list(range(units)), ticktext=shown.units)
     return figure
+
+
+class Point(NamedTuple):
+    """One contender of an evaluation: what it spends, what it reaches, and between which values that lies."""
+
+    name: str
+    spent: float
+    reached: float
+    low: float
+    high: float
+    told: str = ""
+
+
+def trade_off(points: Sequence[Point], spent: str, reached: str) -> go.Figure:
+    """Quality against cost: a line a name, a point a contender, its 95 % interval as a bar; cost on a log axis."""
+    if not points:
+        return _empty("No results to show.")
+    figure = go.Figure(layout=_bare_layout(height=460))
+    for number, name in enumerate(dict.fromkeys(point.name for point in points)):
+        own = sorted((point for point in points if point.name == name), key=lambda point: point.spent)
+        middle = np.array([point.reached for point in own])
+        bars = dict(
+            type="data",
+            symmetric=False,
+            array=np.array([point.high for point in own]) - middle,
+            arrayminus=middle - np.array([point.low for point in own]),
+            thickness=1,
+            width=3,
+        )
+        colour, dash = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
+        figure.add_scatter(
+            x=[point.spent for point in own],
+            y=middle,
+            error_y=bars,
+            name=name,
+            mode="lines+markers",
+            line=dict(color=colour, dash=dash, width=2),
+            marker=dict(size=7, symbol=number % 8),
+            text=[point.told or name for point in own],
+            hovertemplate="%{text}<br>" + f"{spent} %{{x:.3~g}}<br>{reached} %{{y:.4~g}}<extra></extra>",
+        )
+    figure.update_xaxes(title=spent, type="log", showgrid=True, gridcolor=GRID, dtick="D1", fixedrange=False)
+    return figure.update_yaxes(title=reached, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
+
+
+def similarity_map(alike: np.ndarray, unit: str) -> go.Figure:
+    """How alike the outputs (T, T) of one unit are at all pairs of calls."""
+    calls = len(alike)
+    figure = go.Figure(layout=_bare_layout(height=420))
+    figure.add_heatmap(
+        z=alike,
+        zmin=min(0.0, float(np.min(alike))),
+        zmax=1,
+        colorscale="Viridis",
+        colorbar=dict(title="cosine", thickness=12, outlinewidth=0),
+        hovertemplate=f"<b>{short(unit)}</b><br>call %{{y}} with call %{{x}}: %{{z:.4f}}<extra></extra>",
+    )
+    figure.update_xaxes(title="call", range=[-0.5, calls - 0.5], dtick=_tick(calls), constrain="domain")
+    return figure.update_yaxes(title="call", range=[calls - 0.5, -0.5], dtick=_tick(calls), scaleanchor="x")
+
+
+def change_map(units: Sequence[str], change: np.ndarray) -> go.Figure:
+    """How much each unit's output changes from one call to the next, relative, (U, T)."""
+    if not len(units):
+        return _empty("No units to show.")
+    calls = change.shape[1]
+    figure = go.Figure(layout=_bare_layout(height=min(90 + 15 * len(units), 640)))
+    figure.add_heatmap(
+        z=change[:, 1:],
+        x=list(range(1, calls)),
+        colorscale="Cividis",
+        colorbar=dict(title="change", thickness=12, outlinewidth=0),
+        text=[[short(unit)] * (calls - 1) for unit in units],
+        hovertemplate="<b>%{text}</b><br>call %{x}: changed by %{z:.1%}<extra></extra>",
+    )
+    figure.update_xaxes(title="call", dtick=_tick(calls))
+    names = [short(unit) for unit in units]
+    return figure.update_yaxes(range=[len(units) - 0.5, -0.5], tickvals=list(range(len(units))), ticktext=names)
 
 
 def _steps(colours: Sequence[str]) -> list[tuple[float, str]]:

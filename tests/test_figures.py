@@ -80,3 +80,27 @@ def test_a_long_trajectory_is_drawn_without_gaps():
 def test_figures_need_neither_torch_nor_gradio():
     code = "import sys, explorer.figures; sys.exit(any(name in sys.modules for name in ('torch', 'gradio')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trade_off_has_a_line_a_name_with_its_intervals_in_order_of_cost():
+    points = [
+        figures.Point("dpm++-steps", 0.5, 40.0, 39.0, 42.0, "13 steps"),
+        figures.Point("dpm++-steps", 0.2, 30.0, 29.0, 30.5),
+        figures.Point("uniform", 0.5, 35.0, 34.0, 36.0),
+    ]
+    lines = figures.trade_off(points, "share of MACs", "PSNR in dB").data
+    assert [line.name for line in lines] == ["dpm++-steps", "uniform"]
+    assert list(lines[0].x) == [0.2, 0.5] and list(lines[0].error_y.array) == [0.5, 2.0]
+    assert list(lines[0].error_y.arrayminus) == [1.0, 1.0] and lines[0].text[1] == "13 steps"
+    assert lines[0].line.color != lines[1].line.color
+    assert "No results" in figures.trade_off([], "a", "b").layout.annotations[0].text
+
+
+def test_similarities_and_changes_are_drawn_as_they_are():
+    alike = np.array([[1.0, 0.9], [0.9, 1.0]])
+    drawn = figures.similarity_map(alike, "up_blocks.2").data[0]
+    assert np.array_equal(drawn.z, alike) and drawn.zmax == 1 and "up 2" in drawn.hovertemplate
+    change = np.array([[0.0, 0.3, 0.1]])
+    drawn = figures.change_map(["mid_block.layers.0"], change).data[0]
+    assert np.array_equal(drawn.z, change[:, 1:]) and list(drawn.x) == [1, 2]
+    assert figures.change_map([], np.zeros((0, 2))).layout.annotations[0].text
