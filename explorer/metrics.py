@@ -200,7 +200,8 @@ class Judge:
         self.model = CLIPModel.from_pretrained(folder).to(device).eval().requires_grad_(False)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         prepared = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        self.size = (prepared["size"]["height"], prepared["size"]["width"])
+        side = self.model.config.vision_config.image_size
+        self.size = (side, side)
         self.mean = torch.tensor(prepared["image_mean"], device=device)[:, None, None]
         self.spread = torch.tensor(prepared["image_std"], device=device)[:, None, None]
         self.device = device

@@ -182,6 +182,23 @@ def test_rivals_that_cannot_make_so_few_steps_are_left_out_but_unknown_ones_refu
         all_at(model, FULL, 0.5, trials, ["magic"])
 
 
+def test_other_models_are_judged_by_openais_clip_where_it_is_on_disk(model, tmp_path, monkeypatch):
+    from explorer.evidence import jury
+    from explorer.training import clip
+    from explorer.training.captions import train_tokenizer
+
+    assert any("openai/clip-vit-base-patch16" in said for said in Jury.of(model).missing)
+    tokenizer = train_tokenizer(["dog", "cat"], length=8)
+    clip.save(clip.build(tokenizer), tokenizer, tmp_path)
+    prepared = {"size": {"shortest_edge": 224}, "crop_size": 224, "image_mean": [0.48] * 3, "image_std": [0.27] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))  # in the words of OpenAI's own
+    monkeypatch.setattr(jury, "_cached", lambda repo: tmp_path)
+    found = Jury.of(model)
+    seen = found.look(torch.rand(2, 3, 16, 16), ["dog", "cat"])
+    assert len(seen["clip_score"]) == 2 and seen["rank"] == [None, None]
+    assert found.name == jury.CLIP and any("retrieval" in said for said in found.missing)
+
+
 def test_the_jury_of_an_embedded_model_knows_its_names_and_their_synonyms():
     embedded = catalogue.load("emoji-unet")
     jury = Jury.of(embedded)

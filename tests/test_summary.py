@@ -12,7 +12,16 @@ def rows(shift: float = 0.0, prompts: int = 30, each: int = 4, noise: float = 0.
     """The full run and one contender whose ssim is lower by `shift`; hard prompts are hard for both."""
     draws = np.random.default_rng(0)
     hard = np.repeat(draws.normal(0, 0.2, prompts), each)
-    about = {"ratio": 0.5, "settings": "{}", "sampler": "ddim", "steps": 6, "kept": 0.5, "macs": 10, "error": None}
+    about = {
+        "ratio": 0.5,
+        "settings": "{}",
+        "sampler": "ddim",
+        "steps": 6,
+        "kept": 0.5,
+        "macs": 10,
+        "params": 7,
+        "error": None,
+    }
     found = []
     for key, off, seconds in (("full", 0.0, 2.0), ("worse", shift, 1.0)):
         own = {"key": key, "method": key, "prompt": np.repeat([f"p{i}" for i in range(prompts)], each)}

@@ -197,6 +197,7 @@ def _cost(model: Any, calls: int, contender: Contender) -> dict[str, Any]:
         "steps": contender.steps,
         "kept": kept,
         "macs": kept * calls * per_call,
+        "params": model.priced().params,
     }
 
 
