@@ -97,7 +97,8 @@ def evaluate(
     jury = Jury.of(model)
     about = {"full": vars(full), "truth_steps": truth_steps, "batch": batch, "judge": jury.name}
     results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
-    everyone = [Contender("full", full.sampler, full.steps), *contenders]
+    again = Contender("full", full.sampler, full.steps)  # drawn a second time: its distance is the floor of all others
+    everyone = list({contender.key: contender for contender in (again, *contenders)}.values())
     batches = [list(pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
     total = len(everyone) * len(pairs)
     for number, some in enumerate(batches):
