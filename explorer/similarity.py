@@ -247,7 +247,7 @@ def _features(
     recorded: list[list[torch.Tensor]] = [[] for _ in columns]
 
     def keep(index: int, output: torch.Tensor) -> None:
-        recorded[index].append(model.conditional(output.detach(), len(prompts)).cpu())
+        recorded[index].append(model.conditional(output.detach(), len(prompts)).to("cpu", copy=True))
 
     with outputs_of(model.denoiser, graph, columns, keep):
         for _ in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
