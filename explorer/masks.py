@@ -122,7 +122,7 @@ class Mask:
         return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
 
     def save(self, path: str | Path) -> None:
-        _save(path, self.header, {"schedule": self.keep})
+        write_whole(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
@@ -170,7 +170,8 @@ class Importance:
         return Mask(self.header, self.rank >= removed).reached(ratio)
 
     def save(self, path: str | Path) -> None:
-        _save(path, self.header, {"rank/schedule": self.rank, "score/schedule": self.score})
+        tensors = {"rank/schedule": self.rank, "score/schedule": self.score}
+        write_whole(path, tensors, {"explorer": self.header.model_dump_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Importance":
@@ -235,13 +236,13 @@ def load(path: str | Path) -> Result:
     return (Mask if header.kind == "mask" else Importance)(header, *tensors.values())
 
 
-def _save(path: str | Path, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write whole or not at all: a temporary file beside it, then a rename."""
+def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all: a temporary one beside it, then a rename. Raises ValueError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, temporary, metadata={"explorer": header.model_dump_json()})
+        save_file(contiguous, temporary, metadata=dict(metadata))
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

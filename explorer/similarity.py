@@ -8,7 +8,6 @@ batch is what is compared.
 """
 
 import json
-import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from explorer import trajectory
 from explorer.graph import Granularity
-from explorer.masks import ModelRecord
+from explorer.masks import ModelRecord, write_whole
 from explorer.supernet import outputs_of
 from explorer.work import Progress
 
@@ -77,15 +75,8 @@ class Similarity:
 
     def save(self, path: str | Path) -> None:
         """Write whole or not at all. Raises ValueError where nothing can be written."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in self.TENSORS}
-        try:
-            save_file(tensors, part, metadata={"similarity": self.header.model_dump_json()})
-            part.replace(path)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise ValueError(f"{path} cannot be written: {error}") from error
+        tensors = {name: getattr(self, name).astype(np.float32) for name in self.TENSORS}
+        write_whole(path, tensors, {"similarity": self.header.model_dump_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Similarity":
