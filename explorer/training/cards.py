@@ -27,8 +27,8 @@ def millions(model: nn.Module) -> str:
 
 
 def percent(share: float) -> str:
-    """0.613 -> 61 %, 0.0035 -> 0.3 %."""
-    return f"{100 * share:.{0 if share >= 0.095 else 1}f} %"
+    """0.613 -> 61 %, 0.0035 -> 0.4 %, 0.9968 -> 99.7 %: never 0 or 100 for what is neither."""
+    return f"{100 * share:.{0 if 0.095 <= share <= 0.905 or share == 1 else 1}f} %"
 
 
 def write_clip_card(name: str, out: Path, facts: dict, model: nn.Module) -> None:
