@@ -121,6 +121,12 @@ class Mask:
         ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.kept)), of="macs")
         return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
 
+    def of_order(self, order: int) -> "Mask":
+        """The same decisions, extrapolated at another order."""
+        config = self.header.pruner.config | {"order": order}
+        pruner = self.header.pruner.model_copy(update={"config": config})
+        return Mask(self.header.model_copy(update={"order": order, "pruner": pruner}), self.keep)
+
     def save(self, path: str | Path) -> None:
         write_whole(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
 

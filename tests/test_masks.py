@@ -47,6 +47,14 @@ def test_masks_are_nested_and_nearest_to_the_ratio(importance):
     assert before[0].all() and not before[1:].any()
 
 
+def test_another_order_is_the_same_decisions_and_says_so(importance, tmp_path):
+    other = importance.at(0.5).of_order(2)
+    other.save(tmp_path / "m.safetensors")
+    again = Mask.load(tmp_path / "m.safetensors")
+    assert again.header.order == again.header.pruner.config["order"] == 2 and importance.at(0.5).header.order == 0
+    assert np.array_equal(again.keep, importance.at(0.5).keep)
+
+
 def test_a_call_in_which_nothing_runs_costs_nothing():
     graph = chain()
     keep = np.array([[True] * 3, [False, False, True], [False] * 3])
