@@ -187,16 +187,17 @@ def contenders(
     schedules: Sequence[Result],
     ratios: Sequence[float],
     rivals: Sequence[str],
+    prompts: Sequence[str],
     seed: int = 0,
 ) -> list["Contender"]:
     """Who stands in an evaluation: masks as they are, importances at every ratio, rivals at the cost of each ratio.
 
-    Where no ratio is given the rivals cost what the masks do. They are tuned on the search prompts. Raises ValueError
-    for an importance without a ratio, and for an unknown rival.
+    Where no ratio is given the rivals cost what the masks do. They are tuned on 8 pictures of `prompts`. Raises
+    ValueError for an importance without a ratio, and for an unknown rival.
     """
     from explorer.evidence import rivals as few_step
     from explorer.evidence.evaluation import Contender
-    from explorer.prompts import chosen, cycled
+    from explorer.prompts import cycled
     from explorer.trials import Trials
 
     masks = [schedule for schedule in schedules if isinstance(schedule, Mask)]
@@ -208,7 +209,7 @@ def contenders(
         for mask, header in ((mask, mask.header) for mask in masks)
     ]
     if rivals:
-        trials = Trials(model, cycled(chosen(model, "search"), 8), full.sampler, full.steps, full.guidance, seed)
+        trials = Trials(model, cycled(prompts, 8), full.sampler, full.steps, full.guidance, seed)
         for kept in [1 - ratio for ratio in ratios] or sorted({mask.kept for mask in masks}):
             found += few_step.all_at(model, full, kept, trials, rivals)
     return found

@@ -29,8 +29,12 @@ def names(model: Any) -> list[str]:
 
 
 def chosen(model: Any, purpose: Literal["search", "evaluation"]) -> list[str]:
-    """The model's names for one purpose; a model with very few has the same for both."""
-    known = names(model)
+    """The model's names for one purpose."""
+    return part(names(model), purpose)
+
+
+def part(known: list[str], purpose: Literal["search", "evaluation"]) -> list[str]:
+    """Those of the prompts that are for one purpose; where there are very few, all are for both."""
     searched = known[::EVERY]
     if len(known) < EVERY:
         return known

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from explorer import cli, masks
+from explorer.evidence import results
 
 
 @pytest.fixture
@@ -160,6 +161,16 @@ def test_an_evaluation_says_what_each_way_of_drawing_costs_and_loses(document, r
     assert code == 2 and "--resume" in errors
     code, printed, _ = run(*setting, "--resume")
     assert code == 0 and "dpm++-steps" in printed
+
+
+def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tuning(document, sd_folder, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\ntwo\nsix\nten\ncat\n")
+    setting = ("evaluate", "--model", sd_folder, "--steps", "4", "--truth-steps", "0", "--prompt-file", prompts)
+    out = tmp_path / "t.parquet"
+    rows = document(*setting, "--prompts", "3", "--ratio", "0.5", "--rival", "ddim-steps", "--out", out)
+    assert [row["method"] for row in rows] == ["full", "ddim-steps"]
+    assert set(results.read(out)[1].prompt) == {"two", "six", "ten"}
 
 
 def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):

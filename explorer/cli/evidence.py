@@ -25,7 +25,7 @@ from explorer.cli.flags import (
     say,
     setting,
 )
-from explorer.prompts import chosen, cycled, names, read
+from explorer.prompts import cycled, names, part, read
 from explorer.work import finished
 
 
@@ -39,7 +39,7 @@ def evaluate(
     rivals: Annotated[list[str] | None, typer.Option("--rival", help="A few-step sampler for the same MACs.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the methods: field=value.")] = None,
     count: Annotated[int, typer.Option("--prompts", min=2, max=100_000, help="How many pictures.")] = 32,
-    prompt_file: Annotated[Path | None, typer.Option(help="Their prompts, one a line; else the model's names.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one a line; a fourth is for tuning.")] = None,
     steps: Steps = 25,
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
@@ -64,18 +64,19 @@ def evaluate(
         for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
     ]
     subject = catalogue.load(model, device=device, dtype=dtype)
-    prompts = chosen(subject, "evaluation") if prompt_file is None else read(prompt_file)
-    schedules += [finished(experiment.prune(subject, *each), progress) for each in configs]
-    contenders = experiment.contenders(subject, full, schedules, ratios or [], rivals or [], seed)
+    prompts = names(subject) if prompt_file is None else read(prompt_file)
+    search = part(prompts, "search")
+    schedules += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
+    contenders = experiment.contenders(subject, full, schedules, ratios or [], rivals or [], search, seed)
     work = experiment.evaluate(
-        *(subject, full, contenders, pairs_of(prompts, count, seed), out),
+        *(subject, full, contenders, pairs_of(part(prompts, "evaluation"), count, seed), out),
         truth_steps=truth_steps,
         batch=batch,
         resume=resume,
     )
     found = finished(work, progress)
     rows = json.loads(found.to_json(orient="records"))  # nulls, not NaN
-    say(rows, as_json, found[SHOWN].to_string(index=False, float_format="{:.3f}".format))
+    say(rows, as_json, found.filter(SHOWN).to_string(index=False, float_format="{:.3f}".format))
 
 
 SHOWN = ["method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "truth_psnr_box", "n", "failed"]

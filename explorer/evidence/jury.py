@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,10 @@ class Jury:
             rank = [dict(zip(known, found, strict=True)).get(index) for index in range(len(prompts))]
         return {"clip_score": clip_score(features, own).numpy(), "rank": rank, "features": list(features.numpy())}
 
-    @property
+    @cached_property
     def texts(self) -> torch.Tensor:
-        """Embeddings (N, D) of the captions, made once."""
-        if not hasattr(self, "_texts"):
-            self._texts = self.judge.texts(self.captions)
-        return self._texts
+        """Embeddings (N, D) of the captions."""
+        return self.judge.texts(self.captions)
 
 
 _NO_NAMES = "no retrieval: this model has no list of names to choose from"

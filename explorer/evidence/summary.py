@@ -1,6 +1,5 @@
 """What the rows of an evaluation say: means with intervals, paired differences, speed-ups. Needs torch for KID only."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,8 +104,8 @@ def _distances(sound: pd.DataFrame, real: Any) -> dict[str, float | None]:
 
 
 def _speed(sound: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
-    by_batch: Callable[[pd.DataFrame], pd.Series] = lambda some: some.groupby("batch").loop_seconds.median()  # noqa: E731
-    ratio = (by_batch(whole) / by_batch(sound)).dropna()
+    by_batch, own = (some.groupby("batch").loop_seconds.median() for some in (whole, sound))
+    ratio = (by_batch / own).dropna()
     return {
         "loop_seconds": float(sound.loop_seconds.median()),
         "seconds": float(sound.seconds.median()),
