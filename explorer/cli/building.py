@@ -10,22 +10,39 @@ from explorer import catalogue
 from explorer.cli.flags import AsJson, Device, Seed, app, progress, say
 from explorer.work import finished
 
+RESULTS = catalogue.ASSETS / "results"
+
 
 def _results(pictures: int) -> None:
     """Every rival of a learned method on emoji-unet, at the two full runs that the papers use."""
     from explorer.evidence import suite
     from explorer.evidence.evaluation import Full
+    from explorer.evidence.results import publish
 
     model = catalogue.load("emoji-unet")
-    runs, kept = Path(os.environ.get("EXPLORER_RUNS") or "runs") / "results", catalogue.ASSETS / "results"
-    for folder in (runs, kept):
+    runs = Path(os.environ.get("EXPLORER_RUNS") or "runs") / "results"
+    for folder in (runs, RESULTS):
         folder.mkdir(parents=True, exist_ok=True)
     for full in (Full("ddim", 50), Full("dpm++", 25)):
         found = finished(suite.run(model, full, runs, pictures), progress)
-        found.to_json(kept / f"emoji-unet-{full.sampler}-{full.steps}.json", orient="records", indent=1)
+        name = f"{full.sampler}-{full.steps}"
+        found.to_json(RESULTS / f"emoji-unet-{name}.json", orient="records", indent=1)
+        publish(runs / f"{name}.parquet", RESULTS / f"emoji-unet-{name}.parquet")
 
 
-PARTS = {"catalogue": lambda _: catalogue.measure(), "results": _results}
+def _figures(pictures: int) -> None:
+    """The figures of the README, from the results; needs kaleido (requirements-dev.txt) and a browser."""
+    from explorer.evidence import report
+    from explorer.evidence.results import read
+
+    for file in sorted(RESULTS.glob("*.parquet")):
+        report.draw(file)
+        _, rows = read(file)
+        for ratio in sorted(rows.ratio.dropna().unique()):
+            progress(f"{file.stem}, {report.in_words(rows, ratio)}")
+
+
+PARTS = {"catalogue": lambda _: catalogue.measure(), "results": _results, "figures": _figures}
 
 
 @app.command()
@@ -47,11 +64,11 @@ def train(
 
 @app.command()
 def precompute(
-    what: Annotated[list[str] | None, typer.Argument(help=f"{' or '.join(PARTS)}; both if none is named.")] = None,
+    what: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(PARTS)}; all if none is named.")] = None,
     pictures: Annotated[int, typer.Option(min=2, help="Pictures of each contender in the results.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild in assets/ what follows from the models: the catalogue's numbers, and the results (hours; goes on)."""
+    """Rebuild what follows from the models: the catalogue's numbers, the results (hours; goes on), their figures."""
     if unknown := [part for part in what or PARTS if part not in PARTS]:
         raise ValueError(f"{unknown[0]!r} cannot be rebuilt; choose one of {', '.join(PARTS)}")
     for part in what or PARTS:

@@ -65,15 +65,26 @@ class Results:
 
     def write(self) -> None:
         """Write whole or not at all. Raises ValueError where nothing can be written."""
-        table = pyarrow.Table.from_pandas(self.frame(), preserve_index=False)
-        table = table.replace_schema_metadata({**table.schema.metadata, b"explorer": json.dumps(self.about).encode()})
-        part = self.path.with_name(f".{self.path.name}.part")
-        try:
-            pyarrow.parquet.write_table(table, part)
-            part.replace(self.path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise ValueError(f"{self.path} cannot be written: {error}") from error
+        _write(self.path, self.about, self.frame())
+
+
+def publish(source: Path, target: Path) -> None:
+    """The rows of `source` without the features, which only KID and FID need: small enough to ship."""
+    about, rows = read(source)
+    measures = rows.select_dtypes("float64").columns
+    _write(target, about, rows.drop(columns="features", errors="ignore").astype(dict.fromkeys(measures, "float32")))
+
+
+def _write(path: Path, about: dict[str, Any], rows: pd.DataFrame) -> None:
+    table = pyarrow.Table.from_pandas(rows, preserve_index=False)
+    table = table.replace_schema_metadata({**table.schema.metadata, b"explorer": json.dumps(about).encode()})
+    part = path.with_name(f".{path.name}.part")
+    try:
+        pyarrow.parquet.write_table(table, part, compression="zstd")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"{path} cannot be written: {error}") from error
 
 
 def read(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -98,7 +109,11 @@ def hardware() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    known = Path("/proc/cpuinfo")  # on Linux, where Python itself knows the architecture alone
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def versions() -> dict[str, str]:

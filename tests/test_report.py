@@ -1,0 +1,70 @@
+"""Who stands where: made-up rows whose order is known, and the committed results."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from explorer.evidence import report
+from explorer.evidence.results import FORMAT, Results, publish, read
+
+LEVELS = {"good": 30.0, "fair": 28.0, "random": 20.0}
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    draws, found = np.random.default_rng(0), []
+    for ratio in (0.5, 0.8):
+        for method, level in LEVELS.items():
+            for seed in range(3 if method == "random" else 1):
+                for picture in range(20):
+                    own = {"key": f"{method}-{ratio}-{seed}", "method": method, "ratio": ratio, "settings": "{}"}
+                    own |= {"prompt": f"p{picture}", "seed": picture, "error": None, "kept": 1 - ratio}
+                    own |= {"psnr_box": level - 10 * ratio + draws.normal(0, 0.5), "loop_seconds": 2 * (1 - ratio)}
+                    found.append(own | {"features": np.zeros(4, np.float32)})
+    return pd.DataFrame(found)
+
+
+def test_the_best_comes_first_and_the_others_say_how_far_behind(rows):
+    table = report.standing(rows, 0.8)
+    assert list(table.name) == ["good", "fair", "random"] and (table.n == 20).all()
+    fair = table.iloc[1]
+    assert fair.behind == pytest.approx(2, abs=0.5) and fair.behind_low > 0 and fair.wins_of_best == 20
+    assert table.iloc[0].behind == 0
+
+
+def test_the_seeds_of_a_method_count_as_one(rows):
+    random = report.standing(rows, 0.5).set_index("name").loc["random"]
+    assert random["mean"] == pytest.approx(rows[(rows.method == "random") & (rows.ratio == 0.5)].psnr_box.mean())
+
+
+def test_a_failed_picture_is_left_out_for_everybody(rows):
+    rows.loc[(rows.key == "fair-0.8-0") & (rows.prompt == "p3"), "error"] = "went astray"
+    assert (report.standing(rows, 0.8).n == 19).all()
+
+
+def test_a_ratio_where_nobody_stands_is_refused(rows):
+    with pytest.raises(ValueError, match="nobody stands at the ratio 0.7"):
+        report.standing(rows, 0.7)
+
+
+def test_in_words_it_names_the_best_and_the_lead(rows):
+    said = report.in_words(rows, 0.8)
+    assert said.startswith("80%: good 22.") and "fair" in said and "in 20 of 20" in said
+
+
+def test_published_rows_are_small_and_say_the_same(rows, tmp_path):
+    results = Results(tmp_path / "whole.parquet", {"format": FORMAT}, rows)
+    results.write()
+    publish(tmp_path / "whole.parquet", tmp_path / "small.parquet")
+    about, small = read(tmp_path / "small.parquet")
+    assert about["format"] == FORMAT and "features" not in small
+    assert np.allclose(report.standing(small, 0.8)["mean"], report.standing(rows, 0.8)["mean"])
+
+
+def test_the_figures_are_drawn_beside_the_results(rows, tmp_path):
+    Results(tmp_path / "trial.parquet", {"format": FORMAT}, rows).write()
+    drawn = report.draw(tmp_path / "trial.parquet")
+    assert [file.name for file in drawn] == ["trial-kept.svg", "trial-loop-seconds.svg"]
+    for file in drawn:
+        text = file.read_text(encoding="utf-8")
+        assert all(name in text for name in LEVELS)
