@@ -9,7 +9,7 @@ which is the same thing.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -75,6 +75,18 @@ class NoiseEstimate:
         return ((sample - sigma * self.reusable(output, sample, timestep)) / alpha).to(sample.dtype)
 
 
+def extrapolated(values: Sequence[tuple[int, Any]], call: int) -> Any:
+    """The polynomial through computed values (call, value), continued to `call`; of a single value, that value."""
+    if len(values) == 1:
+        return values[0][1]
+    calls = [known for known, _ in values]
+    weights = [np.prod([(call - c) / (k - c) for c in calls if c != k]) for k in calls]  # Lagrange
+    return tree_map(
+        lambda *leaves: sum(float(w) * leaf for w, leaf in zip(weights, leaves, strict=True)),
+        *(value for _, value in values),
+    )
+
+
 class History:
     """The last computed values of one quantity. `at(call)` continues the polynomial through them; order 0: the last."""
 
@@ -85,14 +97,7 @@ class History:
         self.values.append((call, value))
 
     def at(self, call: int) -> Any:
-        if len(self.values) == 1:
-            return self.values[0][1]
-        calls = [known for known, _ in self.values]
-        weights = [np.prod([(call - c) / (k - c) for c in calls if c != k]) for k in calls]  # Lagrange
-        return tree_map(
-            lambda *leaves: sum(float(w) * leaf for w, leaf in zip(weights, leaves, strict=True)),
-            *(value for _, value in self.values),
-        )
+        return extrapolated(self.values, call)
 
 
 class SuperNet:

@@ -3,14 +3,18 @@
 A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`; see `model.Model`.
 """
 
+import copy
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import diffusers
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from explorer.mixture import Gates, Held, Mixture
 from explorer.supernet import NoiseEstimate
 
 
@@ -101,3 +105,70 @@ def denoise(
         output = model.denoise(x, timestep, conditioning, guidance)
         latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
         yield Step(call, float(timestep), latents, estimate.clean(output, x, timestep))
+
+
+Memory = Literal["plain", "step", "nested"]
+
+
+class _Moment(NamedTuple):
+    """All that one step hands on to the next."""
+
+    latents: torch.Tensor  # (B, C, H, W)
+    scheduler: Any  # with the solver's history and its index
+    held: Held
+
+
+def rollout(
+    model: Any,
+    scheduler: Any,
+    steps: int,
+    noise: torch.Tensor,
+    conditioning: dict,
+    guidance: float,
+    net: Mixture,
+    gates: Gates,
+    memory: Memory = "step",
+) -> torch.Tensor:
+    """Final latents (B, C, H, W) of the whole chain under `gates`, differentiable in them.
+
+    memory: `plain` keeps every activation; `step` keeps what goes from one call to the next and computes the rest again
+    on the way back; `nested` keeps that at every sqrt(T)-th call only, for one more forward. Raises ValueError for a
+    sampler that draws noise of its own, and where the gates are for another number of calls.
+    """
+    if isinstance(scheduler, STOCHASTIC):
+        raise ValueError(f"{type(scheduler).__name__} draws noise at each step; choose a deterministic sampler to learn")
+    scheduler.set_timesteps(steps, device=noise.device)
+    timesteps = scheduler.timesteps
+    if len(timesteps) != len(gates.own):
+        raise ValueError(f"the sampler makes {len(timesteps)} calls, but there are gates for {len(gates.own)}")
+
+    def step(moment: _Moment, call: int) -> _Moment:
+        solver = _copied(moment.scheduler)
+        x = solver.scale_model_input(moment.latents, timesteps[call])
+        with net.at(call, gates.row(call), moment.held):
+            output = model.denoise(x, timesteps[call], conditioning, guidance)
+        latents = solver.step(output, timesteps[call], moment.latents, return_dict=False)[0]
+        return _Moment(latents, solver, net.held)
+
+    def stretch(moment: _Moment, calls: range) -> _Moment:
+        for call in calls:
+            moment = step(moment, call) if memory == "plain" else again(step, moment, call)
+        return moment
+
+    def again(function: Any, *args: Any) -> _Moment:
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+    moment = _Moment(noise * scheduler.init_noise_sigma, scheduler, {})
+    if memory != "nested":
+        return stretch(moment, range(len(timesteps))).latents
+    length = math.isqrt(len(timesteps) - 1) + 1
+    for first in range(0, len(timesteps), length):
+        moment = again(stretch, moment, range(first, min(first + length, len(timesteps))))
+    return moment.latents
+
+
+def _copied(scheduler: Any) -> Any:
+    """A scheduler in the same state, whose steps leave this one as it is."""
+    other = copy.copy(scheduler)
+    vars(other).update({name: list(value) for name, value in vars(other).items() if isinstance(value, list)})
+    return other
