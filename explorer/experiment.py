@@ -8,7 +8,7 @@ Importing this loads no torch; the functions do.
 """
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -123,12 +123,23 @@ def loaded(model_id: str) -> Model:
 
 
 def prune(
-    model: Model, method: str, config: ScheduleConfig, prompts: Sequence[str] = ()
+    model: Model,
+    method: str,
+    config: ScheduleConfig,
+    prompts: Sequence[str] = (),
+    state: Mapping[str, Any] | None = None,
 ) -> Generator[Progress, None, Result]:
-    """Run a method. It returns a mask where its settings name one ratio, else an importance that serves all."""
+    """Run a method. It returns a mask where its settings name one ratio, else an importance that serves all.
+
+    `state` is what a learning method handed out when it was stopped. Raises ValueError for one that hands out none.
+    """
     from explorer.pruners import PRUNERS
 
-    return PRUNERS[method](model, prompts, config)
+    if state is None:
+        return PRUNERS[method](model, prompts, config)
+    if not config.LEARNS:
+        raise ValueError(f"{method} learns nothing that it could go on with; run it anew")
+    return PRUNERS[method](model, prompts, config, state)
 
 
 def mask_for(model: Model, question: Question) -> Mask:

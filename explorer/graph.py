@@ -84,6 +84,13 @@ class BlockGraph:
         """MACs of each call, int64 (T,), under a closed `keep` (T, U). A call in which no unit runs costs nothing."""
         return keep @ self.macs + self.macs_fixed * keep.any(axis=1)
 
+    def saved(self, rank: np.ndarray) -> np.ndarray:
+        """Share of a trajectory's MACs that the first k removals of `rank` (T, U) save, for k = 0 .. (T - 1) U."""
+        order = np.argsort(rank, axis=None)[: rank.size - rank.shape[1]]
+        macs = self.macs[order % rank.shape[1]]
+        macs[rank[1:].max(axis=1)] += self.macs_fixed  # with its last unit a call is not entered at all
+        return np.concatenate([[0.0], np.cumsum(macs)]) / (self.macs_per_call * len(rank))
+
     def removal_order(self, score: np.ndarray) -> np.ndarray:
         """int32 (T, U): the position at which each unit goes, the lowest `score` (T, U) first, call 0 last of all.
 

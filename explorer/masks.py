@@ -160,11 +160,7 @@ class Importance:
     @property
     def saved(self) -> np.ndarray:
         """Share of the trajectory's MACs that the first k removals save, for k = 0 .. (T - 1) U."""
-        graph, order = self.header.graph, np.argsort(self.rank, axis=None)[: self.rank.size - self.rank.shape[1]]
-        macs = graph.macs[order % self.rank.shape[1]]
-        last_of_call = self.rank[1:].max(axis=1)
-        macs[last_of_call] += graph.macs_fixed  # with its last unit a call is not entered at all
-        return np.concatenate([[0.0], np.cumsum(macs)]) / (graph.macs_per_call * self.header.calls)
+        return self.header.graph.saved(self.rank)
 
     def at(self, ratio: float) -> Mask:
         """The mask whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 .. max_ratio."""

@@ -10,15 +10,16 @@ hand on, so that a gate's gradient is that of its unit together with all that co
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
 from explorer.graph import BlockGraph
-from explorer.supernet import SAMPLE_ARGUMENT, NoiseEstimate, extrapolated
+from explorer.supernet import SAMPLE_ARGUMENT, NoiseEstimate, extrapolated, shadow
 
 Held = Mapping[Any, tuple[tuple[int, Any], ...]]  # per unit (or WHOLE) its last computed values and their calls
 WHOLE = "the noise estimate"
@@ -31,9 +32,10 @@ class Gates:
     own: torch.Tensor  # each unit's own
     live: torch.Tensor  # and read by somebody
     enters: torch.Tensor  # (T,) whether the denoiser's forward is entered at all
+    looks: np.ndarray  # bool (T,): where, entered or not, the denoiser is run; elsewhere gates have no gradient
 
     @classmethod
-    def of(cls, own: torch.Tensor, graph: BlockGraph) -> "Gates":
+    def of(cls, own: torch.Tensor, graph: BlockGraph, looks: np.ndarray | None = None) -> "Gates":
         """The cascade, inside the gradient: a unit is live as far as it and some chain of readers are kept."""
         demand: list[torch.Tensor | None] = [None] * len(graph.units)
         demand[-1] = torch.ones_like(own[:, -1])
@@ -44,14 +46,12 @@ class Gates:
                 before = demand[read]  # one reader is enough: a + b - ab
                 demand[read] = passes_on if before is None else before + passes_on - before * passes_on
         live = own * torch.stack(demand, dim=1)
-        return cls(own, live, 1 - (1 - live).prod(dim=1) if graph.units[-1].transparent else live[:, -1])
-
-    def row(self, call: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.own[call], self.live[call], self.enters[call]
+        enters = 1 - (1 - live).prod(dim=1) if graph.units[-1].transparent else live[:, -1]
+        return cls(own, live, enters, np.ones(len(own), dtype=bool) if looks is None else looks)
 
 
 class Mixture:
-    """`with net.at(call, row, held):` the denoiser's call inside mixes; `net.held` is what goes on to the next call.
+    """`with net.at(call, gates, held):` the denoiser's call inside mixes; `net.held` is what goes on to the next call.
 
     The network is as it was between two calls, so that a checkpoint may run one again at any time. Contexts (guidance
     in two passes) are not told apart.
@@ -64,17 +64,25 @@ class Mixture:
         self._inputs: dict[int, torch.Tensor] = {}
 
     @contextmanager
-    def at(self, call: int, row: tuple[torch.Tensor, torch.Tensor, torch.Tensor], held: Held) -> Iterator[None]:
-        """Inside, the denoiser makes its call number `call` under one row of gates."""
+    def at(self, call: int, gates: Gates, held: Held) -> Iterator[None]:
+        """Inside, the denoiser makes its call number `call` under the gates."""
         self.call, self.held = call, dict(held)
-        self.own, self.live, self.enters = row
-        handles = list(self._hooks())
-        try:
+        self.own, self.live, self.enters = gates.own[call], gates.live[call], gates.enters[call]
+        with ExitStack() as stack:
+            if gates.looks[call]:
+                for handle in self._hooks():
+                    stack.callback(handle.remove)
+            else:
+                stack.callback(shadow(self.denoiser, "forward", self._hand_back))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
             self._inputs.clear()
+
+    def _hand_back(self, *args: Any, **kwargs: Any) -> Any:
+        """A call that is neither entered nor looked at."""
+        sample = args[0] if args else kwargs[self._sample_argument]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        held = extrapolated(self.held[WHOLE], self.call)
+        return tree_map(lambda e: self.estimate.restated(e, sample, timestep), held)
 
     def _hooks(self) -> Iterator[Any]:
         last = len(self.graph.units) - 1

@@ -149,13 +149,19 @@ class Model:
         import torch
 
         with torch.no_grad():
-            if vae := getattr(self.pipe, "vae", None):
-                if vae.dtype == torch.float16 and vae.config.force_upcast:
-                    vae.to(torch.float32)
-                latents, scale = latents.to(vae.dtype), vae.config.scaling_factor
-                latents = 1 / scale * latents if self.family.inverse_first else latents / scale
-                latents = vae.decode(latents, return_dict=False)[0]
-            return (latents / 2 + 0.5).clamp(0, 1).float().cpu()
+            return self.pictures(latents).clamp(0, 1).float().cpu()
+
+    def pictures(self, latents: "torch.Tensor") -> "torch.Tensor":
+        """Pictures (B, 3, H, W), differentiable, and so not cut off at 0 and 1."""
+        import torch
+
+        if vae := getattr(self.pipe, "vae", None):
+            if vae.dtype == torch.float16 and vae.config.force_upcast:
+                vae.to(torch.float32)
+            latents, scale = latents.to(vae.dtype), vae.config.scaling_factor
+            latents = 1 / scale * latents if self.family.inverse_first else latents / scale
+            latents = vae.decode(latents, return_dict=False)[0]
+        return latents / 2 + 0.5
 
     def twin(self) -> "Model":
         """A model that shares these weights but none of the modules, so that two schedules can run side by side."""

@@ -100,6 +100,21 @@ class History:
         return extrapolated(self.values, call)
 
 
+def shadow(owner: Any, name: str, replacement: Callable) -> Callable[[], None]:
+    """Put a method of the instance in front of its class's. Returns what takes it away again: an instance attribute
+    that was there before comes back."""
+    before = vars(owner).get(name)
+    owner.__dict__[name] = replacement
+
+    def undo() -> None:
+        if before is None:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = before
+
+    return undo
+
+
 class SuperNet:
     """`with SuperNet(denoiser, graph, keep, estimate)`: calls of `denoiser` follow the schedule `keep` (T, U).
 
@@ -182,19 +197,10 @@ class SuperNet:
             raise ValueError(f"the sampler made {made.pop()} calls, but the schedule has {len(self.keep)}")
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
-        """Shadow a method on the instance; an instance attribute that was there before comes back afterwards."""
-        original, shadowed = getattr(owner, name), vars(owner).get(name)
+        original = getattr(owner, name)
         replacement = update_wrapper(make(original), original)  # callers look at signatures
         replacement.supernet = self
-        owner.__dict__[name] = replacement
-
-        def undo() -> None:
-            if shadowed is None:
-                del owner.__dict__[name]
-            else:
-                owner.__dict__[name] = shadowed
-
-        self._undo.append(undo)
+        self._undo.append(shadow(owner, name, replacement))
 
     def _set_timesteps(self, original: Callable) -> Callable:
         def set_timesteps(*args: Any, **kwargs: Any) -> None:

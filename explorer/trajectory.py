@@ -136,7 +136,9 @@ def rollout(
     sampler that draws noise of its own, and where the gates are for another number of calls.
     """
     if isinstance(scheduler, STOCHASTIC):
-        raise ValueError(f"{type(scheduler).__name__} draws noise at each step; choose a deterministic sampler to learn")
+        raise ValueError(
+            f"{type(scheduler).__name__} draws noise at each step; choose a deterministic sampler to learn"
+        )
     scheduler.set_timesteps(steps, device=noise.device)
     timesteps = scheduler.timesteps
     if len(timesteps) != len(gates.own):
@@ -145,7 +147,7 @@ def rollout(
     def step(moment: _Moment, call: int) -> _Moment:
         solver = _copied(moment.scheduler)
         x = solver.scale_model_input(moment.latents, timesteps[call])
-        with net.at(call, gates.row(call), moment.held):
+        with net.at(call, gates, moment.held):
             output = model.denoise(x, timesteps[call], conditioning, guidance)
         latents = solver.step(output, timesteps[call], moment.latents, return_dict=False)[0]
         return _Moment(latents, solver, net.held)

@@ -1,17 +1,20 @@
 """Long work: a generator that yields its progress and returns its result. Anybody can drive it, stop it, go on."""
 
-from collections.abc import Callable, Generator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 Outcome = TypeVar("Outcome")
 
 
 class Progress(NamedTuple):
-    """What is said between two pieces of work."""
+    """What is said between two pieces of work; what learns says more, and hands out the state to go on from."""
 
     done: int
     total: int
     message: str
+    numbers: Mapping[str, float] = MappingProxyType({})
+    state: Mapping[str, Any] | None = None  # named tensors, from which the same work goes on exactly
 
 
 def finished(work: Generator[Progress, None, Outcome], report: Callable[[str], None] = lambda message: None) -> Outcome:

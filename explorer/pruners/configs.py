@@ -5,7 +5,7 @@ Command-line flags, page controls and the provenance in a file are all generated
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SAMPLERS = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
 
@@ -16,6 +16,7 @@ class ScheduleConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     RUNS_MODEL: ClassVar[bool] = False  # whether the method looks at pictures first: minutes instead of milliseconds
+    LEARNS: ClassVar[bool] = False  # whether it hands out states from which it can go on
 
     steps: int = Field(25, ge=1, le=1000, description="denoising steps of the full run")
     sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
@@ -71,11 +72,77 @@ class SearchConfig(ScheduleConfig):
     budget: int = Field(50, ge=1, le=100_000, description="how many candidates are tried")
 
 
+class DipgoConfig(ScheduleConfig):
+    """Gates learned through the whole chain (Zhu et al., DiP-GO, NeurIPS 2024); PUBLISHED are the paper's settings."""
+
+    RUNS_MODEL: ClassVar[bool] = True
+    LEARNS: ClassVar[bool] = True
+
+    granularity: Literal["stage", "layer", "module"] = Field("stage", description="how small the gated pieces are")
+    decision: Literal["prefix", "argmax"] = Field(
+        "prefix",
+        description="prefix: at each step the removal order's own mask at a ratio drawn anew; "
+        "argmax: each gate for itself, against a price for what it computes, as published",
+    )
+    parametrisation: Literal["table", "network"] = Field(
+        "table", description="a free number a gate, or queries, an encoder and a head a gate, as published"
+    )
+    encoder: Literal["attention", "linear", "none"] = Field("attention", description="what the queries pass through")
+    start: Literal["even", "quadratic", "keep"] = Field("even", description="what the gates say at first")
+    loss: Literal["latent", "l2", "l1", "ssim", "l1+ssim"] = Field(
+        "latent", description="distance to the full run: of the final latents, or of the pictures"
+    )
+    iterations: int = Field(120, ge=1, le=100_000, description="optimizer steps")
+    batch: int = Field(4, ge=1, le=256, description="pictures a step")
+    rate: float = Field(0.02, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="of the gates")
+    lowest: float = Field(0.4, ge=0, lt=1, description="prefix: the smallest ratio that is drawn")
+    highest: float = Field(0.95, gt=0, le=1, description="prefix: the largest ratio that is drawn")
+    look: float = Field(
+        0.3, gt=0, le=1, description="prefix: share of the skipped calls that are tried out at each step"
+    )
+    alpha: float = Field(1.0, ge=0, le=1000, description="argmax: weight of the price")
+    tau: float = Field(0.2, ge=0, le=1, description="argmax: share of MACs kept below which the price is dropped")
+    cascade: bool = Field(True, description="count with each gate what falls with it")
+    fresh_noise: bool = Field(True, description="a noise for each picture; off: one for all, as the released code has")
+    memory: Literal["step", "nested", "plain"] = Field(
+        "step", description="what is kept for the way back: every call's ends, every sqrt(T)-th call's, or everything"
+    )
+    selection: Literal["order", "sweep"] = Field(
+        "order", description="order: one nested order for all ratios; sweep: the released code's, for one ratio"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DipgoConfig":
+        if self.lowest > self.highest:
+            raise ValueError(f"the smallest ratio drawn, {self.lowest}, is above the largest, {self.highest}")
+        if self.decision == "prefix" and self.start == "keep":
+            raise ValueError("a prefix needs an order to begin with; start=even or start=quadratic")
+        if self.selection == "sweep" and self.ratio is None:
+            raise ValueError("the sweep makes one mask for one ratio; say which")
+        return self
+
+
+# section 4.1 and appendix D of the paper; alpha, tau and the initialisation are its text's
+PUBLISHED = {
+    "granularity": "stage",
+    "decision": "argmax",
+    "parametrisation": "network",
+    "encoder": "attention",
+    "start": "keep",
+    "loss": "ssim",
+    "iterations": 1000,
+    "batch": 1,
+    "rate": 0.1,
+    "optimizer": "sgd",
+}
+
 CONFIGS: dict[str, type[ScheduleConfig]] = {
     "uniform": UniformConfig,
     "random": RandomConfig,
     "deepcache": DeepCacheConfig,
     "similarity": SimilarityConfig,
     "search": SearchConfig,
+    "dipgo": DipgoConfig,
 }
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)
