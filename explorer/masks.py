@@ -242,7 +242,7 @@ def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: M
     """Write a safetensors file whole or not at all: a temporary one beside it, then a rename. Raises ValueError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     try:
         save_file(contiguous, temporary, metadata=dict(metadata))
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Commands about one model and its schedules: models, cost, generate, prune, show."""
+"""Commands about one model and its schedules: models, cost, generate, show."""
 
 import time
 from pathlib import Path
@@ -15,23 +15,17 @@ from explorer.cli.flags import (
     Guidance,
     MaskFile,
     ModelId,
-    PromptFile,
     RatioFlag,
     Sampler,
     Seed,
     Steps,
     app,
     mask_in,
-    peak_mb,
     progress,
     refuse_unless_writable,
     say,
-    setting,
 )
 from explorer.drawing import draw
-from explorer.prompts import read
-from explorer.pruners.configs import CONFIGS
-from explorer.work import finished
 
 
 @app.command()
@@ -139,41 +133,6 @@ def generate(
         "out": str(out),
     }
     say(document, as_json, f"{out}: {frame.calls} calls, {kept:.1%} of the MACs, {seconds:.2f} s")
-
-
-@app.command()
-def prune(
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")],
-    out: Annotated[Path, typer.Option(help="The mask or importance, .safetensors.")],
-    model: ModelId = "emoji-unet",
-    ratio: RatioFlag = None,
-    steps: Steps = 25,
-    sampler: Sampler = "ddim",
-    guidance: Guidance = 7.5,
-    prompts: PromptFile = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
-    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed}
-    trajectory |= {} if ratio is None else {"ratio": ratio}
-    config = experiment.config_of(method, trajectory | dict(map(setting, settings or [])))
-    refuse_unless_writable(out)
-    started = time.perf_counter()
-    subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
-    work = experiment.prune(subject, method, config, [] if prompts is None else read(prompts))
-    result = finished(work, progress)
-    if ratio is not None and isinstance(result, masks.Importance):
-        result = result.at(ratio)
-    result.save(out)
-    kept = result.kept if isinstance(result, masks.Mask) else None
-    seconds = time.perf_counter() - started
-    document = {"method": method, "out": str(out), "seconds": seconds, "peak_mb": peak_mb(), "kept": kept}
-    what = "an importance for every ratio" if kept is None else f"a mask that keeps {kept:.1%} of the MACs"
-    say(document, as_json, f"{out}: {what}")
 
 
 @app.command()

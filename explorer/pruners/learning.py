@@ -147,27 +147,26 @@ class Learner:
 
     # -- stopping and going on
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything that the next step depends on, as named tensors."""
-        named = {f"gates/{name}": value.detach().clone() for name, value in self.gates.state_dict().items()}
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on, as named arrays."""
+        named = {f"gates/{name}": value for name, value in self.gates.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
-            named |= {
-                f"optimizer/{index}/{name}": value.clone() for name, value in entries.items() if value is not None
-            }
-        return named | {"done": torch.tensor(self.done), "score": self.gates().detach().clone()}
+            named |= {f"optimizer/{index}/{name}": value for name, value in entries.items() if value is not None}
+        return {name: value.numpy().copy() for name, value in named.items()} | {"done": np.array(self.done)}
 
-    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state. Raises ValueError where it is one of other settings."""
-        gates = {name.removeprefix("gates/"): value for name, value in state.items() if name.startswith("gates/")}
+        tensors = {name: torch.as_tensor(value).clone() for name, value in state.items()}
+        gates = {name.removeprefix("gates/"): value for name, value in tensors.items() if name.startswith("gates/")}
         own = self.gates.state_dict()
         if {name: value.shape for name, value in gates.items()} != {name: value.shape for name, value in own.items()}:
-            raise ValueError("the state to go on from was learned with other settings; start anew without --resume")
+            raise ValueError("the state to go on from was learned with other settings; start anew without it")
         self.gates.load_state_dict(gates)
         kept = self.optimizer.state_dict()
-        for name, value in state.items():
+        for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, entry = name.split("/")
-                kept["state"].setdefault(int(index), {})[entry] = value.clone()
+                kept["state"].setdefault(int(index), {})[entry] = value
         self.optimizer.load_state_dict(kept)
         self.done = int(state["done"])
 
