@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from explorer import catalogue
+from explorer import catalogue, shipped
 from explorer.drawing import Frame, draw, under
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
@@ -87,6 +87,8 @@ class Plan:
     rival_sampler: str
     rival_steps: int
     rival_kept: float
+    goes: np.ndarray | None = None  # (T, U) share of the MACs gone once this unit has; none for a single mask
+    score: np.ndarray | None = None  # (T, U) what that order was built from
 
 
 def config_of(method: str, settings: dict[str, Any]) -> ScheduleConfig:
@@ -142,9 +144,16 @@ def prune(
     return PRUNERS[method](model, prompts, config, state)
 
 
+def answer(model: Model, question: Question) -> Result:
+    """What its method says to a question: made at once, or looked up where a method has to learn first."""
+    if not question.config.RUNS_MODEL:
+        return finished(prune(model, question.method, question.config))
+    return shipped.find(model.id, question.method, question.sampler, question.steps, question.settings)
+
+
 def mask_for(model: Model, question: Question) -> Mask:
     """The schedule that a question asks for."""
-    result = finished(prune(model, question.method, question.config))
+    result = answer(model, question)
     return result.at(question.ratio) if isinstance(result, Importance) else result
 
 
@@ -164,7 +173,9 @@ def plan(question: Question) -> Plan:
     from explorer import trajectory
 
     model = loaded(question.model)
-    mask = mask_for(model, question)
+    result = answer(model, question)
+    order = result if isinstance(result, Importance) else None
+    mask = order.at(question.ratio) if order else result
     graph, calls = mask.header.graph, mask.header.calls
     scheduler = trajectory.sampler(question.sampler, model.scheduler_config)
     scheduler.set_timesteps(question.steps)
@@ -178,6 +189,8 @@ def plan(question: Question) -> Plan:
         timesteps=scheduler.timesteps.double().numpy(),
         fate=np.where(mask.keep, 0, np.where(reused, 1, 2)).astype(np.int8),
         source=np.maximum.accumulate(rows, axis=0).astype(np.int32),
+        goes=order and order.goes,
+        score=order and order.score,
         asked=mask.header.ratio.asked,
         reached=1 - mask.kept,
         max_ratio=mask.header.max_ratio,

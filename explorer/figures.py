@@ -93,6 +93,38 @@ def _draw_keep_map(shown: KeepMap) -> go.Figure:
     return figure
 
 
+def order_heatmap(
+    units: Sequence[str], timesteps: np.ndarray, values: np.ndarray, ratio: float, what: str
+) -> go.Figure:
+    """Units by calls: when each goes (`goes`, share of the MACs gone by then) or what it was scored, (T, U).
+
+    What stays at `ratio` is marked. Call 0 always stays.
+    """
+    if not len(units) or not len(timesteps):
+        return _empty("No calls to show.")
+    figure = go.Figure(layout=_bare_layout(height=min(90 + 15 * len(units), 640)))
+    words = {"goes": "goes at %{z:.1%}", "score": "score %{z:.4g}"}[what]
+    figure.add_heatmap(
+        z=values.T,
+        text=[[f"<b>{unit}</b><br>call {call}, timestep {t:g}" for call, t in enumerate(timesteps)] for unit in units],
+        hovertemplate="%{text}<br>" + words + "<extra></extra>",
+        colorscale="Cividis",
+        **(dict(zmin=0, zmax=1) if what == "goes" else {}),
+        colorbar=dict(title="gone at" if what == "goes" else "score", thickness=12, outlinewidth=0),
+        **dict(xgap=1 if len(timesteps) <= 120 else 0, ygap=1),
+    )
+    if what == "goes":
+        call, column = np.nonzero(values > ratio)
+        marker = dict(symbol="square-open", size=5, color="white", line_width=1)
+        figure.add_scatter(
+            x=call, y=column, mode="markers", marker=marker, name=f"stays at {ratio:.0%}", hoverinfo="skip"
+        )
+    figure.update_layout(showlegend=what == "goes")
+    figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, len(timesteps) - 0.5], dtick=_tick(len(timesteps)))
+    names = [short(unit) for unit in units]
+    return figure.update_yaxes(range=[len(units) - 0.5, -0.5], tickvals=list(range(len(units))), ticktext=names)
+
+
 class Point(NamedTuple):
     """One contender of an evaluation: what it spends, what it reaches, and between which values that lies."""
 

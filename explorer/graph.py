@@ -91,6 +91,11 @@ class BlockGraph:
         macs[rank[1:].max(axis=1)] += self.macs_fixed  # with its last unit a call is not entered at all
         return np.concatenate([[0.0], np.cumsum(macs)]) / (self.macs_per_call * len(rank))
 
+    def left(self, score: np.ndarray, ratio: float) -> np.ndarray:
+        """bool (T, U): what the removal order of `score` leaves when its prefix saves nearest to `ratio`."""
+        rank = self.removal_order(score)
+        return rank >= int(np.abs(self.saved(rank) - ratio).argmin())
+
     def removal_order(self, score: np.ndarray) -> np.ndarray:
         """int32 (T, U): the position at which each unit goes, the lowest `score` (T, U) first, call 0 last of all.
 

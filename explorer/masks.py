@@ -162,6 +162,12 @@ class Importance:
         """Share of the trajectory's MACs that the first k removals save, for k = 0 .. (T - 1) U."""
         return self.header.graph.saved(self.rank)
 
+    @property
+    def goes(self) -> np.ndarray:
+        """float (T, U): the ratio at which each unit goes; 1 at call 0, which stays."""
+        first = np.concatenate([self.saved[1:], np.ones(self.rank.shape[1])])
+        return first[self.rank]
+
     def at(self, ratio: float) -> Mask:
         """The mask whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 .. max_ratio."""
         largest = self.header.max_ratio

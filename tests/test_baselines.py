@@ -8,6 +8,7 @@ from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
 from explorer.pruners.baselines import deepcache_row, spread, staleness
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
+from explorer.pruners.search import child, founder
 from explorer.trials import Trials
 from explorer.work import finished
 
@@ -113,6 +114,30 @@ def test_search_is_no_worse_than_what_it_starts_from_and_keeps_to_its_budget(sd_
     assert mask.keep.any(axis=1).sum() == start.keep.any(axis=1).sum() and mask.keep[0].all()
     assert trials.schedule_loss(model.graph(), mask.keep) <= trials.schedule_loss(model.graph(), start.keep)
     assert np.array_equal(mask.keep, finished(prune(model, "search", config, ["dog", "cat"])).keep)
+
+
+def test_breeding_is_no_worse_than_its_founders_and_follows_its_seed(sd_folder):
+    model = catalogue.load(sd_folder)
+    settings = {"steps": 8, "ratio": 0.6, "pictures": 2, "population": 5}
+    found, trials = {}, Trials(model, ["dog", "cat"], "ddim", 8, 7.5)
+    for budget in (5, 20):
+        work = prune(model, "genetic", config_of("genetic", settings | {"budget": budget}), ["dog", "cat"])
+        found[budget] = finished(work)
+        assert 1 - found[budget].kept == pytest.approx(0.6, abs=0.02)
+    losses = {budget: trials.schedule_loss(model.graph("stage"), mask.keep) for budget, mask in found.items()}
+    assert losses[20] <= losses[5]
+    again = finished(prune(model, "genetic", config_of("genetic", settings | {"budget": 20}), ["dog", "cat"]))
+    assert np.array_equal(again.keep, found[20].keep)
+
+
+def test_founders_are_the_spacings_and_children_mix_their_parents():
+    draws = np.random.default_rng(0)
+    even = founder(10, 3, 0, draws)
+    assert (even == even[:, :1]).all() and even[0].min() > even[1:].max()
+    herd = [(0.1, np.zeros((200, 3))), (0.2, np.ones((200, 3)))]
+    bred = np.stack([child(herd, draws) for _ in range(20)])
+    from_first = np.isclose(bred, 0).all(axis=2).mean()
+    assert 0.5 < from_first < 0.95 and np.isclose(bred, 1).all(axis=2).mean() > 0.05
 
 
 def test_random_follows_its_seed(sd15):

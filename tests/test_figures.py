@@ -104,3 +104,13 @@ def test_similarities_and_changes_are_drawn_as_they_are():
     drawn = figures.change_map(["mid_block.layers.0"], change).data[0]
     assert np.array_equal(drawn.z, change[:, 1:]) and list(drawn.x) == [1, 2]
     assert figures.change_map([], np.zeros((0, 2))).layout.annotations[0].text
+
+
+def test_an_order_shows_when_each_unit_goes_and_marks_what_stays():
+    goes = np.array([[1.0, 1.0, 1.0], [0.2, 0.4, 0.6]])
+    figure = figures.order_heatmap(UNITS, TIMESTEPS, goes, 0.4, "goes")
+    assert np.array_equal(figure.data[0].z, goes.T) and figure.data[0].zmax == 1
+    stays = set(zip(figure.data[1].x.tolist(), figure.data[1].y.tolist(), strict=True))
+    assert stays == {(0, 0), (0, 1), (0, 2), (1, 2)}
+    scores = figures.order_heatmap(UNITS, TIMESTEPS, goes - 3, 0.4, "score")
+    assert len(scores.data) == 1 and "score" in scores.data[0].hovertemplate

@@ -17,7 +17,7 @@ ROWS = [
     {"trajectory"},
     {"similarity"},
     {"model", "catalogue"},
-    {"prompts", "drawing", "trials"},
+    {"prompts", "drawing", "trials", "shipped"},
     {"pruners"},
     {"evidence"},
     {"experiment"},

@@ -1,15 +1,18 @@
 """Commands that build what the project ships, and the page: train, precompute, serve."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from explorer import catalogue
+from explorer import catalogue, experiment, shipped
 from explorer.cli.flags import AsJson, Device, Seed, app, progress, say
+from explorer.cli.pruning import Kept, followed
 from explorer.work import finished
 
+TRAJECTORIES = (("ddim", 25), ("ddim", 50), ("dpm++", 20), ("pndm", 50))  # that DiP-GO is shipped for
 RESULTS = catalogue.ASSETS / "results"
 
 
@@ -20,14 +23,38 @@ def _results(pictures: int) -> None:
     from explorer.evidence.results import publish
 
     model = catalogue.load("emoji-unet")
-    runs = Path(os.environ.get("EXPLORER_RUNS") or "runs") / "results"
-    for folder in (runs, RESULTS):
-        folder.mkdir(parents=True, exist_ok=True)
+    runs = _runs("results")
+    RESULTS.mkdir(parents=True, exist_ok=True)
     for full in (Full("ddim", 50), Full("dpm++", 25)):
         found = finished(suite.run(model, full, runs, pictures), progress)
         name = f"{full.sampler}-{full.steps}"
         found.to_json(RESULTS / f"emoji-unet-{name}.json", orient="records", indent=1)
         publish(runs / f"{name}.parquet", RESULTS / f"emoji-unet-{name}.parquet")
+
+
+def _schedules(pictures: int) -> None:
+    """What DiP-GO learns for emoji-unet, in our way and in the published one; a search that was stopped goes on."""
+    from explorer.pruners.configs import PUBLISHED
+
+    model, runs = catalogue.load("emoji-unet"), _runs("schedules")
+    folder = shipped.FOLDER / model.id
+    folder.mkdir(parents=True, exist_ok=True)
+    for (sampler, steps), (name, settings) in itertools.product(TRAJECTORIES, (("", {}), ("published-", PUBLISHED))):
+        out = folder / f"dipgo-{name}{sampler}-{steps}.safetensors"
+        if out.exists():
+            continue
+        config = experiment.config_of("dipgo", {"sampler": sampler, "steps": steps} | settings)
+        kept = Kept(runs / out.name, {"model": model.revision, "config": config.model_dump(mode="json")})
+        state = kept.load() if kept.path.exists() else None
+        followed(experiment.prune(model, "dipgo", config, state=state), kept).save(out)
+        kept.forget()
+
+
+def _runs(part: str) -> Path:
+    """Where long work keeps what it has so far."""
+    folder = Path(os.environ.get("EXPLORER_RUNS") or "runs") / part
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _figures(pictures: int) -> None:
@@ -42,7 +69,12 @@ def _figures(pictures: int) -> None:
             progress(f"{file.stem}, {report.in_words(rows, ratio)}")
 
 
-PARTS = {"catalogue": lambda _: catalogue.measure(), "results": _results, "figures": _figures}
+PARTS = {
+    "catalogue": lambda _: catalogue.measure(),
+    "schedules": _schedules,
+    "results": _results,
+    "figures": _figures,
+}
 
 
 @app.command()
@@ -68,7 +100,7 @@ def precompute(
     pictures: Annotated[int, typer.Option(min=2, help="Pictures of each contender in the results.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild what follows from the models: the catalogue's numbers, the results (hours; goes on), their figures."""
+    """Rebuild what follows from the models: the catalogue's numbers, schedules, results (hours; goes on), figures."""
     if unknown := [part for part in what or PARTS if part not in PARTS]:
         raise ValueError(f"{unknown[0]!r} cannot be rebuilt; choose one of {', '.join(PARTS)}")
     for part in what or PARTS:

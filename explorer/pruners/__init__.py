@@ -2,7 +2,7 @@
 
 from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
-from explorer.pruners.search import search
+from explorer.pruners.search import genetic, search
 
 PRUNERS = {
     "uniform": uniform,
@@ -10,5 +10,6 @@ PRUNERS = {
     "deepcache": deepcache,
     "similarity": similarity,
     "search": search,
+    "genetic": genetic,
     "dipgo": dipgo,
 }

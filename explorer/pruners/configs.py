@@ -17,6 +17,7 @@ class ScheduleConfig(BaseModel):
 
     RUNS_MODEL: ClassVar[bool] = False  # whether the method looks at pictures first: minutes instead of milliseconds
     LEARNS: ClassVar[bool] = False  # whether it hands out states from which it can go on
+    CHOICE: ClassVar[tuple[str, ...] | None] = None  # settings by which one of its shipped files is chosen
 
     steps: int = Field(25, ge=1, le=1000, description="denoising steps of the full run")
     sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
@@ -72,11 +73,20 @@ class SearchConfig(ScheduleConfig):
     budget: int = Field(50, ge=1, le=100_000, description="how many candidates are tried")
 
 
+class GeneticConfig(SearchConfig):
+    """Schedules of any units, bred from even, quadratic and random ones (the paper's rival of DiP-GO, table 6)."""
+
+    granularity: Literal["stage", "layer", "module"] = Field("stage", description="how small the skipped pieces are")
+    budget: int = Field(200, ge=1, le=100_000, description="how many candidates are tried, the first ones included")
+    population: int = Field(24, ge=4, le=100_000, description="candidates kept; as many as the budget: random search")
+
+
 class DipgoConfig(ScheduleConfig):
     """Gates learned through the whole chain (Zhu et al., DiP-GO, NeurIPS 2024); PUBLISHED are the paper's settings."""
 
     RUNS_MODEL: ClassVar[bool] = True
     LEARNS: ClassVar[bool] = True
+    CHOICE: ClassVar[tuple[str, ...] | None] = ("decision",)
 
     granularity: Literal["stage", "layer", "module"] = Field("stage", description="how small the gated pieces are")
     decision: Literal["prefix", "argmax"] = Field(
@@ -143,6 +153,7 @@ CONFIGS: dict[str, type[ScheduleConfig]] = {
     "deepcache": DeepCacheConfig,
     "similarity": SimilarityConfig,
     "search": SearchConfig,
+    "genetic": GeneticConfig,
     "dipgo": DipgoConfig,
 }
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)

@@ -102,15 +102,10 @@ class Learner:
             hard[0] = 1.0
             return hard + share - share.detach(), np.ones(self.calls, dtype=bool)
         rng = np.random.default_rng((self.config.seed, self.done, 1))
-        keep = self._prefix(score, rng.uniform(self.config.lowest, self.config.highest))
+        ratio = rng.uniform(self.config.lowest, self.config.highest)
+        keep = self.graph.left(score.detach().numpy(), ratio)
         hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
         return hard + score - score.detach(), keep.any(axis=1) | (rng.random(self.calls) < self.config.look)
-
-    def _prefix(self, score: torch.Tensor, ratio: float) -> np.ndarray:
-        """The mask that the order of these scores leaves at a ratio, bool (T, U)."""
-        rank = self.graph.removal_order(score.detach().numpy())
-        saved = self.graph.saved(rank)
-        return rank >= int(np.abs(saved - ratio).argmin())
 
     def _distance(self, gates: Gates) -> torch.Tensor:
         """Mean loss of a batch of pictures under the gates, to the full run from the same noise."""

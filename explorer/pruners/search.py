@@ -1,4 +1,4 @@
-"""The best whole calls that a random search finds: what a stated budget of trials buys without any gradient."""
+"""What a stated budget of trials buys without any gradient: whole calls by local search, units by breeding."""
 
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 
 from explorer.masks import Result, refuse_beyond
 from explorer.prompts import chosen, cycled
-from explorer.pruners.baselines import mask_of, setting, spaced
-from explorer.pruners.configs import SearchConfig
+from explorer.pruners.baselines import mask_of, positions, setting, spaced, spread
+from explorer.pruners.configs import GeneticConfig, SearchConfig
 from explorer.work import Progress
 
 
@@ -54,3 +54,43 @@ def neighbour(rows: tuple[int, ...], calls: int, rng: np.random.Generator) -> tu
     near = sorted(free, key=lambda call: abs(call - moving))[:4]
     target = int(rng.choice(near if rng.random() < 0.8 else free))
     return tuple(sorted({*rows, target} - {moving}))
+
+
+def genetic(model: Any, prompts: Sequence[str], config: GeneticConfig) -> Generator[Progress, None, Result]:
+    """Breed tables of scores (T, U), each standing for the mask that its removal order leaves at the ratio.
+
+    So every candidate costs the same MACs, whoever its parents. Loss as in `search`; each candidate counts as a trial.
+    """
+    from explorer.trials import Trials  # here, because the table of pruners is read without torch
+
+    graph, calls = setting(model, config)
+    refuse_beyond(1 - 1 / calls, config.ratio)
+    rng = np.random.default_rng(config.seed)
+    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
+    trials = Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
+    herd: list[tuple[float, np.ndarray]] = []
+    for trial in range(config.budget):
+        score = founder(calls, len(graph.units), trial, rng) if trial < config.population else child(herd, rng)
+        loss = trials.schedule_loss(graph, graph.left(score, config.ratio), config.order)
+        herd = sorted([*herd, (loss, score)], key=lambda one: one[0])[: config.population]
+        yield Progress(trial + 1, config.budget, f"loss {herd[0][0]:.3g}", {"loss": herd[0][0]})
+    return mask_of(model, graph, config, "genetic", graph.left(herd[0][1], config.ratio), config.ratio)
+
+
+def founder(calls: int, units: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Scores (T, U) of a first candidate: whole calls at even, then at quadratic distances, then anything from whole
+    calls at random to units at random."""
+    if number < 2:
+        return np.repeat(spread(positions(calls, ("even", "quadratic")[number]))[:, None] / calls, units, axis=1)
+    whole = rng.random()
+    return whole * rng.random((calls, 1)) + (1 - whole) * rng.random((calls, units))
+
+
+def child(herd: Sequence[tuple[float, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """Each call's scores from one of two parents (each the better of two drawn), some calls and some cells moved."""
+    first, second = (herd[int(rng.integers(0, len(herd), 2).min())][1] for _ in range(2))
+    calls, units = first.shape
+    score = np.where(rng.random((calls, 1)) < 0.5, first, second)
+    moved = rng.random((calls, 1)) < 2 / calls
+    score = score + moved * rng.normal(0, 0.3, (calls, 1))
+    return score + (rng.random((calls, units)) < 2 / (calls * units)) * rng.normal(0, 0.3, (calls, units))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from explorer import shipped
 from explorer.catalogue import listing
 from explorer.experiment import Question, sentence
 from explorer.pruners.configs import AT_ONCE, CONFIGS
@@ -30,7 +31,7 @@ def offered(question: Question) -> Question:
     models = [row["id"] for row in listing() if row["available"]]
     if question.model not in models:
         raise ValueError(f"model {question.model!r} is not here; choose one of {', '.join(models) or 'none'}")
-    if question.method not in AT_ONCE:
+    if question.method not in (*AT_ONCE, *shipped.methods(question.model)):
         raise ValueError(f"method {question.method!r} draws pictures first; make its file with the command prune")
     return question
 

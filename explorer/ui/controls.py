@@ -3,6 +3,7 @@
 What a question asks of every method (ratio, steps, ...) has its own control, and a field with one choice needs none.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import gradio as gr
@@ -12,13 +13,15 @@ from pydantic.fields import FieldInfo
 from explorer.experiment import Question
 
 
-def of_config(config: type[BaseModel], prefix: str) -> dict[str, gr.components.Component]:
-    """One control per field, in order; the keys are `prefix.field`."""
+def of_config(
+    config: type[BaseModel], prefix: str, only: Collection[str] | None = None
+) -> dict[str, gr.components.Component]:
+    """One control per field (or per field of `only`), in order; the keys are `prefix.field`."""
     schema = config.model_json_schema()["properties"]
     return {
         f"{prefix}.{name}": control(schema[name], name, field, f"{prefix}-{name}")
         for name, field in config.model_fields.items()
-        if name not in Question.model_fields and "const" not in schema[name]
+        if name not in Question.model_fields and "const" not in schema[name] and (only is None or name in only)
     }
 
 

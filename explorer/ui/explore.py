@@ -1,6 +1,6 @@
 """The Explore tab: a question on the left; on the right its three pictures, which units run at which call, the cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer import catalogue, experiment, figures
+from explorer import catalogue, experiment, figures, shipped
 from explorer.experiment import Plan, Question
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, controls, story
@@ -21,6 +21,7 @@ MAP_CAPTION = (
     "at an earlier call. A dead one feeds only units that do not run, so it does not run either. At a skipped call the "
     "network is not entered at all: its last estimate of the noise serves again. Point at a cell."
 )
+SHOW = {"decision": None, "order": "goes", "score": "score"}  # what the map shows, by the field of the plan
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
 SUGGEST = """
 const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
@@ -37,6 +38,7 @@ class View(NamedTuple):
     pictures: gr.HTML
     verdict: gr.HTML
     cost: gr.HTML
+    show: gr.Radio  # decision, order or score, where there is an order
     keep: gr.HTML
     place: gr.HTML  # in the queue of those who draw
     draw: gr.Button
@@ -62,6 +64,7 @@ def build(page: gr.Blocks) -> None:
             asked, left = _controls()
         with gr.Column(scale=5, min_width=320, elem_id="results"):
             right = _results()
+    asked.controls["show"] = right["show"]
     _connect(page, asked, View(**left, **right))
 
 
@@ -74,7 +77,9 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
     }
     unseen = markup(elem_id="unseen")
-    asked["method"] = gr.Dropdown(list(AT_ONCE), label="Pruning method", value=DEFAULTS["method"], elem_id="method")
+    learned = dict.fromkeys(method for model in models for method in shipped.methods(model))
+    methods = [*learned, *AT_ONCE]
+    asked["method"] = gr.Dropdown(methods, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
     label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
     asked["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
     with gr.Row(elem_classes="buttons"):
@@ -87,7 +92,7 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         asked["seed"] = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=90, elem_id="seed")
         asked["steps"] = gr.Number(DEFAULTS["steps"], label="Steps", precision=0, min_width=80, elem_id="steps")
     with gr.Accordion("More", open=False, elem_id="more"):
-        groups = _settings(asked)
+        groups = _settings(asked, methods)
         asked["sampler"] = gr.Dropdown(list(SAMPLERS), label="Sampler", value=DEFAULTS["sampler"], elem_id="sampler")
         label, info = "Rival sampler", "the sampler that gets as many MACs, in fewer steps"
         asked["rival"] = gr.Dropdown(list(SAMPLERS), label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
@@ -97,13 +102,16 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
     )
 
 
-def _settings(asked: dict[str, gr.components.Component]) -> dict[str, gr.Column]:
-    """One group of generated controls per method, all but one hidden; their controls join `asked`."""
+def _settings(asked: dict[str, gr.components.Component], methods: Sequence[str]) -> dict[str, gr.Column]:
+    """One group of generated controls per method, all but one hidden; their controls join `asked`.
+
+    What was learned beforehand has one: which of its files.
+    """
     groups = {}
-    for method in AT_ONCE:
+    for method in methods:
         with gr.Column(visible=method == DEFAULTS["method"], elem_id=f"settings-{method}") as groups[method]:
             markup(f"<h3>Settings of {method}</h3>")
-            asked |= controls.of_config(CONFIGS[method], method)
+            asked |= controls.of_config(CONFIGS[method], method, CONFIGS[method].CHOICE)
     return groups
 
 
@@ -113,8 +121,9 @@ def _results() -> dict[str, Any]:
     markup("<h2>What runs at which call</h2>", elem_id="heading")
     waiting = "Loading the model for the first time. This takes some seconds, and you can type meanwhile."
     cost = markup(elem_id="cost")
+    show = gr.Radio(list(SHOW), value="decision", label="Show", visible=False, elem_id="show")
     keep = plotly_view(elem_id="keep", waiting=waiting, caption=MAP_CAPTION)
-    return dict(pictures=pictures, verdict=verdict, keep=keep, cost=cost)
+    return dict(pictures=pictures, verdict=verdict, keep=keep, cost=cost, show=show)
 
 
 def _connect(page: gr.Blocks, asked: Asked, view: View) -> None:
@@ -124,7 +133,7 @@ def _connect(page: gr.Blocks, asked: Asked, view: View) -> None:
         return opened(request.query_params, asked, view)
 
     plan = partial(on_plan, view, tuple(asked.controls))
-    planned = [view.alert, view.cost, view.keep]
+    planned = [view.alert, view.cost, view.show, view.keep]
     outputs = [*asked.inputs, *asked.groups.values(), view.names, view.unseen, view.alert]
     page.load(on_load, None, outputs, **LIGHT).then(partial(plan, keep_alert=True), asked.inputs, planned, **LIGHT)
     gr.on(_moved(asked), plan, asked.inputs, planned, trigger_mode="always_last", **LIGHT)
@@ -152,7 +161,7 @@ def _connect_drawing(asked: Asked, view: View) -> None:
     drawing = asking.then(
         partial(on_draw, view, tuple(asked.controls)),
         asked.inputs,
-        [view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.keep, view.place],
+        [view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.show, view.keep, view.place],
         trigger_mode="once",
         concurrency_limit=4,
         concurrency_id="draw",
@@ -175,6 +184,7 @@ def _connect_address(asked: Asked) -> None:
 def opened(query: Mapping[str, str], asked: Asked, view: View) -> dict:
     """The controls as the address asks for them, and the names the model knows."""
     values, said = address.read(query, PROMPT)
+    values |= {"show": query["show"]} if query.get("show") in SHOW else {}
     names = "".join(f'<option value="{escape(name)}">' for name in experiment.known_names(values["model"]))
     return {
         **{asked.controls[name]: value for name, value in values.items() if name in asked.controls},
@@ -200,15 +210,23 @@ def on_words(model: str, prompt: str) -> str:
 def on_plan(view: View, names: tuple[str, ...], *values: Any, keep_alert: bool = False) -> dict:
     """The schedule and its cost; no picture, so no prompt is needed."""
     with user_errors() as said:
-        question = address.question({**dict(zip(names, values, strict=True)), "prompt": "-"})
-        return shown(view, question, experiment.plan(question)) | ({} if keep_alert else {view.alert: ""})
+        asked = dict(zip(names, values, strict=True))
+        question = address.question(asked | {"prompt": "-"})
+        return shown(view, question, experiment.plan(question), asked["show"]) | (
+            {} if keep_alert else {view.alert: ""}
+        )
     return {view.alert: alert(said)}
 
 
-def shown(view: View, question: Question, plan: Plan) -> dict:
-    """A plan in numbers and as a map."""
-    keep = figures.keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
-    return {view.cost: story.cost(question, plan), view.keep: as_value(keep)}
+def shown(view: View, question: Question, plan: Plan, show: str) -> dict:
+    """A plan in numbers and as a map: what is decided, or the order and the scores that decide it."""
+    what = SHOW.get(show) if plan.goes is not None else None
+    if what is None:
+        keep = figures.keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
+    else:
+        keep = figures.order_heatmap(plan.units, plan.timesteps, getattr(plan, what), plan.reached, what)
+    choice = gr.update(visible=plan.goes is not None)
+    return {view.cost: story.cost(question, plan), view.show: choice, view.keep: as_value(keep)}
 
 
 def buttons(view: View, busy: bool) -> dict:
@@ -220,10 +238,11 @@ def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
     """Plan, then draw the three pictures, one update a call."""
     yield {view.alert: "", view.verdict: ""}
     with user_errors() as said:
-        question = address.question(dict(zip(names, values, strict=True)))
+        asked = dict(zip(names, values, strict=True))
+        question = address.question(asked)
         plan = experiment.plan(question)
         cards, footer = story.dealt(question, plan), story.drawn_for(question)
-        yield shown(view, question, plan) | {view.unseen: on_words(question.model, question.prompt)}
+        yield shown(view, question, plan, asked["show"]) | {view.unseen: on_words(question.model, question.prompt)}
         yield {view.pictures: story.strip(cards, question.prompt, footer)}
         for frame in experiment.compare(question):
             last = cards[frame.role]

@@ -1,0 +1,46 @@
+"""Importance files that come with the project: what learning methods found for the embedded models. Loads no torch."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from explorer import catalogue
+from explorer.masks import Header, Importance, header_of
+
+FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
+
+
+@lru_cache
+def headers(model_id: str, folder: Path = FOLDER) -> dict[Path, Header]:
+    """The headers of a model's files, by file; a damaged one is left out."""
+    found = {}
+    for file in sorted((folder / model_id).glob("*.safetensors")) if model_id in catalogue.EMBEDDED else ():
+        try:
+            found[file] = header_of(file)
+        except ValueError:
+            continue
+    return found
+
+
+def methods(model_id: str) -> list[str]:
+    """The methods that have files for a model."""
+    return list(dict.fromkeys(header.pruner.name for header in headers(model_id).values()))
+
+
+def find(model_id: str, method: str, sampler: str, steps: int, settings: Mapping[str, Any]) -> Importance:
+    """What a method learned for a trajectory, with these of its settings. Raises ValueError, naming what there is."""
+    own = {file: header for file, header in headers(model_id).items() if header.pruner.name == method}
+    for file, header in own.items():
+        config = header.pruner.config
+        if (header.sampler, header.steps) == (sampler, steps) and all(
+            config[name] == settings[name] for name in settings
+        ):
+            return Importance.load(file)
+    if not own:
+        raise ValueError(f"no file of {method} for {model_id} comes with the project; make one with the command prune")
+    there = ", ".join(dict.fromkeys(f"{header.sampler} {header.steps}" for header in own.values()))
+    raise ValueError(
+        f"{method} was learned for {there} steps, not for {sampler} {steps} with these settings; "
+        "choose one of those, or make a file with the command prune"
+    )

@@ -1,0 +1,47 @@
+"""Looking up what a method learned beforehand."""
+
+import numpy as np
+import pytest
+
+from explorer import catalogue, shipped
+from explorer.experiment import config_of, prune
+from explorer.work import finished
+
+
+@pytest.fixture
+def folder(sd_folder, tmp_path, monkeypatch):
+    """A folder with two files of one method for a model that counts as embedded."""
+    model = catalogue.load(sd_folder)
+    monkeypatch.setattr(catalogue, "EMBEDDED", (model.id,))
+    (tmp_path / model.id).mkdir()
+    for order in (0, 1):
+        importance = finished(prune(model, "uniform", config_of("uniform", {"steps": 6, "order": order})))
+        importance.save(tmp_path / model.id / f"uniform-{order}.safetensors")
+    (tmp_path / model.id / "broken.safetensors").write_bytes(b"nothing")
+    known = shipped.headers.__wrapped__
+    monkeypatch.setattr(shipped, "headers", lambda model_id: known(model_id, tmp_path))
+    return model.id
+
+
+def test_settings_choose_among_the_files_and_the_first_one_serves_without(folder):
+    assert shipped.methods(folder) == ["uniform"]
+    assert shipped.find(folder, "uniform", "ddim", 6, {"order": 1}).header.order == 1
+    assert shipped.find(folder, "uniform", "ddim", 6, {}).header.order == 0
+
+
+def test_what_is_not_there_is_said_with_what_is(folder):
+    with pytest.raises(ValueError, match="learned for ddim 6 steps, not for ddim 50"):
+        shipped.find(folder, "uniform", "ddim", 50, {})
+    with pytest.raises(ValueError, match="no file of dipgo for tiny-sd"):
+        shipped.find(folder, "dipgo", "ddim", 6, {})
+    assert shipped.methods("sd15") == []
+
+
+def test_goes_is_the_ratio_at_which_a_unit_goes(sd_folder):
+    model = catalogue.load(sd_folder)
+    importance = finished(prune(model, "random", config_of("random", {"steps": 6})))
+    goes = importance.goes
+    assert (goes[0] == 1).all() and goes.min() > 0
+    for ratio in (0.2, 0.5, 0.7):
+        mask = importance.at(ratio)
+        assert np.array_equal(mask.keep, goes > 1 - mask.kept + 1e-12)
