@@ -14,7 +14,8 @@ class Progress(NamedTuple):
     total: int
     message: str
     numbers: Mapping[str, float] = MappingProxyType({})
-    state: Mapping[str, Any] | None = None  # named arrays, from which the same work goes on exactly
+    state: Mapping[str, Any] | None = None  # named arrays, from which the same work goes on exactly; `score` (T, U)
+    picture: bytes | None = None  # PNG: what the gates of the moment draw
 
 
 def finished(work: Generator[Progress, None, Outcome], report: Callable[[str], None] = lambda message: None) -> Outcome:

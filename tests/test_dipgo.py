@@ -39,6 +39,14 @@ def test_an_importance_serves_every_ratio(model, granularity, decision):
     assert (importance.at(0.8).keep <= importance.at(0.5).keep).all()
 
 
+@pytest.mark.parametrize("granularity", ["layer", "module"])
+def test_half_a_percent_of_the_macs_is_within_reach_everywhere(granularity):
+    graph = catalogue.load("sd15", weights=False).graph(granularity)
+    saved = graph.saved(graph.removal_order(np.random.default_rng(0).random((25, len(graph.units)))))
+    asked = np.linspace(0, 1 - 1 / 25, 200)
+    assert np.abs(saved[:, None] - asked).min(axis=0).max() <= 0.005
+
+
 def test_learning_brings_the_pruned_run_nearer_to_the_full_one(model):
     def distance(iterations):
         mask = learned(model, iterations=iterations, rate=0.05, batch=3, look=1.0).at(0.6)
@@ -70,6 +78,7 @@ def test_the_same_seed_gives_the_same_gates_and_another_seed_others(model):
 def test_published_keeps_everything_at_first(model):
     work = prune(model, "dipgo", DipgoConfig(**SMALL | PUBLISHED | {"iterations": 3}), PROMPTS)
     first = next(work)
+    assert first.state["score"].shape == (6, 9) and first.picture.startswith(b"\x89PNG")
     # section 3.3: the consistency loss is 0 and the price counts each gate with what falls with it
     assert first.numbers["loss"] == pytest.approx(0, abs=1e-5) and first.numbers["kept"] == 1
     graph = model.graph("stage")

@@ -16,13 +16,13 @@ AXES = {"kept": "share of the full run's MACs", "loop_seconds": "seconds a pictu
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """The sound rows of schedules and rivals, with a `name` that seeds of one method share."""
+    """The sound rows of schedules and rivals, with a `name` that seeds of one method share: the method, and how it was
+    made where that was done in several ways."""
     sound = rows[rows.error.isna() & rows.ratio.notna()].copy()
-    tuned = [
-        method == "uniform" and json.loads(said).get("how") == "tuned"
-        for method, said in zip(sound.method, sound.settings, strict=True)
-    ]
-    sound["name"] = np.where(tuned, sound.method + ", tuned", sound.method)
+    sound["ratio"] = sound.ratio.astype(float).round(6)
+    how = sound.settings.map(lambda text: json.loads(text).get("how", ""))
+    several = how.groupby(sound.method).transform("nunique") > 1
+    sound["name"] = np.where(several, sound.method + ", " + how, sound.method)
     return sound
 
 
@@ -32,7 +32,8 @@ def standing(rows: pd.DataFrame, ratio: float, measure: str = MEASURE) -> pd.Dat
 
     Raises ValueError where nobody stands at that ratio.
     """
-    at_ratio = named(rows[np.isclose(rows.ratio.astype(float), ratio)])
+    everybody = named(rows)
+    at_ratio = everybody[everybody.ratio == round(ratio, 6)]
     if at_ratio.empty:
         raise ValueError(f"nobody stands at the ratio {ratio} in these results")
     pictures = at_ratio.pivot_table(measure, [*PICTURE], "name", aggfunc="mean").dropna()

@@ -36,7 +36,7 @@ def few_steps(model: Any, name: str, full: Full, kept: float, trials: Trials) ->
     solvers = [dict(settings) | {"timestep_spacing": spacing} for spacing in SPACINGS]
     losses = [trials.sampler_loss(sampler, steps, solver) for solver in solvers]
     best = solvers[losses.index(min(losses))]
-    return Contender(name, sampler, steps, ratio=1 - kept, solver=best)
+    return Contender(name, sampler, steps, ratio=round(1 - kept, 6), solver=best)
 
 
 def all_at(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from explorer import shipped
 from explorer.evidence import rivals
 from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
 from explorer.evidence.jury import Jury
@@ -119,11 +120,23 @@ def run(
         if not tuned.exists():
             suite = suite or Suite(model, full, cycled(chosen(model, "search"), PICTURES))
             _keep(tuned, (yield from suite.at(ratio)))
-        contenders += _kept(tuned)
+        contenders += _kept(tuned) + learned(model, full, ratio)
     pairs = pairs_of(chosen(model, "evaluation"), pictures)
     file = folder / f"{full.sampler}-{full.steps}.parquet"
     rows = yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
     return summary(rows, Jury.of(model).real)
+
+
+def learned(model: Any, full: Full, ratio: float) -> list[Contender]:
+    """What comes with the project for this model and full run, at `ratio`."""
+    found = []
+    for file, header in shipped.headers(model.id).items():
+        if (header.sampler, header.steps) != (full.sampler, full.steps) or ratio > header.max_ratio:
+            continue
+        settings = header.pruner.config | {"how": file.stem}
+        mask = Importance.load(file).at(ratio)
+        found.append(Contender(header.pruner.name, full.sampler, full.steps, ratio, settings, mask=mask))
+    return found
 
 
 def _keep(folder: Path, contenders: list[Contender]) -> None:

@@ -41,7 +41,7 @@ def dipgo(
     while learner.done < config.iterations:
         numbers = learner.step()
         said = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        yield Progress(learner.done, config.iterations, said, numbers, learner.state())
+        yield Progress(learner.done, config.iterations, said, numbers, learner.state(), learner.picture)
     score = learner.score()
     if config.selection == "sweep":
         return mask_of(model, graph, config, "dipgo", swept(graph, score, config.ratio), config.ratio)

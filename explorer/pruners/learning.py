@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from explorer import metrics, trajectory
+from explorer.drawing import png
 from explorer.graph import BlockGraph
 from explorer.mixture import Gates, Mixture
 from explorer.prompts import cycled
@@ -33,6 +34,7 @@ class Learner:
     def __init__(self, model: Any, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
         self.model, self.graph, self.calls, self.config = model.twin(), graph, calls, config
         self.prompts, self.done = list(prompts), 0
+        self.picture: bytes | None = None  # of the last step: what its gates drew
         self.model.denoiser.requires_grad_(False)
         self.price = torch.from_numpy(prices(graph, config.cascade)).float()
         start = torch.from_numpy(start_of(calls, len(graph.units), config.start)).float()
@@ -117,6 +119,7 @@ class Learner:
         scheduler = self._scheduler()
         net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), self.config.order)
         ends = trajectory.rollout(self.model, scheduler, *chain, net, gates, self.config.memory)
+        self.picture = png(self.model.decode(ends.detach()[:1])[0])
         if self.config.loss == "latent":
             losses = (ends - last.latents).square().mean(dim=(1, 2, 3))
         else:
@@ -147,7 +150,8 @@ class Learner:
         named = {f"gates/{name}": value for name, value in self.gates.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": value for name, value in entries.items() if value is not None}
-        return {name: value.numpy().copy() for name, value in named.items()} | {"done": np.array(self.done)}
+        arrays = {name: value.numpy().copy() for name, value in named.items()}
+        return arrays | {"done": np.array(self.done), "score": self.score()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state. Raises ValueError where it is one of other settings."""

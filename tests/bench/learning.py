@@ -1,7 +1,7 @@
 """Memory and time of one step of DiP-GO against the number of calls, above the idle model, each in a fresh process.
 
-Run by hand: python tests/bench/learning.py [model] [batch]. `plain` keeps every activation, `step` what goes from call to
-call, `nested` that at every sqrt(T)-th call.
+Run by hand: python tests/bench/learning.py [model] [batch]. `plain` keeps every activation, `step` what goes from call
+to call, `nested` that at every sqrt(T)-th call.
 """
 
 import resource
