@@ -50,6 +50,15 @@ def _schedules(pictures: int) -> None:
         kept.forget()
 
 
+def _ablations(pictures: int) -> None:
+    """What each decision inside DiP-GO is worth."""
+    from explorer.evidence.ablations import ablate
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    found = finished(ablate(catalogue.load("emoji-unet")), progress)
+    found.to_json(RESULTS / "emoji-unet-ablations.json", orient="records", indent=1)
+
+
 def _runs(part: str) -> Path:
     """Where long work keeps what it has so far."""
     folder = Path(os.environ.get("EXPLORER_RUNS") or "runs") / part
@@ -72,6 +81,7 @@ def _figures(pictures: int) -> None:
 PARTS = {
     "catalogue": lambda _: catalogue.measure(),
     "schedules": _schedules,
+    "ablations": _ablations,
     "results": _results,
     "figures": _figures,
 }

@@ -24,6 +24,7 @@ PICTURE_LOSSES = {
     "l1+ssim": lambda pictures, full: (pictures - full).abs().mean(dim=(1, 2, 3)) + 1 - metrics.ssim(pictures, full),
 }
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+TINY = 1e-12
 MOST = 5.0  # times the mean, that one gate's step may be
 DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (released code) of the published way
 
@@ -72,8 +73,8 @@ class Learner:
             group["lr"] = self.config.rate * cosine(self.done, self.config.iterations)
         score = self.gates()
         leaf = score.detach().requires_grad_()
-        own, looks = self._decided(leaf)
-        gates = Gates.of(own, self.graph, looks)
+        own, weight = self._decided(leaf)
+        gates = Gates.of(own, self.graph, weight > 0)
         loss = self._distance(gates)
         kept = self._kept(gates)
         numbers = {"loss": loss.item(), "kept": kept}
@@ -87,27 +88,29 @@ class Learner:
         slope = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         if not bool(slope.isfinite().all()) or not np.isfinite(numbers["loss"]):
             raise ValueError(f"the loss is no longer finite at step {self.done}; lower the rate or the guidance")
-        score.backward(self._direction(slope, looks))
+        score.backward(self._direction(slope, weight))
         if self.config.decision == "argmax":
             torch.nn.utils.clip_grad_norm_(self.gates.parameters(), CLIP)
         self.optimizer.step()
         return numbers
 
     def _decided(self, score: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Own gates (T, U), 0 or 1 in value with the gradient of the score, and at which calls to look.
+        """Own gates (T, U), 0 or 1 in value with the gradient of the score, and what each call's gradient counts, (T,).
 
-        Call 0 has nothing to reuse; a dead unit's own gate is open, so that its reader's says what both would bring.
+        Call 0 has nothing to reuse; a dead unit's own gate is open, so that its reader's says what both would bring. A
+        skipped call is looked at now and then only, and counts as much more.
         """
         if self.config.decision == "argmax":  # straight-through softmax, without noise
             share = score.sigmoid()
             hard = (share > 0.5).float()
             hard[0] = 1.0
-            return hard + share - share.detach(), np.ones(self.calls, dtype=bool)
+            return hard + share - share.detach(), np.ones(self.calls)
         rng = np.random.default_rng((self.config.seed, self.done, 1))
         ratio = rng.uniform(self.config.lowest, self.config.highest)
         keep = self.graph.left(score.detach().numpy(), ratio)
         hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
-        return hard + score - score.detach(), keep.any(axis=1) | (rng.random(self.calls) < self.config.look)
+        looked = (rng.random(self.calls) < self.config.look) / self.config.look
+        return hard + score - score.detach(), np.where(keep.any(axis=1), 1.0, looked)
 
     def _distance(self, gates: Gates) -> torch.Tensor:
         """Mean loss of a batch of pictures under the gates, to the full run from the same noise."""
@@ -126,7 +129,7 @@ class Learner:
             pictures, full = (self.model.pictures(latents) for latents in (ends, last.latents))
             losses = PICTURE_LOSSES[self.config.loss](pictures, full)
         # over ratios the loss ranges over decades, and each shall count
-        return losses.log().mean() if self.config.decision == "prefix" else losses.mean()
+        return losses.clamp(min=TINY).log().mean() if self.config.decision == "prefix" else losses.mean()
 
     def _scheduler(self) -> Any:
         return trajectory.sampler(self.config.sampler, self.model.scheduler_config)
@@ -135,13 +138,12 @@ class Learner:
         keep = gates.live.detach().numpy() > 0.5
         return float(self.graph.cost(keep).sum() / (self.graph.macs_per_call * self.calls))
 
-    def _direction(self, slope: torch.Tensor, looks: np.ndarray) -> torch.Tensor:
+    def _direction(self, slope: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
         """Where the scores go: down the slope as it is, or per MAC, in units of the mean over gates."""
         if self.config.decision == "argmax":
             return slope
-        entered = torch.from_numpy(looks)[:, None]
-        slope = torch.where(entered, slope, 0.0) / self.price
-        return (slope / slope[1:].abs().mean().clamp(min=1e-30)).clamp(-MOST, MOST)
+        slope = slope * torch.from_numpy(weight).float()[:, None] / self.price
+        return (slope / slope[1:].abs().mean().clamp(min=TINY)).clamp(-MOST, MOST)
 
     # -- stopping and going on
 

@@ -1,0 +1,86 @@
+"""What each decision inside DiP-GO is worth: the same search with one setting changed, at few calls."""
+
+import time
+from collections.abc import Generator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.prompts import chosen, cycled
+from explorer.pruners import PRUNERS
+from explorer.pruners.configs import PUBLISHED, DipgoConfig
+from explorer.pruners.dipgo import swept
+from explorer.trials import Trials
+from explorer.work import Progress
+
+STEPS, PICTURES, RATIOS = 10, 16, (0.5, 0.7, 0.8)
+SAME = {"iterations": 200, "batch": 1}  # of the published way, so that all have seen as many pictures
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "published": {},
+        "published: a table instead of the network": {"parametrisation": "table"},
+        "published: linear layers instead of attention": {"encoder": "linear"},
+        "published: attention not applied, as released": {"encoder": "none"},
+        **{f"published: loss {loss}": {"loss": loss} for loss in ("l1", "l2", "l1+ssim", "latent")},
+        **{f"published: alpha {alpha}": {"alpha": alpha} for alpha in (0.1, 0.5, 2.0)},
+        "published: gamma without the cascade": {"cascade": False},
+        "published: one noise for all": {"fresh_noise": False},
+        **{f"published: {granularity}": {"granularity": granularity} for granularity in ("layer", "module")},
+        "published: selection by sweep": {"selection": "sweep"},
+    }
+)
+OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "ours": {},
+        **{f"ours: {granularity}": {"granularity": granularity} for granularity in ("stage", "layer", "module")},
+        **{f"ours: order {order}": {"order": order} for order in (0, 1, 2)},
+        "ours: residual reuse": {"reuse": "residual"},
+        "ours: from quadratic spacing": {"start": "quadratic"},
+        "ours: a network instead of the table": {"parametrisation": "network", "rate": 0.1},
+        "ours: every skipped call looked at": {"look": 1.0},
+        "ours: loss ssim": {"loss": "ssim"},
+        "ours: adam": {"optimizer": "adam"},
+    }
+)
+
+
+def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
+    """One row per variant and ratio: `psnr` of the final latents to the full run, in dB, on evaluation names.
+
+    Variants whose settings come to the same are learned once.
+    """
+    trials = Trials(model, cycled(chosen(model, "evaluation"), PICTURES), "ddim", steps, 7.5, seed=10_000)
+    size = trials.full.square().mean().item()
+    common = {"steps": steps, "seed": seed}
+    asked = {name: PUBLISHED | SAME | own | common for name, own in VARIANTS.items()}
+    asked |= {name: {**own, **common, "iterations": 50} for name, own in OURS.items()}
+    rows, known = [], {}
+    for number, (name, settings) in enumerate(asked.items()):
+        yield Progress(number, len(asked), name)
+        sweep = settings.get("selection") == "sweep"
+        config = DipgoConfig(**{**settings, "selection": "order"})
+        started = time.perf_counter()
+        if repr(config) not in known:
+            known[repr(config)] = yield from _learned(model, config, name)
+        importance = known[repr(config)]
+        graph = model.graph(config.granularity, config.reuse)
+        for ratio in RATIOS:
+            keep = swept(graph, importance.score, ratio) if sweep else importance.at(ratio).keep
+            loss = trials.schedule_loss(graph, keep, config.order)
+            kept = graph.cost(keep).sum() / (graph.macs_per_call * len(keep))
+            found = {"variant": name, "ratio": ratio, "kept": float(kept), "psnr": float(10 * np.log10(size / loss))}
+            rows.append(found | {"seed": seed, "seconds": time.perf_counter() - started})
+    return pd.DataFrame(rows)
+
+
+def _learned(model: Any, config: DipgoConfig, name: str) -> Generator[Progress, None, Any]:
+    work = PRUNERS["dipgo"](model, (), config)
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            return stop.value
+        yield Progress(step.done, step.total, f"{name}: {step.message}")
