@@ -14,7 +14,6 @@ def test_each_variant_is_learned_and_measured_at_each_ratio(sd_folder, monkeypat
     names = ("published", "published: selection by sweep")
     monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in names})
     monkeypatch.setattr(ablations, "OURS", {})
-    monkeypatch.setattr("explorer.pruners.dipgo.chosen", lambda model, purpose: ["dog", "cat"])
     rows = finished(ablations.ablate(catalogue.load(sd_folder)))
     assert list(rows.variant.unique()) == list(names) and set(rows.ratio) == set(ablations.RATIOS)
     swept = rows[rows.variant == names[1]]

@@ -1,13 +1,14 @@
 """What each decision inside DiP-GO is worth: the same search with one setting changed, at few calls."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from explorer.masks import Importance
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
 from explorer.pruners.configs import PUBLISHED, DipgoConfig
@@ -64,7 +65,7 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
         config = DipgoConfig(**{**settings, "selection": "order"})
         started = time.perf_counter()
         if repr(config) not in known:
-            known[repr(config)] = yield from _learned(model, config, name)
+            known[repr(config)] = yield from _learned(model, config, name, chosen(model, "search"))
         importance = known[repr(config)]
         graph = model.graph(config.granularity, config.reuse)
         for ratio in RATIOS:
@@ -76,8 +77,10 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
     return pd.DataFrame(rows)
 
 
-def _learned(model: Any, config: DipgoConfig, name: str) -> Generator[Progress, None, Any]:
-    work = PRUNERS["dipgo"](model, (), config)
+def _learned(
+    model: Any, config: DipgoConfig, name: str, prompts: Sequence[str]
+) -> Generator[Progress, None, Importance]:
+    work = PRUNERS["dipgo"](model, prompts, config)
     while True:
         try:
             step = next(work)
