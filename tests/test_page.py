@@ -256,13 +256,7 @@ CONTRAST = """() => {
 def test_the_map_keeps_clear_of_its_caption_when_the_window_is_made_narrow(visitor: Visitor):
     page = visitor.open().page
     page.set_viewport_size({"width": 375, "height": 800})
-
-        "document.querySelector('#keep .plot')._fullLayout.width === document.querySelector('#keep .plot').clientWidth"
-    )
-    page.wait_for_function(
-        "(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#keep .plot'))"
-    )
-    plot, caption = (
-        page.locator(f"#keep {part}").bounding_box() for part in (".plot .main-svg >> nth=0", "figcaption")
-    )
+    page.wait_for_function("(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#keep .plot'))")
+    parts = (".plot .main-svg >> nth=0", "figcaption")
+    plot, caption = (page.locator(f"#keep {part}").bounding_box() for part in parts)
     assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
