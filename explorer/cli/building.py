@@ -51,12 +51,14 @@ def _schedules(pictures: int) -> None:
 
 
 def _ablations(pictures: int) -> None:
-    """What each decision inside DiP-GO is worth."""
-    from explorer.evidence.ablations import ablate
+    """What each decision inside DiP-GO is worth, and what searches without a gradient find."""
+    from explorer.evidence.ablations import ablate, search
 
     RESULTS.mkdir(parents=True, exist_ok=True)
-    found = finished(ablate(catalogue.load("emoji-unet")), progress)
-    found.to_json(RESULTS / "emoji-unet-ablations.json", orient="records", indent=1)
+    model = catalogue.load("emoji-unet")
+    for name, work in {"ablations": ablate, "searches": search}.items():
+        found = finished(work(model), progress)
+        found.to_json(RESULTS / f"{model.id}-{name}.json", orient="records", indent=1)
 
 
 def _runs(part: str) -> Path:

@@ -1,7 +1,12 @@
-"""What each decision inside DiP-GO is worth: the same search with one setting changed, at few calls."""
+"""What each decision inside DiP-GO is worth: the same search with one setting changed, at few calls.
 
+And what searches without a gradient find with as many runs of the network, and with ten times as many.
+"""
+
+import itertools
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +16,10 @@ import pandas as pd
 from explorer.masks import Importance
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
-from explorer.pruners.configs import PUBLISHED, DipgoConfig
+from explorer.pruners.configs import PUBLISHED, DipgoConfig, GeneticConfig
 from explorer.pruners.dipgo import swept
 from explorer.trials import Trials
-from explorer.work import Progress
+from explorer.work import Progress, finished
 
 STEPS, PICTURES, RATIOS = 10, 16, (0.5, 0.7, 0.8)
 SAME = {"iterations": 200, "batch": 1}  # of the published way, so that all have seen as many pictures
@@ -75,6 +80,62 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
             found = {"variant": name, "ratio": ratio, "kept": float(kept), "psnr": float(10 * np.log10(size / loss))}
             rows.append(found | {"seed": seed, "seconds": time.perf_counter() - started})
     return pd.DataFrame(rows)
+
+
+SEARCHES = {"genetic": 24, "random": None}  # how many are kept of a genetic search's candidates; none: all
+SEARCHED_AT = 0.8
+
+
+def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
+    """Ours against genetic and random search over the same units, at one ratio, at the same number of network runs and
+    at ten times as many. One row each: `psnr` as in `ablate`, `runs` of the network a picture, and seconds.
+
+    A run with a gradient counts as two: going back takes twice as long as going forth, and half of them go back. A
+    candidate of a search counts as what its MACs amount to in whole runs, which is the same for all of them.
+    """
+    trials = Trials(model, cycled(chosen(model, "evaluation"), PICTURES), "ddim", steps, 7.5, seed=10_000)
+    config = DipgoConfig(steps=steps, seed=seed, iterations=50)
+    graph, prompts = model.graph(config.granularity, config.reuse), chosen(model, "search")
+    rows = []
+
+    def row(name: str, mask: Any, runs: float, started: float) -> None:
+        loss = trials.schedule_loss(graph, mask.keep, mask.header.order)
+        psnr = 10 * np.log10(trials.full.square().mean().item() / loss)
+        rows.append({"search": name, "psnr": psnr, "runs": runs, "seconds": time.perf_counter() - started})
+
+    started = time.perf_counter()
+    with counting(model) as runs:
+        importance = yield from _learned(model, config, "ours", prompts)
+    learned = runs[0]
+    row("ours", importance.at(SEARCHED_AT), learned, started)
+    same = {"granularity": config.granularity, "reuse": config.reuse, "order": config.order}
+    same |= {"steps": steps, "seed": seed, "ratio": SEARCHED_AT}
+    each = GeneticConfig().pictures * steps * (1 - SEARCHED_AT) * 2
+    for (name, kept), times in itertools.product(SEARCHES.items(), (1, 10)):
+        budget = max(4, round(times * learned / each))
+        started = time.perf_counter()
+        config = GeneticConfig(**same, budget=budget, population=min(kept or budget, budget))
+        mask = yield from PRUNERS["genetic"](model, prompts, config)
+        row(f"{name}, {budget} candidates", mask, budget * each, started)
+    return pd.DataFrame(rows)
+
+
+@contextmanager
+def counting(model: Any) -> Iterator[list[float]]:
+    """How often the denoiser really runs inside, times pictures (guided ones count twice)."""
+    import torch
+
+    runs = [0.0]
+
+    def count(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        runs[0] += len(output) * (2 if torch.is_grad_enabled() else 1)
+
+    handle = next(module for module in model.denoiser.modules() if isinstance(module, torch.nn.Conv2d))
+    handle = handle.register_forward_hook(count)  # the stem always runs when anything does; twins inherit the hook
+    try:
+        yield runs
+    finally:
+        handle.remove()
 
 
 def _learned(
