@@ -19,7 +19,7 @@ from explorer.pruners import PRUNERS
 from explorer.pruners.configs import PUBLISHED, DipgoConfig, GeneticConfig
 from explorer.pruners.dipgo import swept
 from explorer.trials import Trials
-from explorer.work import Progress, finished
+from explorer.work import Progress
 
 STEPS, PICTURES, RATIOS = 10, 16, (0.5, 0.7, 0.8)
 SAME = {"iterations": 200, "batch": 1}  # of the published way, so that all have seen as many pictures
