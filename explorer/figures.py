@@ -5,6 +5,7 @@ empty figure with a note. Backgrounds are transparent and the font colour is lef
 the same in a light and in a dark theme.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -164,7 +165,9 @@ def trade_off(points: Sequence[Point], spent: str, reached: str) -> go.Figure:
             text=[point.told or name for point in own],
             hovertemplate="%{text}<br>" + f"{spent} %{{x:.3~g}}<br>{reached} %{{y:.4~g}}<extra></extra>",
         )
-    figure.update_xaxes(title=spent, type="log", showgrid=True, gridcolor=GRID, dtick="D1", fixedrange=False)
+    ticks = _log_ticks([point.spent for point in points])
+    figure.update_xaxes(title=spent, type="log", showgrid=True, gridcolor=GRID, fixedrange=False)
+    figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return figure.update_yaxes(title=reached, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
 
 
@@ -207,6 +210,12 @@ def _steps(colours: Sequence[str]) -> list[tuple[float, str]]:
     """A colour scale in as many flat steps as there are colours."""
     edges = np.linspace(0, 1, len(colours) + 1)
     return [(float(edge), colour) for i, colour in enumerate(colours) for edge in edges[i : i + 2]]
+
+
+def _log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2, 3, 5 and 7 of each decade, as far as the values reach."""
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    return [step * 10.0**decade for decade in decades for step in (1, 2, 3, 5, 7)]
 
 
 def _tick(calls: int) -> int:

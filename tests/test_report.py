@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorer import catalogue
 from explorer.evidence import report
 from explorer.evidence.results import FORMAT, Results, publish, read
 
@@ -68,3 +69,20 @@ def test_the_figures_are_drawn_beside_the_results(rows, tmp_path):
     for file in drawn:
         text = file.read_text(encoding="utf-8")
         assert all(name in text for name in LEVELS)
+
+
+RESULTS = sorted((catalogue.ASSETS / "results").glob("*.parquet"))
+
+
+def test_the_committed_results_are_of_the_model_that_is_here():
+    assert [file.stem for file in RESULTS] == ["emoji-unet-ddim-50", "emoji-unet-dpm++-25"]
+    record = catalogue.load("emoji-unet").record
+    for file in RESULTS:
+        about, rows = read(file)
+        assert about["model"] == record.model_dump() and about["truth_steps"] == 500
+        summed = pd.read_json(file.with_suffix(".json"))
+        assert set(summed.key) == set(rows.key) and (summed.n + summed.failed >= 100).all()
+        for ratio in (0.1, 0.5, 0.7, 0.8, 0.9, 0.95):
+            table = report.standing(rows, ratio)
+            assert {"search", "uniform, tuned", "random", "unipc3-steps"} <= set(table.name) and (table.n >= 100).all()
+        assert all(file.with_name(f"{file.stem}-{axis}.svg").is_file() for axis in ("kept", "loop-seconds"))

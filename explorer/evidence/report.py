@@ -12,6 +12,7 @@ from explorer.evidence.results import PICTURE, read
 from explorer.evidence.summary import interval
 
 MEASURE = "psnr_box"  # dB to the full run, inside the box of what it draws
+ENOUGH = 45.0  # dB: what differs less, nobody sees
 AXES = {"kept": "share of the full run's MACs", "loop_seconds": "seconds a picture (denoising loop)"}
 
 
@@ -53,7 +54,9 @@ def standing(rows: pd.DataFrame, ratio: float, measure: str = MEASURE) -> pd.Dat
     return pd.DataFrame(found).sort_values("mean", ascending=False, ignore_index=True)
 
 
-def draw(file: Path, measure: str = MEASURE, reached: str = "PSNR to the full run, dB") -> list[Path]:
+def draw(
+    file: Path, measure: str = MEASURE, reached: str = "PSNR to the full run, inside the drawing's box, dB"
+) -> list[Path]:
     """Draw the results `file` against MACs and against seconds, as .svg beside it. Returns the files."""
     _, rows = read(file)
     tables = [standing(rows, ratio, measure) for ratio in sorted(named(rows).ratio.unique())]
@@ -61,6 +64,9 @@ def draw(file: Path, measure: str = MEASURE, reached: str = "PSNR to the full ru
     for axis, words in AXES.items():
         figure = figures.trade_off(_points(pd.concat(tables), axis), words, reached)
         figure.update_layout(paper_bgcolor="white", margin=dict(l=60, r=16, t=90, b=50))
+        if measure == MEASURE:
+            least = min(float(table.low.min()) for table in tables)
+            figure.update_yaxes(range=[least - 1, ENOUGH])
         drawn.append(file.with_name(f"{file.stem}-{axis.replace('_', '-')}.svg"))
         figure.write_image(drawn[-1], width=960, height=560)
     return drawn
