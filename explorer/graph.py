@@ -84,6 +84,14 @@ class BlockGraph:
         """MACs of each call, int64 (T,), under a closed `keep` (T, U). A call in which no unit runs costs nothing."""
         return keep @ self.macs + self.macs_fixed * keep.any(axis=1)
 
+    def falling(self, running: np.ndarray, column: int) -> np.ndarray:
+        """bool (U,): what goes with a unit of a call in which `running` (U,) runs, itself included."""
+        without = running.copy()
+        without[column] = False
+        if self.units[column].transparent:  # whose loss makes nothing else useless
+            return running & ~without
+        return running & ~self.close(without[None])[0]
+
     def saved(self, rank: np.ndarray) -> np.ndarray:
         """Share of a trajectory's MACs that the first k removals of `rank` (T, U) save, for k = 0 .. (T - 1) U."""
         order = np.argsort(rank, axis=None)[: rank.size - rank.shape[1]]
@@ -107,10 +115,7 @@ class BlockGraph:
             call, column = 1 + index // score.shape[1], index % score.shape[1]
             if not keep[call, column]:
                 continue
-            gone = np.zeros_like(keep[call])
-            gone[column] = True
-            if not self.units[column].transparent:  # whose loss makes nothing else useless
-                gone = keep[call] & ~self.close((keep[call] & ~gone)[None])[0]
+            gone = self.falling(keep[call], column)
             for column_gone in np.flatnonzero(gone):  # columns are in running order, so upstream comes first
                 rank[call, column_gone], position = position, position + 1
             keep[call] &= ~gone

@@ -9,7 +9,7 @@ from explorer.experiment import prune
 from explorer.masks import Importance, Mask
 from explorer.pruners.configs import PUBLISHED, DipgoConfig
 from explorer.pruners.dipgo import swept
-from explorer.pruners.learning import falling, prices
+from explorer.pruners.learning import prices
 from explorer.pruners.queries import Network
 from explorer.trials import Trials
 from explorer.work import finished
@@ -122,7 +122,7 @@ def test_the_networks_queries_reach_the_gates_through_the_encoder(encoder):
 
 def test_what_falls_with_a_unit_is_the_graphs_cascade(model):
     graph = model.graph("stage")
-    rows = falling(graph)
+    rows = np.stack([graph.falling(np.ones(9, dtype=bool), column) for column in range(9)])
     assert rows[-1].all() and rows[0].sum() == 1
     assert prices(graph)[-1] == pytest.approx(graph.macs.sum() / graph.macs_per_call)
 

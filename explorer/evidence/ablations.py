@@ -5,7 +5,7 @@ And what searches without a gradient find with as many runs of the network, and 
 
 import itertools
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.masks import Importance
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
 from explorer.pruners.configs import PUBLISHED, DipgoConfig, GeneticConfig
@@ -70,7 +69,7 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
         config = DipgoConfig(**{**settings, "selection": "order"})
         started = time.perf_counter()
         if repr(config) not in known:
-            known[repr(config)] = yield from _learned(model, config, name, chosen(model, "search"))
+            known[repr(config)] = yield from PRUNERS["dipgo"](model, chosen(model, "search"), config)
         importance = known[repr(config)]
         graph = model.graph(config.granularity, config.reuse)
         for ratio in RATIOS:
@@ -105,7 +104,7 @@ def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
 
     started = time.perf_counter()
     with counting(model) as runs:
-        importance = yield from _learned(model, config, "ours", prompts)
+        importance = yield from PRUNERS["dipgo"](model, prompts, config)
     learned = runs[0]
     row("ours", importance.at(SEARCHED_AT), learned, started)
     same = {"granularity": config.granularity, "reuse": config.reuse, "order": config.order}
@@ -136,15 +135,3 @@ def counting(model: Any) -> Iterator[list[float]]:
         yield runs
     finally:
         handle.remove()
-
-
-def _learned(
-    model: Any, config: DipgoConfig, name: str, prompts: Sequence[str]
-) -> Generator[Progress, None, Importance]:
-    work = PRUNERS["dipgo"](model, prompts, config)
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return stop.value
-        yield Progress(step.done, step.total, f"{name}: {step.message}")

@@ -179,21 +179,10 @@ def start_of(calls: int, units: int, start: str) -> np.ndarray:
     return np.repeat(spread(positions(calls, start))[:, None] / calls, units, axis=1)
 
 
-def falling(graph: BlockGraph) -> np.ndarray:
-    """bool (U, U): row u is what no longer runs in a whole call once unit u is gone, itself included."""
-    whole = np.ones((1, len(graph.units)), dtype=bool)
-    rows = []
-    for column, unit in enumerate(graph.units):
-        without = whole.copy()
-        without[0, column] = False
-        rows.append(~without[0] if unit.transparent else ~graph.close(without)[0])
-    return np.stack(rows)
-
-
 def prices(graph: BlockGraph, cascade: bool = True) -> np.ndarray:
     """(U,): the share of a call's MACs that each gate decides on, gamma of eq. 3: its own, or with all that falls."""
-    macs = graph.macs / graph.macs_per_call
-    return falling(graph) @ macs if cascade else macs
+    macs, whole = graph.macs / graph.macs_per_call, np.ones(len(graph.units), dtype=bool)
+    return np.array([macs[graph.falling(whole, column)].sum() for column in range(len(macs))]) if cascade else macs
 
 
 def wanted_pictures(prompts: Sequence[str], config: DipgoConfig, done: int) -> tuple[list[str], list[int]]:

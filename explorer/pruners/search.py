@@ -18,14 +18,11 @@ def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generato
     A candidate's loss is the mean squared distance of its final latents to the full run's, over the search pictures.
     Every trial counts, the first two and repeated ones excepted.
     """
-    from explorer.trials import Trials  # here, because the table of pruners is read without torch
-
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
     count = max(1, round(calls * (1 - config.ratio)))
     rng = np.random.default_rng(config.seed)
-    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
-    trials = Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
+    trials = trials_of(model, prompts, config)
 
     def loss(rows: tuple[int, ...]) -> float:
         keep = np.zeros((calls, len(graph.units)), dtype=bool)
@@ -45,6 +42,14 @@ def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generato
     return mask_of(model, graph, config, "search", keep, config.ratio)
 
 
+def trials_of(model: Any, prompts: Sequence[str], config: SearchConfig) -> Any:
+    """What candidates are tried on."""
+    from explorer.trials import Trials  # here, because the table of pruners is read without torch
+
+    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
+    return Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
+
+
 def neighbour(rows: tuple[int, ...], calls: int, rng: np.random.Generator) -> tuple[int, ...]:
     """The same computed calls but for one, which moves to a free place: next to it mostly, anywhere now and then."""
     free = sorted(set(range(1, calls)) - set(rows))
@@ -61,13 +66,10 @@ def genetic(model: Any, prompts: Sequence[str], config: GeneticConfig) -> Genera
 
     So every candidate costs the same MACs, whoever its parents. Loss as in `search`; each candidate counts as a trial.
     """
-    from explorer.trials import Trials  # here, because the table of pruners is read without torch
-
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
     rng = np.random.default_rng(config.seed)
-    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
-    trials = Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
+    trials = trials_of(model, prompts, config)
     herd: list[tuple[float, np.ndarray]] = []
     for trial in range(config.budget):
         score = founder(calls, len(graph.units), trial, rng) if trial < config.population else child(herd, rng)
