@@ -240,15 +240,25 @@ def contenders(
 
 
 def evaluate(
-    model: Model, full: "Full", contenders: Sequence["Contender"], pairs: Sequence["Pair"], out: Path, **options: Any
+    model: Model,
+    full: "Full",
+    contenders: Sequence["Contender"],
+    pairs: Sequence["Pair"],
+    out: Path,
+    real: Path | None = None,
+    **options: Any,
 ) -> Generator[Progress, None, "pd.DataFrame"]:
-    """Draw and measure everybody on the same pictures; returns the summary. See `evidence.evaluation.evaluate`."""
+    """Draw and measure everybody on the same pictures; returns the summary. See `evidence.evaluation.evaluate`.
+
+    `real` is a folder of real pictures, for KID and FID by Inception's features.
+    """
     from explorer.evidence.evaluation import evaluate as measured
     from explorer.evidence.jury import Jury
     from explorer.evidence.summary import summary
 
-    rows = yield from measured(model, full, contenders, pairs, out, **options)
-    return summary(rows, Jury.of(model).real)
+    jury = Jury.of(model, real)
+    rows = yield from measured(model, full, contenders, pairs, out, jury=jury, **options)
+    return summary(rows, jury.real)
 
 
 def known_names(model_id: str) -> list[str]:

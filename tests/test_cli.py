@@ -173,6 +173,25 @@ def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tun
     assert set(results.read(out)[1].prompt) == {"two", "six", "ten"}
 
 
+def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_folder, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\ntwo\nsix\ncat\n")
+    setting = ("evaluate", "--model", sd_folder, "--model", "emoji-unet", "--steps", "4", "--truth-steps", "0")
+    rows = document(*setting, "--prompt-file", prompts, "--prompts", "2", "--out", tmp_path / "t.parquet")
+    assert [(row["model"], row["method"], row["n"]) for row in rows] == [
+        (sd_folder.name, "full", 2),
+        ("emoji-unet", "full", 2),
+    ]
+    both = [results.read(tmp_path / f"t-{name}.parquet")[1] for name in (sd_folder.name, "emoji-unet")]
+    assert [set(rows.model) for rows in both] == [{sd_folder.name}, {"emoji-unet"}]
+
+
+def test_real_pictures_need_inception_and_say_what_is_missing(run, sd_folder, tmp_path):
+    setting = ("evaluate", "--model", sd_folder, "--prompt-file", __file__, "--prompts", "2", "--steps", "4")
+    code, _, errors = run(*setting, "--real", tmp_path, "--out", tmp_path / "t.parquet")
+    assert code == 2 and "Inception features need" in errors and not (tmp_path / "t.parquet").exists()
+
+
 def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):
     file = tmp_path / "i.safetensors"
     run("prune", "--model", sd_folder, "--steps", "6", "--method", "uniform", "--out", file)

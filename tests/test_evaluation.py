@@ -1,6 +1,7 @@
 """The harness on tiny models: paired, resumable, and honest about what failed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,46 @@ def test_other_models_are_judged_by_openais_clip_where_it_is_on_disk(model, tmp_
     seen = found.look(torch.rand(2, 3, 16, 16), ["dog", "cat"])
     assert len(seen["clip_score"]) == 2 and seen["rank"] == [None, None]
     assert found.name == jury.CLIP and any("retrieval" in said for said in found.missing)
+
+
+def test_real_pictures_are_compared_by_inceptions_features(model, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from explorer.evidence import inception
+    from explorer.evidence.summary import summary
+
+    def eyes(pictures):  # in place of the network, whose packages and weights are not everywhere
+        assert pictures.dtype == torch.uint8
+        return pictures.float().mean(dim=(2, 3)) / 255
+
+    monkeypatch.setattr(inception, "load", lambda: eyes)
+    with pytest.raises(ValueError, match="holds 0 pictures"):
+        Jury.of(model, tmp_path)
+    for name, color in {"red": (255, 0, 0), "blue": (0, 0, 255)}.items():
+        Image.new("RGB", (9, 7), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "note.txt").write_text("no picture")
+    jury = Jury.of(model, tmp_path)
+    assert jury.real.tolist() == [[0, 0, 1], [1, 0, 0]] and not any("KID" in said for said in jury.missing)
+    rows = trial(model, [], tmp_path / "t.parquet", jury=jury)
+    assert len(rows.features.iloc[0]) == 3 and summary(rows, jury.real).kid.notna().all()
+    with pytest.raises(ValueError, match="was made with real"):
+        trial(model, [], tmp_path / "t.parquet", resume=True)
+
+
+def test_inception_says_what_is_missing_and_runs_no_code_from_its_weights(tmp_path, monkeypatch):
+    from explorer.evidence import inception
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: f"{tmp_path}")
+    monkeypatch.setattr(inception, "NEEDS", ("a_package_that_is_not_there",))
+    with pytest.raises(ValueError, match="need a-package-that-is-not-there, which is not installed"):
+        inception.load()
+    monkeypatch.setattr(inception, "NEEDS", ())
+    with pytest.raises(ValueError, match=f"need the file {inception.WEIGHTS}"):
+        inception.load()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"weight": Path}, tmp_path / "checkpoints" / inception.WEIGHTS)
+    with pytest.raises(ValueError, match="holds no plain weights"):
+        inception.load()
 
 
 def test_the_jury_of_an_embedded_model_knows_its_names_and_their_synonyms():

@@ -12,6 +12,7 @@ from explorer.cli.flags import (
     AsJson,
     Device,
     Dtype,
+    MODEL_HELP,
     Granularity,
     Guidance,
     ModelId,
@@ -31,8 +32,8 @@ from explorer.work import finished
 
 @app.command()
 def evaluate(
-    out: Annotated[Path, typer.Option(help="The rows, .parquet.")],
-    model: ModelId = "emoji-unet",
+    out: Annotated[Path, typer.Option(help="The rows, .parquet; of several models, one file each: OUT-MODEL.parquet.")],
+    models: Annotated[list[str] | None, typer.Option("--model", help=f"{MODEL_HELP} Again for more.")] = None,
     files: Annotated[list[Path] | None, typer.Option("--mask", help="A mask or importance; again for more.")] = None,
     methods: Annotated[list[str] | None, typer.Option("--method", help="A method to run; again for more.")] = None,
     ratios: Annotated[list[float] | None, typer.Option("--ratio", help="Share of MACs to remove; and again.")] = None,
@@ -40,6 +41,7 @@ def evaluate(
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the methods: field=value.")] = None,
     count: Annotated[int, typer.Option("--prompts", min=2, max=100_000, help="How many pictures.")] = 32,
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one a line; a fourth is for tuning.")] = None,
+    real: Annotated[Path | None, typer.Option(help="Real pictures, for KID and FID by Inception.")] = None,
     steps: Steps = 25,
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
@@ -54,7 +56,10 @@ def evaluate(
     """What schedules and few-step samplers cost and lose, picture by picture, from the same noise."""
     from explorer.evidence.evaluation import Full, pairs_of
 
-    refuse_unless_writable(out)
+    named = models or ["emoji-unet"]
+    outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in named] if named[1:] else [out]
+    for file in outs:
+        refuse_unless_writable(file)
     full = Full(sampler, steps, guidance)
     schedules = [masks.load(file) for file in files or []]
     trajectory = vars(full) | {"seed": seed} | dict(map(setting, settings or []))
@@ -63,23 +68,27 @@ def evaluate(
         for method in methods or []
         for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
     ]
-    subject = catalogue.load(model, device=device, dtype=dtype)
-    prompts = names(subject) if prompt_file is None else read(prompt_file)
-    search = part(prompts, "search")
-    schedules += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
-    contenders = experiment.contenders(subject, full, schedules, ratios or [], rivals or [], search, seed)
-    work = experiment.evaluate(
-        *(subject, full, contenders, pairs_of(part(prompts, "evaluation"), count, seed), out),
-        truth_steps=truth_steps,
-        batch=batch,
-        resume=resume,
-    )
-    found = finished(work, progress)
-    rows = json.loads(found.to_json(orient="records"))  # nulls, not NaN
-    say(rows, as_json, found.filter(SHOWN).to_string(index=False, float_format="{:.3f}".format))
+    rows, tables = [], []
+    for name, file in zip(named, outs, strict=True):
+        subject = catalogue.load(name, device=device, dtype=dtype)
+        prompts = names(subject) if prompt_file is None else read(prompt_file)
+        search = part(prompts, "search")
+        own = [known for known in schedules if not named[1:] or known.header.model.id == subject.id]
+        own += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
+        found = finished(
+            experiment.evaluate(
+                *(subject, full, experiment.contenders(subject, full, own, ratios or [], rivals or [], search, seed)),
+                *(pairs_of(part(prompts, "evaluation"), count, seed), file),
+                **{"real": real, "truth_steps": truth_steps, "batch": batch, "resume": resume},
+            ),
+            progress,
+        )
+        rows += json.loads(found.to_json(orient="records"))  # nulls, not NaN
+        tables.append(found.filter(SHOWN).to_string(index=False, float_format="{:.3f}".format))
+    say(rows, as_json, "\n\n".join(tables))
 
 
-SHOWN = ["method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "truth_psnr_box", "n", "failed"]
+SHOWN = ["model", "method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "truth_psnr_box", "n", "failed"]
 
 
 @app.command()

@@ -20,7 +20,8 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
-ModelId = Annotated[str, typer.Option(help="A model of the catalogue, or the folder of a diffusers pipeline.")]
+MODEL_HELP = "A model of the catalogue, or the folder of a diffusers pipeline."
+ModelId = Annotated[str, typer.Option(help=MODEL_HELP)]
 MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file.")]
 PromptFile = Annotated[Path | None, typer.Option(help="What to draw, one prompt a line, for methods that look.")]
 Granularity = Annotated[str, typer.Option(help="stage, layer or module.")]

@@ -82,11 +82,12 @@ def evaluate(
     truth_steps: int = TRUTH_STEPS,
     batch: int = 8,
     resume: bool = False,
+    jury: Jury | None = None,
 ) -> Generator[Progress, None, pd.DataFrame]:
     """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
 
     The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
-    (0: none). What fails becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and
+    (0: none). `jury` (default: the model's own) judges them. What fails becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and
     for a file that holds something else.
     """
     if len(pairs) < 2:
@@ -94,8 +95,9 @@ def evaluate(
     calls = trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
     for contender in contenders:
         _refuse_unfit(model, full, calls, contender)
-    jury = Jury.of(model)
+    jury = jury or Jury.of(model)
     about = {"full": vars(full), "truth_steps": truth_steps, "batch": batch, "judge": jury.name}
+    about |= {"real": jury.eyes and f"{len(jury.real)} pictures, {float(jury.real.double().sum()):.6g}"}
     results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
     again = Contender("full", full.sampler, full.steps)  # drawn a second time: its distance is the floor of all others
     everyone = list({contender.key: contender for contender in (again, *contenders)}.values())
@@ -191,6 +193,7 @@ def _cost(model: Any, calls: int, contender: Contender) -> dict[str, Any]:
     kept = own / calls if contender.mask is None else contender.mask.kept
     return {
         "key": contender.key,
+        "model": model.id,
         "method": contender.method,
         "ratio": contender.ratio,
         "settings": json.dumps(contender.settings | contender.solver, sort_keys=True),

@@ -1,7 +1,7 @@
 """Who judges pictures: an encoder that never conditioned what drew them, with captions and real pictures to compare."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from explorer import catalogue
+from explorer.evidence import inception
 from explorer.metrics import Judge, clip_score, ranks
 
 JUDGE = catalogue.ASSETS / "emoji-judge"
@@ -27,12 +28,24 @@ class Jury:
     synonyms: list[list[int]] = field(default_factory=list)
     real: torch.Tensor | None = None  # (M, D) features of real pictures
     missing: list[str] = field(default_factory=list)  # sentences: what cannot be said here, and why
+    eyes: Any = None  # the Inception network, where it makes the features instead of the judge
 
     @classmethod
-    def of(cls, model: Any) -> "Jury":
-        """The jury for a model: emoji-judge for the embedded ones, OpenAI's CLIP for others where it is on disk."""
-        if model.id in catalogue.EMBEDDED:
-            return cls._of_emoji(model)
+    def of(cls, model: Any, real: Path | None = None) -> "Jury":
+        """The jury for a model: emoji-judge for the embedded ones, OpenAI's CLIP for others where it is on disk.
+
+        With a folder of `real` pictures, KID and FID are those of Inception features. Raises ValueError where they
+        cannot be had.
+        """
+        found = cls._of_emoji(model) if model.id in catalogue.EMBEDDED else cls._of_clip()
+        if real is None:
+            return found
+        eyes = inception.load()
+        missing = [said for said in found.missing if not said.startswith("no KID")]
+        return replace(found, eyes=eyes, real=inception.features_of(eyes, real), missing=missing)
+
+    @classmethod
+    def _of_clip(cls) -> "Jury":
         folder = _cached(CLIP)
         if folder is None:
             return cls(missing=[f"no clip score: the weights of {CLIP} are not on this machine", _NO_REAL])
@@ -52,9 +65,10 @@ class Jury:
 
     def look(self, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, Sequence[Any]]:
         """What it says of pictures (B, 3, H, W) in [0, 1]: `clip_score`, `rank` (None for captions it does not know
-        among its own) and `features`; nothing without a judge."""
+        among its own) and `features`; nothing without a judge and eyes."""
+        seen = {} if self.eyes is None else {"features": list(inception.features(self.eyes, pictures).numpy())}
         if self.judge is None:
-            return {}
+            return seen
         features, own = self.judge.pictures(pictures), self.judge.texts(prompts)
         rank: list[int | None] = [None] * len(prompts)
         known = [index for index, prompt in enumerate(prompts) if prompt in self.captions]
@@ -62,7 +76,11 @@ class Jury:
             places = [self.captions.index(prompts[index]) for index in known]
             found = ranks(features[known], self.texts, places, self.synonyms).tolist()
             rank = [dict(zip(known, found, strict=True)).get(index) for index in range(len(prompts))]
-        return {"clip_score": clip_score(features, own).numpy(), "rank": rank, "features": list(features.numpy())}
+        return {
+            "clip_score": clip_score(features, own).numpy(),
+            "rank": rank,
+            "features": list(features.numpy()),
+        } | seen
 
     @cached_property
     def texts(self) -> torch.Tensor:
@@ -71,7 +89,7 @@ class Jury:
 
 
 _NO_NAMES = "no retrieval: this model has no list of names to choose from"
-_NO_REAL = "no KID and FID: there are no real pictures of this model's kind at hand"
+_NO_REAL = "no KID and FID: name a folder of real pictures of this model's kind with --real"
 
 
 def _cached(repo: str) -> Path | None:

@@ -100,7 +100,7 @@ def read(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
         raise ValueError(
             f"{path} has results of format {about.get('format')}, not {FORMAT} as this version; evaluate anew"
         )
-    return about, table.to_pandas()
+    return about, table.to_pandas().assign(model=about["model"]["id"])
 
 
 def hardware() -> str:

@@ -9,7 +9,7 @@ from explorer.evidence.results import PICTURE
 
 RESAMPLES = 2_000
 HALVES = 50  # of the pictures, drawn at random, from which the spread of KID is taken
-CONTENDER = ("method", "ratio", "settings", "sampler", "steps", "kept", "macs", "params")
+CONTENDER = ("model", "method", "ratio", "settings", "sampler", "steps", "kept", "macs", "params")
 NOT_MEASURES = {*CONTENDER, *PICTURE, "key", "batch", "error", "features", "rank", "loop_seconds", "seconds"}
 
 
