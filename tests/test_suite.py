@@ -56,3 +56,17 @@ def test_all_ratios_are_evaluated_together_and_nothing_is_tuned_twice(sd_folder,
     monkeypatch.setattr(whole, "Suite", None)  # nothing is tuned again
     again = finished(whole.run(model, FULL, tmp_path, 2, ratios=(0.5, 0.75), truth_steps=0))
     assert again.equals(found)
+
+
+def test_deepcache_stands_at_every_interval_and_branch(sd_folder):
+    from explorer.evidence.suite import INTERVALS, deepcaches
+    from explorer.pruners.baselines import deepcache_row, deepest
+
+    model = catalogue.load(sd_folder)
+    found = deepcaches(model, FULL)
+    graph = model.graph("layer")
+    assert len({contender.key for contender in found}) == len(found) == (deepest(graph) + 1) * len(INTERVALS)
+    for contender in found:
+        branch, interval = contender.settings["branch"], contender.settings["interval"]
+        assert contender.mask.keep[::interval].all() and contender.ratio == pytest.approx(1 - contender.mask.kept)
+        assert (contender.mask.keep[1] == deepcache_row(graph, branch)).all()

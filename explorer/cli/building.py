@@ -32,6 +32,22 @@ def _results(pictures: int) -> None:
         publish(runs / f"{name}.parquet", RESULTS / f"emoji-unet-{name}.parquet")
 
 
+def _deepcache(pictures: int) -> None:
+    """DeepCache at every interval and branch, at a sixth of the pictures, for there are many."""
+    from explorer.evidence import suite
+    from explorer.evidence.evaluation import Full, pairs_of
+    from explorer.evidence.results import publish
+    from explorer.prompts import chosen
+
+    model, full = catalogue.load("emoji-unet"), Full("ddim", 50)
+    file, name = _runs("results") / "deepcache.parquet", "emoji-unet-ddim-50-deepcache"
+    pairs = pairs_of(chosen(model, "evaluation"), max(2, pictures // 6))
+    work = experiment.evaluate(model, full, suite.deepcaches(model, full), pairs, file, resume=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    finished(work, progress).to_json(RESULTS / f"{name}.json", orient="records", indent=1)
+    publish(file, RESULTS / f"{name}.parquet")
+
+
 def _schedules(pictures: int) -> None:
     """What DiP-GO learns for emoji-unet, in our way and in the published one; a search that was stopped goes on."""
     from explorer.pruners.configs import PUBLISHED
@@ -85,6 +101,7 @@ PARTS = {
     "schedules": _schedules,
     "ablations": _ablations,
     "results": _results,
+    "deepcache": _deepcache,
     "figures": _figures,
 }
 

@@ -23,6 +23,7 @@ from explorer.evidence.summary import summary
 from explorer.masks import Importance, Mask, Result
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
+from explorer.pruners.baselines import deepest
 from explorer.pruners.configs import CONFIGS
 from explorer.trials import Trials
 from explorer.work import Progress, finished
@@ -31,6 +32,7 @@ RATIOS = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95)
 PICTURES = 8  # that each setting is tried on
 BUDGET = 20  # candidates of each search
 SEEDS = {"random": (0, 1, 2)}  # of what draws lots, so that nobody wins by luck
+INTERVALS = range(2, 11)  # of DeepCache, when all of them are drawn
 ORDERS, SIZES = (0, 1, 2), ("stage", "layer", "module")
 
 # the settings that are tried of each family, before its order
@@ -125,6 +127,17 @@ def run(
     file = folder / f"{full.sampler}-{full.steps}.parquet"
     rows = yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
     return summary(rows, Jury.of(model).real)
+
+
+def deepcaches(model: Any, full: Full) -> list[Contender]:
+    """DeepCache at every interval and branch, each at the ratio it comes to."""
+    found = []
+    for branch, interval in itertools.product(range(deepest(model.graph("layer")) + 1), INTERVALS):
+        config = CONFIGS["deepcache"](**vars(full), branch=branch, interval=interval)
+        mask = finished(PRUNERS["deepcache"](model, [], config))
+        settings = {"branch": branch, "interval": interval}
+        found.append(Contender("deepcache", full.sampler, full.steps, round(1 - mask.kept, 6), settings, mask=mask))
+    return found
 
 
 def learned(model: Any, full: Full, ratio: float) -> list[Contender]:

@@ -77,13 +77,22 @@ def deepcache(model: Any, prompts: Sequence[str], config: DeepCacheConfig) -> Ge
 
 def deepcache_row(graph: BlockGraph, branch: int) -> np.ndarray:
     """Which units run between full calls, bool (U,). Raises ValueError without that many up layers."""
-    up = [column for column, name in enumerate(graph.names) if name.startswith("up_blocks.")]
+    up = _up_layers(graph)
     if len(up) < branch + 2:
-        allowed = f"branch may be at most {len(up) - 2} here, got {branch}" if up else "this model has no up blocks"
+        allowed = f"branch may be at most {deepest(graph)} here, got {branch}" if up else "this model has no up blocks"
         raise ValueError(f"deepcache caches the input of an up layer of a U-Net: {allowed}")
     row = np.ones((1, len(graph.units)), dtype=bool)
     row[0, up[-branch - 2]] = False
     return graph.close(row)[0]
+
+
+def deepest(graph: BlockGraph) -> int:
+    """DeepCache's last branch; negative for a model without up blocks."""
+    return len(_up_layers(graph)) - 2
+
+
+def _up_layers(graph: BlockGraph) -> list[int]:
+    return [column for column, name in enumerate(graph.names) if name.startswith("up_blocks.")]
 
 
 def similarity(model: Any, prompts: Sequence[str], config: SimilarityConfig) -> Generator[Progress, None, Result]:

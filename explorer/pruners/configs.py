@@ -52,7 +52,7 @@ class DeepCacheConfig(ScheduleConfig):
 
     granularity: Literal["layer"] = Field("layer", description="DeepCache is about layers")
     interval: int | None = Field(None, ge=1, le=1000, description="a full call every N calls; empty: as the ratio asks")
-    branch: int = Field(2, ge=0, le=12, description="how many of the last up layers run in every call, less one")
+    branch: int = Field(2, ge=0, le=30, description="how many of the last up layers run in every call, less one")
 
 
 class SimilarityConfig(ScheduleConfig):
