@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -6,9 +8,10 @@ from explorer.experiment import config_of, prune
 from explorer.graph import describe
 from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
-from explorer.pruners.baselines import deepcache_row, spread, staleness
+from explorer.pruners.baselines import deepcache_row
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.pruners.search import child, founder
+from explorer.pruners.spacing import nested, spaced, spread, staleness, thinned
 from explorer.trials import Trials
 from explorer.work import finished
 
@@ -82,6 +85,24 @@ def test_quadratic_spacing_takes_smaller_and_smaller_strides(sd15, count):
     nested = made(sd15, "uniform", spacing="quadratic").at(1 - count / 50)
     gaps = np.diff(np.flatnonzero(nested.keep.all(axis=1)))
     assert count != 12 or gaps[:4].mean() > 2 * gaps[-4:].mean()
+
+
+def test_thinned_takes_out_the_call_whose_neighbours_are_nearest():
+    assert thinned(np.arange(8)).tolist() == [7, 0, 4, 1, 6, 2, 5, 3]
+    assert thinned(np.array([0.0, 1.0, 1.1, 5.0])).tolist() == [3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 10, 25, 50])
+def test_the_ends_spacing_is_nested_and_densest_at_both_ends(sd15, calls):
+    goes = nested(calls, "ends")
+    assert sorted(goes) == list(range(calls)) and goes[0] == calls - 1
+    kept = [set(spaced(calls, count, "ends")) for count in range(1, calls + 1)]
+    assert all(fewer < more for fewer, more in itertools.pairwise(kept))
+    if calls == 50:
+        gaps = np.diff(spaced(50, 25, "ends"))
+        assert gaps[0] < gaps.max() > gaps[-1] and gaps.max() == gaps[8:16].max()
+        mask = made(sd15, "uniform", ratio=0.76, spacing="ends")
+        assert np.flatnonzero(mask.keep.any(axis=1)).tolist() == spaced(50, 12, "ends").tolist()
 
 
 def test_staleness_is_the_stretch_that_a_call_ends():

@@ -9,10 +9,10 @@ import typer
 
 from explorer import catalogue, experiment, masks
 from explorer.cli.flags import (
+    MODEL_HELP,
     AsJson,
     Device,
     Dtype,
-    MODEL_HELP,
     Granularity,
     Guidance,
     ModelId,
@@ -79,7 +79,10 @@ def evaluate(
             experiment.evaluate(
                 *(subject, full, experiment.contenders(subject, full, own, ratios or [], rivals or [], search, seed)),
                 *(pairs_of(part(prompts, "evaluation"), count, seed), file),
-                **{"real": real, "truth_steps": truth_steps, "batch": batch, "resume": resume},
+                real=real,
+                truth_steps=truth_steps,
+                batch=batch,
+                resume=resume,
             ),
             progress,
         )

@@ -15,7 +15,7 @@ import pandas as pd
 
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
-from explorer.pruners.configs import PUBLISHED, DipgoConfig, GeneticConfig
+from explorer.pruners.configs import PUBLISHED, SPACINGS, DipgoConfig, GeneticConfig
 from explorer.pruners.dipgo import swept
 from explorer.trials import Trials
 from explorer.work import Progress
@@ -43,7 +43,7 @@ OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         **{f"ours: {granularity}": {"granularity": granularity} for granularity in ("stage", "layer", "module")},
         **{f"ours: order {order}": {"order": order} for order in (0, 1, 2)},
         "ours: residual reuse": {"reuse": "residual"},
-        "ours: from quadratic spacing": {"start": "quadratic"},
+        **{f"ours: from {spacing} spacing": {"start": spacing} for spacing in SPACINGS},
         "ours: a network instead of the table": {"parametrisation": "network", "rate": 0.1},
         "ours: every skipped call looked at": {"look": 1.0},
         "ours: loss ssim": {"loss": "ssim"},

@@ -87,8 +87,8 @@ def evaluate(
     """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
 
     The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
-    (0: none). `jury` (default: the model's own) judges them. What fails becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and
-    for a file that holds something else.
+    (0: none). `jury` (default: the model's own) judges the pictures. What fails becomes a row with an `error`. Raises
+    ValueError for contenders that do not fit the model, and for a file that holds something else.
     """
     if len(pairs) < 2:
         raise ValueError(f"an evaluation needs at least two pictures to say how sure it is, got {len(pairs)}")

@@ -24,7 +24,7 @@ from explorer.masks import Importance, Mask, Result
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
 from explorer.pruners.baselines import deepest
-from explorer.pruners.configs import CONFIGS
+from explorer.pruners.configs import CONFIGS, SPACINGS
 from explorer.trials import Trials
 from explorer.work import Progress, finished
 
@@ -37,7 +37,7 @@ ORDERS, SIZES = (0, 1, 2), ("stage", "layer", "module")
 
 # the settings that are tried of each family, before its order
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
-    "uniform": {"spacing": ("even", "quadratic")},
+    "uniform": {"spacing": SPACINGS},
     "deepcache": {"branch": range(10)},
     "similarity": {"granularity": SIZES},
     "random": {"granularity": SIZES},

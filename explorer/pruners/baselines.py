@@ -4,7 +4,7 @@ Each is a pruner: a generator of progress that returns an importance (an order f
 settings name one schedule.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, PrunerRecord, Result, made_for, refuse_beyond
 from explorer.prompts import chosen, cycled
 from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, SimilarityConfig, UniformConfig
+from explorer.pruners.spacing import nested, positions, spaced, spread, staleness
 from explorer.work import Progress
 
 
@@ -21,7 +22,7 @@ def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Genera
     graph, calls = setting(model, config)
     yield Progress(0, 1, "spacing calls")
     if config.every is None and config.ratio is None:
-        goes = spread(positions(calls, config.spacing))
+        goes = nested(calls, config.spacing)
         return order_of(model, graph, config, "uniform", np.repeat(goes[:, None], len(graph.units), axis=1))
     keep = np.zeros((calls, len(graph.units)), dtype=bool)
     if config.every is not None:
@@ -30,20 +31,6 @@ def uniform(model: Any, prompts: Sequence[str], config: UniformConfig) -> Genera
     refuse_beyond(1 - 1 / calls, config.ratio)
     keep[spaced(calls, max(1, round(calls * (1 - config.ratio))), config.spacing)] = True
     return mask_of(model, graph, config, "uniform", keep, config.ratio)
-
-
-def positions(calls: int, spacing: str) -> np.ndarray:
-    """(T,), rising from 0: where each call lies, so that equal distances there are the spacing asked for."""
-    share = np.arange(calls) / calls
-    return share if spacing == "even" else 1 - np.sqrt(1 - share)
-
-
-def spaced(calls: int, count: int, spacing: str) -> np.ndarray:
-    """`count` of the calls, 0 among them, at even or quadratic distances."""
-    share, number = np.arange(count) / count, np.arange(count)
-    wished = np.round(calls * (share if spacing == "even" else 1 - (1 - share) ** 2)).astype(int)
-    apart = np.maximum.accumulate(wished - number) + number  # no two on one call
-    return np.minimum(apart, calls - count + number)
 
 
 def random(model: Any, prompts: Sequence[str], config: RandomConfig) -> Generator[Progress, None, Result]:
@@ -111,40 +98,6 @@ def similarity(model: Any, prompts: Sequence[str], config: SimilarityConfig) -> 
     score = np.stack([staleness(np.cumsum(change, dtype=float)) for change in measured.change], axis=1)
     importance = order_of(model, graph, config, "similarity", score)
     return importance if config.ratio is None else importance.at(config.ratio)
-
-
-def spread(where: np.ndarray) -> np.ndarray:
-    """int (T,): when each call goes so that what stays is as even along `where` as nesting allows; call 0 goes last."""
-    goes = np.empty(len(where), dtype=int)
-    goes[[call for call, _ in _additions(where)]] = np.arange(len(where))[::-1]
-    return goes
-
-
-def staleness(where: np.ndarray) -> np.ndarray:
-    """(T,): how far along `where` values would go stale just before each call is added; the most at call 0."""
-    score = np.empty(len(where))
-    for call, stretch in _additions(where):
-        score[call] = stretch
-    return score
-
-
-def _additions(where: np.ndarray) -> Iterator[tuple[int, float]]:
-    """Calls from the most to the least needed, each with the staleness that it ends.
-
-    Call 0 comes first, then always the call that best halves the stalest stretch without one.
-    """
-    yield 0, float(where[-1] - where[0])
-    stretches = [(0, len(where))]  # from a computed call to the next one
-    while stretches:
-        worst = max(range(len(stretches)), key=lambda i: where[stretches[i][1] - 1] - where[stretches[i][0]])
-        first, end = stretches.pop(worst)
-        if end - first == 1:
-            stretches = [stretch for stretch in stretches if stretch[1] - stretch[0] > 1]
-            continue
-        inner = np.arange(first + 1, end)
-        call = int(inner[np.maximum(where[inner - 1] - where[first], where[end - 1] - where[inner]).argmin()])
-        yield call, float(where[end - 1] - where[first])
-        stretches += [(first, call), (call, end)]
 
 
 def setting(model: Any, config: ScheduleConfig) -> tuple[BlockGraph, int]:

@@ -33,11 +33,14 @@ class ScheduleConfig(BaseModel):
     )
 
 
-class UniformConfig(ScheduleConfig):
-    """Whole calls at even distances, or at distances that shrink towards the end (Song et al. 2021, DDIM, D.3)."""
+SPACINGS = ("even", "quadratic", "ends")
 
-    spacing: Literal["even", "quadratic"] = Field(
-        "even", description="quadratic: more calls where little noise is left"
+
+class UniformConfig(ScheduleConfig):
+    """Whole calls at even distances, or at shorter ones towards the end (Song et al. 2021, DDIM, D.3) or both ends."""
+
+    spacing: Literal["even", "quadratic", "ends"] = Field(
+        "even", description="quadratic: more calls where little noise is left; ends: there, and where all is noise"
     )
 
     every: int | None = Field(None, ge=1, le=1000, description="compute every k-th call; empty: as the ratio asks")
@@ -98,7 +101,7 @@ class DipgoConfig(ScheduleConfig):
         "table", description="a free number a gate, or queries, an encoder and a head a gate, as published"
     )
     encoder: Literal["attention", "linear", "none"] = Field("attention", description="what the queries pass through")
-    start: Literal["even", "quadratic", "keep"] = Field("even", description="what the gates say at first")
+    start: Literal["ends", "even", "quadratic", "keep"] = Field("ends", description="what the gates say at first")
     loss: Literal["latent", "l2", "l1", "ssim", "l1+ssim"] = Field(
         "latent", description="distance to the full run: of the final latents, or of the pictures"
     )
@@ -127,7 +130,7 @@ class DipgoConfig(ScheduleConfig):
         if self.lowest > self.highest:
             raise ValueError(f"the smallest ratio drawn, {self.lowest}, is above the largest, {self.highest}")
         if self.decision == "prefix" and self.start == "keep":
-            raise ValueError("a prefix needs an order to begin with; start=even or start=quadratic")
+            raise ValueError("a prefix needs an order to begin with; start=ends, start=even or start=quadratic")
         if self.selection == "sweep" and self.ratio is None:
             raise ValueError("the sweep makes one mask for one ratio; say which")
         return self

@@ -12,9 +12,9 @@ from explorer.drawing import png
 from explorer.graph import BlockGraph
 from explorer.mixture import Gates, Mixture
 from explorer.prompts import cycled
-from explorer.pruners.baselines import positions, spread
 from explorer.pruners.configs import DipgoConfig
 from explorer.pruners.queries import Network, Table
+from explorer.pruners.spacing import nested
 from explorer.supernet import NoiseEstimate
 
 PICTURE_LOSSES = {
@@ -25,6 +25,7 @@ PICTURE_LOSSES = {
 }
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 TINY = 1e-12
+GOLDEN = (math.sqrt(5) - 1) / 2
 MOST = 5.0  # times the mean, that one gate's step may be
 DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (released code) of the published way
 
@@ -106,7 +107,8 @@ class Learner:
             hard[0] = 1.0
             return hard + share - share.detach(), np.ones(self.calls)
         rng = np.random.default_rng((self.config.seed, self.done, 1))
-        ratio = rng.uniform(self.config.lowest, self.config.highest)
+        place = (np.random.default_rng(self.config.seed).random() + self.done * GOLDEN) % 1  # evener than by lot
+        ratio = self.config.lowest + place * (self.config.highest - self.config.lowest)
         keep = self.graph.left(score.detach().numpy(), ratio)
         hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
         looked = (rng.random(self.calls) < self.config.look) / self.config.look
@@ -173,10 +175,10 @@ class Learner:
 
 
 def start_of(calls: int, units: int, start: str) -> np.ndarray:
-    """(T, U): the scores that learning begins with. Whole calls in a nested even or quadratic order, or all kept."""
+    """(T, U): the scores that learning begins with: whole calls in the nested order of a spacing, or all kept."""
     if start == "keep":
         return np.zeros((calls, units))
-    return np.repeat(spread(positions(calls, start))[:, None] / calls, units, axis=1)
+    return np.repeat(nested(calls, start)[:, None] / calls, units, axis=1)
 
 
 def prices(graph: BlockGraph, cascade: bool = True) -> np.ndarray:

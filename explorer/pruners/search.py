@@ -7,16 +7,17 @@ import numpy as np
 
 from explorer.masks import Result, refuse_beyond
 from explorer.prompts import chosen, cycled
-from explorer.pruners.baselines import mask_of, positions, setting, spaced, spread
-from explorer.pruners.configs import GeneticConfig, SearchConfig
+from explorer.pruners.baselines import mask_of, setting
+from explorer.pruners.configs import SPACINGS, GeneticConfig, SearchConfig
+from explorer.pruners.spacing import nested, spaced
 from explorer.work import Progress
 
 
 def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generator[Progress, None, Result]:
-    """Start from even and from quadratic spacing, then move one computed call at a time and keep what is no worse.
+    """Start from the best spacing, then move one computed call at a time and keep what is no worse.
 
     A candidate's loss is the mean squared distance of its final latents to the full run's, over the search pictures.
-    Every trial counts, the first two and repeated ones excepted.
+    Every trial counts, the first ones and repeated ones excepted.
     """
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
@@ -29,7 +30,7 @@ def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generato
         keep[list(rows)] = True
         return trials.schedule_loss(graph, keep, config.order)
 
-    losses = {rows: loss(rows) for rows in {tuple(spaced(calls, count, spacing)) for spacing in ("even", "quadratic")}}
+    losses = {rows: loss(rows) for rows in {tuple(spaced(calls, count, spacing)) for spacing in SPACINGS}}
     best = min(losses, key=losses.get)
     for trial in range(config.budget):
         yield Progress(trial, config.budget, f"loss {losses[best]:.3g}")
@@ -80,10 +81,10 @@ def genetic(model: Any, prompts: Sequence[str], config: GeneticConfig) -> Genera
 
 
 def founder(calls: int, units: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Scores (T, U) of a first candidate: whole calls at even, then at quadratic distances, then anything from whole
-    calls at random to units at random."""
-    if number < 2:
-        return np.repeat(spread(positions(calls, ("even", "quadratic")[number]))[:, None] / calls, units, axis=1)
+    """Scores (T, U) of a first candidate: whole calls in the order of each spacing, then anything from whole calls at
+    random to units at random."""
+    if number < len(SPACINGS):
+        return np.repeat(nested(calls, SPACINGS[number])[:, None] / calls, units, axis=1)
     whole = rng.random()
     return whole * rng.random((calls, 1)) + (1 - whole) * rng.random((calls, units))
 
