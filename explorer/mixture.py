@@ -27,11 +27,12 @@ WHOLE = "the noise estimate"
 
 @dataclass(frozen=True, eq=False)
 class Gates:
-    """Gates of a schedule, (T, U) each, differentiable, 0 or 1 in value."""
+    """Gates of a schedule, (T, U) each, differentiable, 0 or 1 in value; or (T, U, B), the same for all B pictures, so
+    that each picture's gradient can be told from the others'."""
 
     own: torch.Tensor  # each unit's own
     live: torch.Tensor  # and read by somebody
-    enters: torch.Tensor  # (T,) whether the denoiser's forward is entered at all
+    enters: torch.Tensor  # (T,) or (T, B): whether the denoiser's forward is entered at all
     looks: np.ndarray  # bool (T,): where, entered or not, the denoiser is run; elsewhere gates have no gradient
 
     @classmethod
@@ -112,8 +113,7 @@ class Mixture:
                 return output
             cached = extrapolated(self.held[column], self.call)
             self._hold(column, fresh, cached, self.live[column])
-            own = self.own[column]
-            mixed = tree_map(lambda f, c: own * f + (1 - own) * c, fresh, cached)
+            mixed = tree_map(lambda f, c: _mixed(self.own[column], f, c), fresh, cached)
             return tree_map(lambda y: x + y, mixed) if adds_change else mixed
 
         return mix
@@ -128,16 +128,26 @@ class Mixture:
             return output
         cached, enters = extrapolated(self.held[WHOLE], self.call), self.enters
         self._hold(WHOLE, fresh, cached, enters)
-        return tree_map(
-            lambda y, e: enters * y + (1 - enters) * self.estimate.restated(e, sample, timestep), output, cached
-        )
+        return tree_map(lambda y, e: _mixed(enters, y, self.estimate.restated(e, sample, timestep)), output, cached)
 
     def _hold(self, key: Any, fresh: Any, cached: Any, live: torch.Tensor) -> None:
         """What a live unit computed is held; a dead one's last value would have moved by as much, had it run."""
         *before, (call, value) = self.held[key]
-        if live.item() > 0.5:
-            computed = tree_map(lambda f, c: live * f + (1 - live) * c, fresh, cached)
+        if live.detach().max() > 0.5:
+            computed = tree_map(lambda f, c: _mixed(live, f, c), fresh, cached)
             self.held[key] = (*self.held[key], (self.call, computed))[-(self.order + 1) :]
         else:
-            moved = tree_map(lambda v, f, c: v + live * (f - c), value, fresh, cached)
+            moved = tree_map(lambda v, f, c: v + _over(live, f) * (f - c), value, fresh, cached)
             self.held[key] = (*before, (call, moved))
+
+
+def _mixed(gate: torch.Tensor, fresh: torch.Tensor, cached: torch.Tensor) -> torch.Tensor:
+    share = _over(gate, fresh)
+    return share * fresh + (1 - share) * cached
+
+
+def _over(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """One gate for all of `values`, or one a picture; guidance stacks the pictures twice."""
+    if gate.ndim == 0:
+        return gate
+    return gate.repeat(len(values) // len(gate)).reshape(-1, *[1] * (values.ndim - 1))

@@ -7,9 +7,10 @@ import torch
 from explorer import catalogue
 from explorer.experiment import prune
 from explorer.masks import Importance, Mask
+from explorer.mixture import Gates
 from explorer.pruners.configs import PUBLISHED, DipgoConfig
 from explorer.pruners.dipgo import swept
-from explorer.pruners.learning import prices
+from explorer.pruners.learning import LOSSES, prices
 from explorer.pruners.queries import Network
 from explorer.trials import Trials
 from explorer.work import finished
@@ -92,10 +93,41 @@ def test_a_price_without_the_cascade_begins_at_one(model):
     assert first.numbers["price"] == pytest.approx(1 - graph.macs_fixed / graph.macs_per_call, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["ssim", "l1", "l2", "l1+ssim", "latent"])
-def test_every_loss_moves_the_gates(model, loss):
-    start = learned(model, loss=loss, iterations=1, rate=1e-9).score
-    assert not np.allclose(learned(model, loss=loss, iterations=2).score, start, atol=1e-6)
+PUBLISHED_LOSSES = [("argmax", loss) for loss in ("ssim", "l1", "l2", "l1+ssim", "latent")]
+
+
+@pytest.mark.parametrize("decision, loss", [("prefix", "latent"), ("prefix", "l2"), *PUBLISHED_LOSSES])
+def test_every_loss_moves_the_gates(model, decision, loss):
+    settings = {"loss": loss, "decision": decision, "start": "keep" if decision == "argmax" else "ends", "alpha": 0}
+    start = learned(model, **settings, iterations=1, rate=1e-9).score
+    assert not np.allclose(learned(model, **settings, iterations=3, rate=0.1).score, start, atol=1e-9)
+
+
+def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_way(model):
+    from explorer.pruners.learning import Learner
+
+    graph, calls, columns = model.graph("stage"), 6, len(model.graph("stage").units)
+    learner = Learner(model, graph, calls, PROMPTS, DipgoConfig(**SMALL | {"batch": 3, "fresh_noise": False}))
+    keep = np.ones((calls, columns), dtype=bool)
+    keep[[2, 4]] = False
+    found = []
+    for done in range(0, 40):  # each with another random direction, of the same three pictures
+        learner.done = done
+        own = torch.from_numpy(keep | ~graph.demanded(keep)).float()[..., None].repeat(1, 1, 3).requires_grad_()
+        found.append(learner._worth(own, *learner._drawn(Gates.of(own, graph)), keep)[1])
+    worth = np.mean(found, axis=0)
+
+    def loss(mask):
+        own = torch.from_numpy(mask | ~graph.demanded(mask)).float()
+        with torch.no_grad():
+            return LOSSES["latent"](*learner._drawn(Gates.of(own, graph)))
+
+    before = loss(keep)
+    for call in (1, 2, 3, 4, 5):
+        other = keep.copy()
+        other[call] = ~other[call]
+        change = ((loss(other) - before) / before).mean().item() * (1 if keep[call, -1] else -1)
+        assert worth[call, -1] == pytest.approx(change, rel=0.6)
 
 
 def test_the_published_way_removes_gates_until_little_enough_is_kept(model):
@@ -143,6 +175,8 @@ def test_wrong_use_is_one_sentence(model):
         DipgoConfig(selection="sweep")
     with pytest.raises(ValueError, match="above the largest"):
         DipgoConfig(lowest=0.9, highest=0.5)
+    with pytest.raises(ValueError, match="squared loss"):
+        DipgoConfig(loss="ssim")
     with pytest.raises(ValueError, match="order to begin with"):
         DipgoConfig(start="keep")
     with pytest.raises(ValueError, match="deterministic"):
@@ -180,3 +214,20 @@ def test_the_network_is_as_it_was_afterwards(model):
     learned(model)
     assert all(torch.equal(value, before[name]) for name, value in model.denoiser.state_dict().items())
     assert "forward" not in vars(model.denoiser)
+
+
+def test_a_dead_unit_moves_with_the_one_it_fell_with(model):
+    from explorer.pruners.learning import Learner
+
+    graph = model.graph("layer")
+    learner = Learner(model, graph, 4, ["dog"], DipgoConfig(steps=4, granularity="layer"))
+    keep = np.ones((4, len(graph.units)), dtype=bool)
+    keep[1] = False
+    middle = graph.names.index("mid_block.layers.1")
+    keep[2, middle] = False
+    leaders = learner._leaders(graph.close(keep))
+    itself = np.arange(len(graph.units))
+    assert (leaders[[0, 3]] == itself).all() and (leaders[1] == len(graph.units) - 1).all()
+    moved = np.flatnonzero(leaders[2] != itself)
+    assert moved.tolist() == np.flatnonzero(graph.falling(keep[0], middle))[:-1].tolist() and len(moved) > 0
+    assert (leaders[2, moved] == middle).all()

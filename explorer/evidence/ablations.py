@@ -46,7 +46,7 @@ OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         **{f"ours: from {spacing} spacing": {"start": spacing} for spacing in SPACINGS},
         "ours: a network instead of the table": {"parametrisation": "network", "rate": 0.1},
         "ours: every skipped call looked at": {"look": 1.0},
-        "ours: loss ssim": {"loss": "ssim"},
+        "ours: loss of the pictures": {"loss": "l2"},
         "ours: adam": {"optimizer": "adam"},
     }
 )

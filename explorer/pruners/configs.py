@@ -107,7 +107,7 @@ class DipgoConfig(ScheduleConfig):
     )
     iterations: int = Field(120, ge=1, le=100_000, description="optimizer steps")
     batch: int = Field(4, ge=1, le=256, description="pictures a step")
-    rate: float = Field(0.02, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
+    rate: float = Field(0.1, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="of the gates")
     lowest: float = Field(0.4, ge=0, lt=1, description="prefix: the smallest ratio that is drawn")
     highest: float = Field(0.95, gt=0, le=1, description="prefix: the largest ratio that is drawn")
@@ -129,6 +129,10 @@ class DipgoConfig(ScheduleConfig):
     def _consistent(self) -> "DipgoConfig":
         if self.lowest > self.highest:
             raise ValueError(f"the smallest ratio drawn, {self.lowest}, is above the largest, {self.highest}")
+        if self.decision == "prefix" and self.loss not in ("latent", "l2"):
+            raise ValueError(
+                f"a prefix weighs what each gate moves, which needs a squared loss: latent or l2, not {self.loss}"
+            )
         if self.decision == "prefix" and self.start == "keep":
             raise ValueError("a prefix needs an order to begin with; start=ends, start=even or start=quadratic")
         if self.selection == "sweep" and self.ratio is None:

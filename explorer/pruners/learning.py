@@ -17,7 +17,8 @@ from explorer.pruners.queries import Network, Table
 from explorer.pruners.spacing import nested
 from explorer.supernet import NoiseEstimate
 
-PICTURE_LOSSES = {
+LOSSES = {
+    "latent": lambda latents, full: (latents - full).square().mean(dim=(1, 2, 3)),
     "l1": lambda pictures, full: (pictures - full).abs().mean(dim=(1, 2, 3)),
     "l2": lambda pictures, full: (pictures - full).square().mean(dim=(1, 2, 3)),
     "ssim": lambda pictures, full: 1 - metrics.ssim(pictures, full),
@@ -25,8 +26,8 @@ PICTURE_LOSSES = {
 }
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 TINY = 1e-12
+NEAR = 0.1  # of the MACs: how far from the cut the order is changed
 GOLDEN = (math.sqrt(5) - 1) / 2
-MOST = 5.0  # times the mean, that one gate's step may be
 DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (released code) of the published way
 
 
@@ -73,49 +74,93 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * cosine(self.done, self.config.iterations)
         score = self.gates()
-        leaf = score.detach().requires_grad_()
-        own, weight = self._decided(leaf)
-        gates = Gates.of(own, self.graph, weight > 0)
-        loss = self._distance(gates)
-        kept = self._kept(gates)
-        numbers = {"loss": loss.item(), "kept": kept}
-        if self.config.decision == "argmax" and kept >= self.config.tau:
-            price = (gates.live * self.price).sum(dim=1).mean()
-            numbers |= {"price": price.item()}
-            loss = loss + self.config.alpha * price
-        self.optimizer.zero_grad()
-        if loss.requires_grad:  # else nothing but call 0 ran, and nobody looked elsewhere
-            loss.backward()
-        slope = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        if not bool(slope.isfinite().all()) or not np.isfinite(numbers["loss"]):
+        published = self.config.decision == "argmax"
+        numbers, direction = self._published(score.detach()) if published else self._prefix(score.detach())
+        if not bool(direction.isfinite().all()) or not np.isfinite(numbers["loss"]):
             raise ValueError(f"the loss is no longer finite at step {self.done}; lower the rate or the guidance")
-        score.backward(self._direction(slope, weight))
-        if self.config.decision == "argmax":
+        self.optimizer.zero_grad()
+        score.backward(direction)
+        if published:
             torch.nn.utils.clip_grad_norm_(self.gates.parameters(), CLIP)
         self.optimizer.step()
         return numbers
 
-    def _decided(self, score: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Own gates (T, U), 0 or 1 in value with the gradient of the score, and what each call's gradient counts, (T,).
+    def _published(self, score: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
+        """The terms of eq. 3 and its gradient (T, U). Call 0 is open, for it has nothing to reuse."""
+        leaf = score.requires_grad_()
+        share = leaf.sigmoid()  # of two logits: the straight-through softmax, without noise
+        hard = (share > 0.5).float()
+        hard[0] = 1.0
+        gates = Gates.of(hard + share - share.detach(), self.graph)
+        ends, full = self._drawn(gates)
+        loss = LOSSES[self.config.loss](ends, full).mean()
+        numbers = {"loss": loss.item(), "kept": self._kept(gates.live)}
+        if numbers["kept"] >= self.config.tau:
+            price = (gates.live * self.price).sum(dim=1).mean()
+            numbers |= {"price": price.item()}
+            loss = loss + self.config.alpha * price
+        return numbers, torch.autograd.grad(loss, leaf)[0]
 
-        Call 0 has nothing to reuse; a dead unit's own gate is open, so that its reader's says what both would bring. A
-        skipped call is looked at now and then only, and counts as much more.
+    def _prefix(self, score: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
+        """The loss at a ratio drawn anew, and which way down each score (T, U) goes.
+
+        Up goes a gate whose worth per MAC, what the loss would change by were it the other way, is above that of the
+        last one that the ratio pays for; down, one whose is below. But only where the order is about to be cut: what
+        is worth more far from there says nothing about it.
+
+        A dead unit's own gate is open, so that its reader's says what both would bring, and both move together: else a
+        call would come back with its last unit alone. A skipped call is looked at now and then only, and counts as
+        much more.
         """
-        if self.config.decision == "argmax":  # straight-through softmax, without noise
-            share = score.sigmoid()
-            hard = (share > 0.5).float()
-            hard[0] = 1.0
-            return hard + share - share.detach(), np.ones(self.calls)
         rng = np.random.default_rng((self.config.seed, self.done, 1))
         place = (np.random.default_rng(self.config.seed).random() + self.done * GOLDEN) % 1  # evener than by lot
         ratio = self.config.lowest + place * (self.config.highest - self.config.lowest)
-        keep = self.graph.left(score.detach().numpy(), ratio)
-        hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
+        rank = self.graph.removal_order(score.numpy())
+        saved = self.graph.saved(rank)
+        keep = rank >= int(np.abs(saved - ratio).argmin())
         looked = (rng.random(self.calls) < self.config.look) / self.config.look
-        return hard + score - score.detach(), np.where(keep.any(axis=1), 1.0, looked)
+        weight = np.where(keep.any(axis=1), 1.0, looked)
+        weight[0] = 0
+        hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
+        own = hard[..., None].repeat(1, 1, self.config.batch).requires_grad_()
+        ends, full = self._drawn(Gates.of(own, self.graph, keep.any(axis=1) | (weight > 0)))
+        loss, worth = self._worth(own, ends, full, keep)
+        density = np.take_along_axis(worth, self._leaders(keep), axis=1).clip(min=0) / self.price.numpy()
+        last = marginal(density, self.graph.macs * weight[:, None], self.graph.macs * keep[1:])
+        above = (density - last) / (density + last + TINY)
+        near = np.exp(-(((saved[rank.clip(max=len(saved) - 1)] - ratio) / NEAR) ** 2) / 2)
+        numbers = {"loss": loss, "kept": self._kept(torch.from_numpy(keep))}
+        return numbers, torch.from_numpy(-above * near * weight[:, None]).float()
 
-    def _distance(self, gates: Gates) -> torch.Tensor:
-        """Mean loss of a batch of pictures under the gates, to the full run from the same noise."""
+    def _worth(
+        self, own: torch.Tensor, ends: torch.Tensor, full: torch.Tensor, keep: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """Mean loss, and by what share of it each gate, (T, U), lowers it where it is kept or would be: Gauss-Newton.
+
+        With r the distance that is left and v what a gate moves, |r - v|^2 is what closing it leaves. The gradient has
+        2 r v alone, which near the full run is next to nothing; |v|^2 comes from the gradient of a random direction.
+        """
+        far, count = ends - full, ends[0].numel()
+        losses = far.detach().square().mean(dim=(1, 2, 3)).clamp(min=TINY)
+        torch.manual_seed(int(np.random.default_rng((self.config.seed, self.done, 2)).integers(2**31)))
+        slope = torch.autograd.grad(ends, own, 2 * far.detach() / count, retain_graph=True)[0]
+        moved = torch.autograd.grad(ends, own, torch.randn_like(ends) / count**0.5)[0].square()
+        closing = torch.where(torch.from_numpy(keep)[..., None], moved - slope, -moved - slope) / losses
+        return losses.mean().item(), closing.mean(dim=2).numpy()
+
+    def _leaders(self, keep: np.ndarray) -> np.ndarray:
+        """int (T, U): of each dead unit the skipped one that it fell with, the nearest; of any other itself."""
+        demanded, whole = self.graph.demanded(keep), np.ones(keep.shape[1], dtype=bool)
+        leaders = np.tile(np.arange(keep.shape[1]), (len(keep), 1))
+        falls = [self.graph.falling(whole, column) for column in range(keep.shape[1])]
+        for column in sorted(range(len(falls)), key=lambda column: -falls[column].sum()):
+            skipped = demanded[:, column] & ~keep[:, column]
+            leaders[skipped[:, None] & falls[column] & ~demanded] = column
+        return leaders
+
+    def _drawn(self, gates: Gates) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a batch of pictures comes to under the gates, and in the full run from the same noise: final latents
+        (B, C, H, W), or pictures for the losses of pictures."""
         prompts, seeds = wanted_pictures(self.prompts, self.config, self.done)
         noise, _ = self.model.noise(seeds)
         encoded = self.model.encode(prompts, self.config.guidance)
@@ -125,27 +170,18 @@ class Learner:
         net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), self.config.order)
         ends = trajectory.rollout(self.model, scheduler, *chain, net, gates, self.config.memory)
         self.picture = png(self.model.decode(ends.detach()[:1])[0])
-        if self.config.loss == "latent":
-            losses = (ends - last.latents).square().mean(dim=(1, 2, 3))
-        else:
-            pictures, full = (self.model.pictures(latents) for latents in (ends, last.latents))
-            losses = PICTURE_LOSSES[self.config.loss](pictures, full)
-        # over ratios the loss ranges over decades, and each shall count
-        return losses.clamp(min=TINY).log().mean() if self.config.decision == "prefix" else losses.mean()
+        return (
+            (ends, last.latents)
+            if self.config.loss == "latent"
+            else tuple(map(self.model.pictures, (ends, last.latents)))
+        )
 
     def _scheduler(self) -> Any:
         return trajectory.sampler(self.config.sampler, self.model.scheduler_config)
 
-    def _kept(self, gates: Gates) -> float:
-        keep = gates.live.detach().numpy() > 0.5
+    def _kept(self, live: torch.Tensor) -> float:
+        keep = live.detach().numpy() > 0.5
         return float(self.graph.cost(keep).sum() / (self.graph.macs_per_call * self.calls))
-
-    def _direction(self, slope: torch.Tensor, weight: np.ndarray) -> torch.Tensor:
-        """Where the scores go: down the slope as it is, or per MAC, in units of the mean over gates."""
-        if self.config.decision == "argmax":
-            return slope
-        slope = slope * torch.from_numpy(weight).float()[:, None] / self.price
-        return (slope / slope[1:].abs().mean().clamp(min=TINY)).clamp(-MOST, MOST)
 
     # -- stopping and going on
 
@@ -185,6 +221,13 @@ def prices(graph: BlockGraph, cascade: bool = True) -> np.ndarray:
     """(U,): the share of a call's MACs that each gate decides on, gamma of eq. 3: its own, or with all that falls."""
     macs, whole = graph.macs / graph.macs_per_call, np.ones(len(graph.units), dtype=bool)
     return np.array([macs[graph.falling(whole, column)].sum() for column in range(len(macs))]) if cascade else macs
+
+
+def marginal(density: np.ndarray, macs: np.ndarray, kept: np.ndarray) -> float:
+    """The worth per MAC of the last gate that is paid for, if the densest go first and all cost what is `kept` now."""
+    order = np.argsort(-density, axis=None)
+    paid = np.cumsum(macs.reshape(-1)[order])
+    return float(density.reshape(-1)[order[min(int(np.searchsorted(paid, kept.sum())), len(order) - 1)]])
 
 
 def wanted_pictures(prompts: Sequence[str], config: DipgoConfig, done: int) -> tuple[list[str], list[int]]:
