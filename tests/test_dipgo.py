@@ -111,7 +111,7 @@ def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_
     keep = np.ones((calls, columns), dtype=bool)
     keep[[2, 4]] = False
     found = []
-    for done in range(0, 40):  # each with another random direction, of the same three pictures
+    for done in range(40):  # each with another random direction, of the same three pictures
         learner.done = done
         own = torch.from_numpy(keep | ~graph.demanded(keep)).float()[..., None].repeat(1, 1, 3).requires_grad_()
         found.append(learner._worth(own, *learner._drawn(Gates.of(own, graph)), keep)[1])

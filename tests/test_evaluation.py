@@ -151,6 +151,17 @@ def test_what_is_missing_is_said_in_the_file(model, tmp_path):
     assert any("clip score" in said for said in about["missing"])
 
 
+def test_kept_references_are_those_that_would_be_drawn_again(model, tmp_path, monkeypatch):
+    once = trial(model, [half(model)], tmp_path / "once.parquet", keep=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    steps = []
+    drawn = evaluation.draw
+    monkeypatch.setattr(evaluation, "draw", lambda *args, **named: steps.append(args[4]) or drawn(*args, **named))
+    again = trial(model, [half(model)], tmp_path / "again.parquet", keep=tmp_path / "kept")
+    assert 10 not in steps and steps.count(6) == 6  # the full run as its own contender, and the other one
+    pd.testing.assert_frame_equal(sound(once), sound(again))
+
+
 def test_contenders_that_differ_in_anything_have_different_keys(model):
     base = half(model)
     others = [

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 
 from explorer import metrics, trajectory
 from explorer.drawing import draw
@@ -83,12 +84,14 @@ def evaluate(
     batch: int = 8,
     resume: bool = False,
     jury: Jury | None = None,
+    keep: Path | None = None,
 ) -> Generator[Progress, None, pd.DataFrame]:
     """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
 
     The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
-    (0: none). `jury` (default: the model's own) judges the pictures. What fails becomes a row with an `error`. Raises
-    ValueError for contenders that do not fit the model, and for a file that holds something else.
+    (0: none). `jury` (default: the model's own) judges the pictures. With a folder to `keep` them in, those two runs
+    are not drawn again for contenders that come later. What fails becomes a row with an `error`. Raises ValueError for
+    contenders that do not fit the model, and for a file that holds something else.
     """
     if len(pairs) < 2:
         raise ValueError(f"an evaluation needs at least two pictures to say how sure it is, got {len(pairs)}")
@@ -107,7 +110,7 @@ def evaluate(
         waiting = [contender for contender in everyone if not results.has(contender.key, some)]
         if not waiting:
             continue
-        references = _references(model, full, truth_steps, some)
+        references = _references(model, full, truth_steps, some, keep)
         for contender in waiting:
             rows = _rows(model, full, calls, contender, some, references, jury)
             results.add(rows, number)
@@ -126,13 +129,23 @@ def _refuse_unfit(model: Any, full: Full, calls: int, contender: Contender) -> N
             raise ValueError(f"the schedule of {contender.method} is for the full run's sampler and steps")
 
 
-def _references(model: Any, full: Full, truth_steps: int, pairs: list[Pair]) -> dict[str, torch.Tensor]:
+def _references(
+    model: Any, full: Full, truth_steps: int, pairs: list[Pair], keep: Path | None
+) -> dict[str, torch.Tensor]:
     """What pictures are held against, by the prefix of the columns."""
+    named = json.dumps([model.record.model_dump(), vars(full), truth_steps, pairs], sort_keys=True)
+    file = keep and keep / f"{sha256(named.encode()).hexdigest()[:16]}.safetensors"
+    if file and file.exists():
+        return load_file(file)
     prompts, seeds = zip(*pairs, strict=True)
     steps = {"": full.steps} | ({"truth_": truth_steps} if truth_steps else {})
     ends = {}
     for prefix, count in steps.items():
         *_, (_, ends[prefix]) = draw(model, prompts, seeds, full.sampler, count, full.guidance, previews=1)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({prefix: pictures.contiguous() for prefix, pictures in ends.items()}, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
     return ends
 
 

@@ -125,7 +125,7 @@ def run(
         contenders += _kept(tuned) + learned(model, full, ratio)
     pairs = pairs_of(chosen(model, "evaluation"), pictures)
     file = folder / f"{full.sampler}-{full.steps}.parquet"
-    rows = yield from evaluate(model, full, contenders, pairs, file, resume=True, **options)
+    rows = yield from evaluate(model, full, contenders, pairs, file, resume=True, keep=folder / "references", **options)
     return summary(rows, Jury.of(model).real)
 
 
