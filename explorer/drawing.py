@@ -33,13 +33,13 @@ class Frame:
 
 def under(mask: Mask, denoiser: Any, scheduler: Any) -> AbstractContextManager:
     """Run a denoiser under a mask while `scheduler` drives it."""
-    from explorer.graph import describe
+    from explorer.graph import Forecast, describe
     from explorer.supernet import NoiseEstimate, SuperNet
 
     header = mask.header
     graph = describe(denoiser, header.granularity, header.reuse)
     header.refuse_unless(header.model.id, type(denoiser).__name__, header.calls, graph.units)
-    return SuperNet(denoiser, graph, mask.keep, NoiseEstimate.of(scheduler), header.order, scheduler)
+    return SuperNet(denoiser, graph, mask.keep, NoiseEstimate.of(scheduler), Forecast.of(header), scheduler)
 
 
 def draw(

@@ -15,6 +15,19 @@ Granularity = Literal["stage", "layer", "module"]
 Reuse = Literal["output", "residual"]
 
 
+class Forecast(NamedTuple):
+    """What a skipped unit hands back: the polynomial through its last `order` + 1 computed values, over call indices,
+    continued at most `reach` calls beyond the last of them (none: without limit)."""
+
+    order: int = 0
+    reach: int | None = None
+
+    @classmethod
+    def of(cls, settings: Any) -> "Forecast":
+        """As a method's settings, or a file's header, have it."""
+        return cls(settings.order, settings.reach)
+
+
 class Unit(BaseModel):
     """The smallest piece that can be skipped on its own: one column of a schedule."""
 

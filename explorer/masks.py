@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from explorer.graph import BlockGraph, Granularity, Reuse, Unit
+from explorer.graph import BlockGraph, Forecast, Granularity, Reuse, Unit
 
 MAX_BYTES, MAX_CALLS, MAX_UNITS = 64 * 2**20, 1_000, 10_000
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -58,6 +58,7 @@ class Header(_Record):
     guidance: float = Field(ge=0, le=1000, allow_inf_nan=False)
     granularity: Granularity
     order: Literal[0, 1, 2]
+    reach: int | None = Field(None, ge=1)  # of extrapolation, in calls
     units: tuple[Unit, ...] = Field(min_length=1, max_length=MAX_UNITS)
     macs_fixed: int = Field(ge=0)
     max_ratio: Share
@@ -121,11 +122,11 @@ class Mask:
         ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.kept)), of="macs")
         return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
 
-    def of_order(self, order: int) -> "Mask":
-        """The same decisions, extrapolated at another order."""
-        config = self.header.pruner.config | {"order": order}
+    def forecasting(self, forecast: Forecast) -> "Mask":
+        """The same decisions, extrapolated in another way."""
+        config = self.header.pruner.config | forecast._asdict()
         pruner = self.header.pruner.model_copy(update={"config": config})
-        return Mask(self.header.model_copy(update={"order": order, "pruner": pruner}), self.keep)
+        return Mask(self.header.model_copy(update={**forecast._asdict(), "pruner": pruner}), self.keep)
 
     def save(self, path: str | Path) -> None:
         write_whole(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
@@ -266,7 +267,7 @@ def made_for(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerR
         model=model,
         pruner=pruner,
         units=graph.units,
-        **{name: getattr(config, name) for name in ("sampler", "steps", "guidance", "seed", "order")},
+        **{name: getattr(config, name) for name in ("sampler", "steps", "guidance", "seed", "order", "reach")},
         calls=calls,
         granularity=graph.granularity,
         macs_fixed=graph.macs_fixed,

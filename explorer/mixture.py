@@ -1,6 +1,6 @@
 """The SuperNet in training: every unit runs at every call, and a gate mixes what it computed with what it held.
 
-    net = Mixture(denoiser, graph, NoiseEstimate.of(scheduler), order)
+    net = Mixture(denoiser, graph, NoiseEstimate.of(scheduler), Forecast(1))
     latents = trajectory.rollout(model, scheduler, 50, noise, conditioning, 7.5, net, Gates.of(own, graph))
 
 With gates of 0 and 1 the values are those of `supernet.SuperNet` under the schedule; gradients flow through both sides
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from explorer.graph import BlockGraph
+from explorer.graph import BlockGraph, Forecast
 from explorer.supernet import SAMPLE_ARGUMENT, NoiseEstimate, extrapolated, shadow
 
 Held = Mapping[Any, tuple[tuple[int, Any], ...]]  # per unit (or WHOLE) its last computed values and their calls
@@ -58,8 +58,8 @@ class Mixture:
     in two passes) are not told apart.
     """
 
-    def __init__(self, denoiser: torch.nn.Module, graph: BlockGraph, estimate: NoiseEstimate, order: int = 0):
-        self.denoiser, self.graph, self.estimate, self.order = denoiser, graph, estimate, order
+    def __init__(self, denoiser: torch.nn.Module, graph: BlockGraph, estimate: NoiseEstimate, forecast: Forecast):
+        self.denoiser, self.graph, self.estimate, self.forecast = denoiser, graph, estimate, forecast
         self.held: dict[Any, tuple[tuple[int, Any], ...]] = {}
         self._sample_argument = SAMPLE_ARGUMENT.get(type(denoiser).__name__, "sample")
         self._inputs: dict[int, torch.Tensor] = {}
@@ -82,7 +82,7 @@ class Mixture:
         """A call that is neither entered nor looked at."""
         sample = args[0] if args else kwargs[self._sample_argument]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        held = extrapolated(self.held[WHOLE], self.call)
+        held = extrapolated(self.held[WHOLE], self.call, self.forecast.reach)
         return tree_map(lambda e: self.estimate.restated(e, sample, timestep), held)
 
     def _hooks(self) -> Iterator[Any]:
@@ -111,7 +111,7 @@ class Mixture:
             if column not in self.held:  # call 0
                 self.held[column] = ((self.call, fresh),)
                 return output
-            cached = extrapolated(self.held[column], self.call)
+            cached = extrapolated(self.held[column], self.call, self.forecast.reach)
             self._hold(column, fresh, cached, self.live[column])
             mixed = tree_map(lambda f, c: _mixed(self.own[column], f, c), fresh, cached)
             return tree_map(lambda y: x + y, mixed) if adds_change else mixed
@@ -126,7 +126,7 @@ class Mixture:
         if WHOLE not in self.held:
             self.held[WHOLE] = ((self.call, fresh),)
             return output
-        cached, enters = extrapolated(self.held[WHOLE], self.call), self.enters
+        cached, enters = extrapolated(self.held[WHOLE], self.call, self.forecast.reach), self.enters
         self._hold(WHOLE, fresh, cached, enters)
         return tree_map(lambda y, e: _mixed(enters, y, self.estimate.restated(e, sample, timestep)), output, cached)
 
@@ -135,7 +135,7 @@ class Mixture:
         *before, (call, value) = self.held[key]
         if live.detach().max() > 0.5:
             computed = tree_map(lambda f, c: _mixed(live, f, c), fresh, cached)
-            self.held[key] = (*self.held[key], (self.call, computed))[-(self.order + 1) :]
+            self.held[key] = (*self.held[key], (self.call, computed))[-(self.forecast.order + 1) :]
         else:
             moved = tree_map(lambda v, f, c: v + _over(live, f) * (f - c), value, fresh, cached)
             self.held[key] = (*before, (call, moved))

@@ -1,6 +1,6 @@
 """Running a denoiser under a schedule: skipped units hand back what they computed at an earlier call.
 
-    with SuperNet(denoiser, graph, keep, NoiseEstimate.of(scheduler), order=1, scheduler=scheduler):
+    with SuperNet(denoiser, graph, keep, NoiseEstimate.of(scheduler), Forecast(1), scheduler):
         pipe("dog")
 
 One of the two files that touch a network. Forwards are replaced on the instances and put back on the way out, also
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from explorer.graph import BlockGraph
+from explorer.graph import BlockGraph, Forecast
 
 SAMPLE_ARGUMENT = {"DiTTransformer2DModel": "hidden_states"}  # the others call it `sample`
 
@@ -75,10 +75,12 @@ class NoiseEstimate:
         return ((sample - sigma * self.reusable(output, sample, timestep)) / alpha).to(sample.dtype)
 
 
-def extrapolated(values: Sequence[tuple[int, Any]], call: int) -> Any:
-    """The polynomial through computed values (call, value), continued to `call`; of a single value, that value."""
+def extrapolated(values: Sequence[tuple[int, Any]], call: int, reach: int | None = None) -> Any:
+    """The polynomial through computed values (call, value), continued to `call`, but at most `reach` calls; of a single
+    value, that value."""
     if len(values) == 1:
         return values[0][1]
+    call = call if reach is None else min(call, values[-1][0] + reach)
     calls = [known for known, _ in values]
     weights = [np.prod([(call - c) / (k - c) for c in calls if c != k]) for k in calls]  # Lagrange
     return tree_map(
@@ -90,14 +92,15 @@ def extrapolated(values: Sequence[tuple[int, Any]], call: int) -> Any:
 class History:
     """The last computed values of one quantity. `at(call)` continues the polynomial through them; order 0: the last."""
 
-    def __init__(self, order: int):
-        self.values: deque[tuple[int, Any]] = deque(maxlen=order + 1)
+    def __init__(self, forecast: Forecast):
+        self.values: deque[tuple[int, Any]] = deque(maxlen=forecast.order + 1)
+        self.reach = forecast.reach
 
     def push(self, call: int, value: Any) -> None:
         self.values.append((call, value))
 
     def at(self, call: int) -> Any:
-        return extrapolated(self.values, call)
+        return extrapolated(self.values, call, self.reach)
 
 
 def shadow(owner: Any, name: str, replacement: Callable) -> Callable[[], None]:
@@ -129,11 +132,11 @@ class SuperNet:
         graph: BlockGraph,
         keep: np.ndarray,
         estimate: NoiseEstimate,
-        order: int = 0,
+        forecast: Forecast = Forecast(),
         scheduler: Any = None,
     ):
         self.denoiser, self.graph, self.scheduler = denoiser, graph, scheduler
-        self.keep, self.estimate, self.order = keep, estimate, order
+        self.keep, self.estimate, self.forecast = keep, estimate, forecast
         self.demanded = graph.demanded(self.keep)
         self.runs = self.keep & self.demanded
         self.enters = self.runs.any(axis=1)  # (T,) whether the denoiser's forward is entered at all
@@ -150,7 +153,7 @@ class SuperNet:
     def reset(self) -> None:
         """Forget everything: the next call of each context is call 0."""
         self.calls: dict[str, int] = defaultdict(int)  # calls made, per context
-        self._histories: dict[tuple[Any, str], History] = defaultdict(lambda: History(self.order))
+        self._histories: dict[tuple[Any, str], History] = defaultdict(lambda: History(self.forecast))
         self._inputs: dict[tuple[int, str], torch.Tensor] = {}
 
     @contextmanager

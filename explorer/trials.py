@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from explorer import trajectory
-from explorer.graph import BlockGraph
+from explorer.graph import BlockGraph, Forecast
 from explorer.supernet import NoiseEstimate, SuperNet
 
 BATCH = 8
@@ -29,11 +29,11 @@ class Trials:
         if not bool(self.full.isfinite().all()):
             raise ValueError("the full run ends in values that are not finite; lower the guidance")
 
-    def schedule_loss(self, graph: BlockGraph, keep: np.ndarray, order: int = 0) -> float:
+    def schedule_loss(self, graph: BlockGraph, keep: np.ndarray, forecast: Forecast = Forecast()) -> float:
         """Loss of the full run's sampler under the schedule `keep` (T, U)."""
 
         def under(scheduler: Any) -> SuperNet:
-            return SuperNet(self.model.denoiser, graph, keep, NoiseEstimate.of(scheduler), order, scheduler)
+            return SuperNet(self.model.denoiser, graph, keep, NoiseEstimate.of(scheduler), forecast, scheduler)
 
         return self._loss(self._ends(self.sampler, self.steps, under=under))
 

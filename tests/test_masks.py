@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from explorer.graph import BlockGraph, Unit
+from explorer.graph import BlockGraph, Forecast, Unit
 from explorer.masks import Header, Importance, Mask, ModelRecord, PrunerRecord, header_of, load, made_for
 from explorer.pruners.configs import ScheduleConfig
 
@@ -48,7 +48,7 @@ def test_masks_are_nested_and_nearest_to_the_ratio(importance):
 
 
 def test_another_order_is_the_same_decisions_and_says_so(importance, tmp_path):
-    other = importance.at(0.5).of_order(2)
+    other = importance.at(0.5).forecasting(Forecast(2))
     other.save(tmp_path / "m.safetensors")
     again = Mask.load(tmp_path / "m.safetensors")
     assert again.header.order == again.header.pruner.config["order"] == 2 and importance.at(0.5).header.order == 0
@@ -81,9 +81,9 @@ def test_files_round_trip(importance, tmp_path):
 
 def test_the_header_has_exactly_the_keys_of_the_format(importance, tmp_path):
     importance.save(tmp_path / "i.safetensors")
-    keys = "format kind model sampler calls steps guidance granularity order units macs_fixed max_ratio pruner ratio"
+    keys = "format kind model sampler calls steps guidance granularity order reach units macs_fixed max_ratio"
     document = json.loads(header_of(tmp_path / "i.safetensors").model_dump_json())
-    assert set(document) == set(keys.split()) | {"seed", "versions", "created"}
+    assert set(document) == set(keys.split()) | {"pruner", "ratio", "seed", "versions", "created"}
     assert set(document["units"][0]) == {"name", "kind", "reuse", "macs", "reads"}
     assert set(document["ratio"]) == {"asked", "reached", "of"}
     assert set(document["model"]) == {"id", "revision", "denoiser", "dtype"}

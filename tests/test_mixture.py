@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from explorer import trajectory
+from explorer.graph import Forecast
 from explorer.mixture import Gates, Mixture
 from explorer.supernet import NoiseEstimate, SuperNet
 from tests.conftest import BETAS, DENOISERS
@@ -51,14 +52,14 @@ def relaxed(graph, keep: np.ndarray) -> torch.Tensor:
 
 def mixed_end(model, graph, sampler, steps, own, order=0, memory="plain"):
     scheduler = trajectory.sampler(sampler, model.config)
-    net = Mixture(model.denoiser, graph, NoiseEstimate.of(scheduler), order)
+    net = Mixture(model.denoiser, graph, NoiseEstimate.of(scheduler), Forecast(order))
     gates, noise = Gates.of(own, graph), noise_of(model)
     return trajectory.rollout(model, scheduler, steps, noise, model.conditioning(len(noise)), 1.0, net, gates, memory)
 
 
 def hard_end(model, graph, sampler, steps, keep, order=0):
     scheduler, noise = trajectory.sampler(sampler, model.config), noise_of(model)
-    with SuperNet(model.denoiser, graph, keep, NoiseEstimate.of(scheduler), order, scheduler):
+    with SuperNet(model.denoiser, graph, keep, NoiseEstimate.of(scheduler), Forecast(order), scheduler):
         *_, last = trajectory.denoise(
             model, scheduler, steps, noise, model.conditioning(len(noise)), 1.0, generators=None
         )

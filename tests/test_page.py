@@ -260,3 +260,23 @@ def test_the_map_keeps_clear_of_its_caption_when_the_window_is_made_narrow(visit
     parts = (".plot .main-svg >> nth=0", "figcaption")
     plot, caption = (page.locator(f"#keep {part}").bounding_box() for part in parts)
     assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
+
+
+def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_order(visitor: Visitor):
+    visitor.open("steps=50&ratio=0.8&prompt=dog&method=dipgo&sampler=ddim")
+    assert visitor.page.locator("#show").is_visible() and "80.0" in visitor.page.locator("#cost").inner_text()
+    computed = visitor.computed()
+    assert 0 < computed < 50 * 28
+    visitor.page.locator("#show label", has_text="order").click()
+    visitor.page.wait_for_function("document.querySelector('#keep .plot').data[0].type === 'heatmap'")
+    visitor.page.wait_for_function("document.querySelector('#keep').innerText.includes('share of the MACs gone')")
+    visitor.page.locator("#show label", has_text="score").click()
+    visitor.page.locator("#show label", has_text="decision").click()
+    visitor.page.wait_for_function("document.querySelector('#keep .plot').data.length > 1")
+    assert visitor.computed() == computed
+
+
+def test_a_trajectory_that_was_not_learned_is_said_with_those_that_were(visitor: Visitor):
+    visitor.page.goto(f"{visitor.served}?steps=7&method=dipgo&prompt=dog")
+    visitor.page.wait_for_selector("#alert [role=alert]")
+    assert "learned for" in visitor.alert() and "not for ddim 7" in visitor.alert()

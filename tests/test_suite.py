@@ -4,7 +4,7 @@ import pytest
 
 from explorer import catalogue
 from explorer.evidence.evaluation import Full
-from explorer.evidence.suite import GRIDS, ORDERS, Suite
+from explorer.evidence.suite import FORECASTS, GRIDS, Suite
 from explorer.work import finished
 
 FULL = Full(steps=12)
@@ -39,8 +39,8 @@ def test_the_tuned_one_is_no_worse_than_any_setting_of_its_family(suite, contend
     for spacing in GRIDS["uniform"]["spacing"]:
         other = suite._mask("uniform", {"spacing": spacing}, 0.5)
         assert suite._loss(tuned.mask) <= suite._loss(other)
-    for order in ORDERS:
-        assert suite._loss(tuned.mask) <= suite._loss(tuned.mask.of_order(order))
+    for forecast in FORECASTS:
+        assert suite._loss(tuned.mask) <= suite._loss(tuned.mask.forecasting(forecast))
 
 
 def test_all_ratios_are_evaluated_together_and_nothing_is_tuned_twice(sd_folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from explorer.cost import COUNTED, counting, example_inputs, price
-from explorer.graph import describe
+from explorer.graph import Forecast, describe
 from explorer.supernet import History, NoiseEstimate, SuperNet
 from tests.conftest import DENOISERS
 
@@ -54,7 +54,7 @@ def schedules(graph, seed=0):
 def test_everything_kept_equals_the_plain_denoiser_bit_for_bit(denoiser, granularity, order):
     graph = describe(denoiser, granularity)
     plain = run(denoiser)
-    with SuperNet(denoiser, graph, np.ones((CALLS, len(graph.units)), dtype=bool), EPSILON, order):
+    with SuperNet(denoiser, graph, np.ones((CALLS, len(graph.units)), dtype=bool), EPSILON, Forecast(order)):
         kept = run(denoiser)
     assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
 
@@ -149,14 +149,21 @@ def test_a_residual_is_added_to_the_fresh_input():
 @pytest.mark.parametrize("order, values", [(0, [5, 5]), (1, [7, 9]), (2, [10, 17])])
 def test_history_continues_a_polynomial_through_call_indices(order, values):
     """Through (0, 2), (1, 1), (3, 5): the constant 5, the line 2 t - 1, the parabola t^2 - 2 t + 2."""
-    history = History(order)
+    history = History(Forecast(order))
     for call, value in ((0, 2.0), (1, 1.0), (3, 5.0)):
         history.push(call, (torch.tensor(value),))
     assert [history.at(call)[0].item() for call in (4, 5)] == pytest.approx(values)
 
 
+def test_a_polynomial_is_continued_no_further_than_its_reach():
+    history = History(Forecast(1, 2))
+    for call, value in ((0, 1.0), (4, 5.0)):
+        history.push(call, torch.tensor(value))
+    assert [history.at(call).item() for call in (5, 6, 7, 20)] == pytest.approx([6, 7, 7, 7])
+
+
 def test_a_lower_order_holds_until_there_are_enough_values():
-    history = History(2)
+    history = History(Forecast(2))
     history.push(0, torch.tensor(3.0))
     assert history.at(1).item() == 3.0
     history.push(1, torch.tensor(5.0))

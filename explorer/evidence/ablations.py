@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from explorer.evidence.suite import FORECASTS
+from explorer.graph import Forecast
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
 from explorer.pruners.configs import PUBLISHED, SPACINGS, DipgoConfig, GeneticConfig
@@ -41,7 +43,7 @@ OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "ours": {},
         **{f"ours: {granularity}": {"granularity": granularity} for granularity in ("stage", "layer", "module")},
-        **{f"ours: order {order}": {"order": order} for order in (0, 1, 2)},
+        **{f"ours: order {order}, reach {reach}": {"order": order, "reach": reach} for order, reach in FORECASTS},
         "ours: residual reuse": {"reuse": "residual"},
         **{f"ours: from {spacing} spacing": {"start": spacing} for spacing in SPACINGS},
         "ours: a network instead of the table": {"parametrisation": "network", "rate": 0.1},
@@ -61,7 +63,7 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
     size = trials.full.square().mean().item()
     common = {"steps": steps, "seed": seed}
     asked = {name: PUBLISHED | SAME | own | common for name, own in VARIANTS.items()}
-    asked |= {name: {**own, **common, "iterations": 50} for name, own in OURS.items()}
+    asked |= {name: {**own, **common, "iterations": 40} for name, own in OURS.items()}
     rows, known = [], {}
     for number, (name, settings) in enumerate(asked.items()):
         yield Progress(number, len(asked), name)
@@ -74,7 +76,7 @@ def ablate(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
         graph = model.graph(config.granularity, config.reuse)
         for ratio in RATIOS:
             keep = swept(graph, importance.score, ratio) if sweep else importance.at(ratio).keep
-            loss = trials.schedule_loss(graph, keep, config.order)
+            loss = trials.schedule_loss(graph, keep, Forecast.of(config))
             kept = graph.cost(keep).sum() / (graph.macs_per_call * len(keep))
             found = {"variant": name, "ratio": ratio, "kept": float(kept), "psnr": float(10 * np.log10(size / loss))}
             rows.append(found | {"seed": seed, "seconds": time.perf_counter() - started})
@@ -89,7 +91,7 @@ def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
     """Ours against genetic and random search over the same units, at one ratio, at the same number of network runs and
     at ten times as many. One row each: `psnr` as in `ablate`, `runs` of the network a picture, and seconds.
 
-    A run with a gradient counts as two: going back takes twice as long as going forth, and half of them go back. A
+    A run with a gradient counts as 7/3: of three of them two go back, which takes twice as long as going forth. A
     candidate of a search counts as what its MACs amount to in whole runs, which is the same for all of them.
     """
     trials = Trials(model, cycled(chosen(model, "evaluation"), PICTURES), "ddim", steps, 7.5, seed=10_000)
@@ -98,7 +100,7 @@ def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
     rows = []
 
     def row(name: str, mask: Any, runs: float, started: float) -> None:
-        loss = trials.schedule_loss(graph, mask.keep, mask.header.order)
+        loss = trials.schedule_loss(graph, mask.keep, Forecast.of(mask.header))
         psnr = 10 * np.log10(trials.full.square().mean().item() / loss)
         rows.append({"search": name, "psnr": psnr, "runs": runs, "seconds": time.perf_counter() - started})
 
@@ -107,7 +109,7 @@ def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress,
         importance = yield from PRUNERS["dipgo"](model, prompts, config)
     learned = runs[0]
     row("ours", importance.at(SEARCHED_AT), learned, started)
-    same = {"granularity": config.granularity, "reuse": config.reuse, "order": config.order}
+    same = {"granularity": config.granularity, "reuse": config.reuse, "order": config.order, "reach": config.reach}
     same |= {"steps": steps, "seed": seed, "ratio": SEARCHED_AT}
     each = GeneticConfig().pictures * steps * (1 - SEARCHED_AT) * 2
     for (name, kept), times in itertools.product(SEARCHES.items(), (1, 10)):
@@ -127,7 +129,7 @@ def counting(model: Any) -> Iterator[list[float]]:
     runs = [0.0]
 
     def count(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        runs[0] += len(output) * (2 if torch.is_grad_enabled() else 1)
+        runs[0] += len(output) * (7 / 3 if torch.is_grad_enabled() else 1)
 
     handle = next(module for module in model.denoiser.modules() if isinstance(module, torch.nn.Conv2d))
     handle = handle.register_forward_hook(count)  # the stem always runs when anything does; twins inherit the hook

@@ -23,6 +23,7 @@ from explorer import metrics, trajectory
 from explorer.drawing import draw
 from explorer.evidence.jury import Jury
 from explorer.evidence.results import Results
+from explorer.graph import Forecast
 from explorer.masks import Mask
 from explorer.work import Progress
 
@@ -62,8 +63,12 @@ class Contender:
     def key(self) -> str:
         """Names it in a file: the same contender has the same key, another one another."""
         parts = [self.method, self.sampler, self.steps, self.ratio, self.settings, self.solver]
-        digest = "" if self.mask is None else sha256(self.mask.keep.tobytes() + bytes([self.mask.header.order]))
-        text = json.dumps(parts, sort_keys=True) + (digest and digest.hexdigest())
+        digest = ""
+        if self.mask is not None:
+            order, reach = Forecast.of(self.mask.header)
+            how = bytes([order]) + (b"" if reach is None else f"{reach}".encode())
+            digest = sha256(self.mask.keep.tobytes() + how).hexdigest()
+        text = json.dumps(parts, sort_keys=True) + digest
         return f"{self.method}-{sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -20,6 +20,7 @@ from explorer.evidence import rivals
 from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
 from explorer.evidence.jury import Jury
 from explorer.evidence.summary import summary
+from explorer.graph import Forecast
 from explorer.masks import Importance, Mask, Result
 from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
@@ -33,7 +34,8 @@ PICTURES = 8  # that each setting is tried on
 BUDGET = 20  # candidates of each search
 SEEDS = {"random": (0, 1, 2)}  # of what draws lots, so that nobody wins by luck
 INTERVALS = range(2, 11)  # of DeepCache, when all of them are drawn
-ORDERS, SIZES = (0, 1, 2), ("stage", "layer", "module")
+FORECASTS = (Forecast(0), Forecast(1), Forecast(2), Forecast(1, 1), Forecast(2, 1))
+SIZES = ("stage", "layer", "module")
 
 # the settings that are tried of each family, before its order
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
@@ -70,7 +72,7 @@ class Suite:
         if not within:
             return []
         best = min(within, key=self._mean_loss)
-        return min(([mask.of_order(order) for mask in best] for order in ORDERS), key=self._mean_loss)
+        return min(([mask.forecasting(forecast) for mask in best] for forecast in FORECASTS), key=self._mean_loss)
 
     def _masks(self, method: str, settings: dict[str, Any], ratio: float) -> list[Mask]:
         """One a seed; none if `ratio` is out of reach."""
@@ -84,7 +86,7 @@ class Suite:
 
     def _loss(self, mask: Mask) -> float:
         graph = self.model.graph(mask.header.granularity, mask.header.reuse)
-        return self.trials.schedule_loss(graph, mask.keep, mask.header.order)
+        return self.trials.schedule_loss(graph, mask.keep, Forecast.of(mask.header))
 
     def _mask(self, method: str, settings: dict[str, Any], ratio: float) -> Mask:
         """Raises ValueError where the method cannot remove so much."""

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
+REACH = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any"
 SAMPLERS = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
 
 
@@ -28,9 +30,8 @@ class ScheduleConfig(BaseModel):
     reuse: Literal["output", "residual"] = Field(
         "output", description="what a skipped piece hands back: its last output, or its input plus its last change"
     )
-    order: int = Field(
-        0, ge=0, le=2, description="0 reuses the last value, 1 and 2 extrapolate through the last two or three"
-    )
+    order: int = Field(0, ge=0, le=2, description=ORDER)
+    reach: int | None = Field(None, ge=1, le=1000, description=REACH)
 
 
 SPACINGS = ("even", "quadratic", "ends")
@@ -91,7 +92,9 @@ class DipgoConfig(ScheduleConfig):
     LEARNS: ClassVar[bool] = True
     CHOICE: ClassVar[tuple[str, ...] | None] = ("decision",)
 
-    granularity: Literal["stage", "layer", "module"] = Field("stage", description="how small the gated pieces are")
+    granularity: Literal["stage", "layer", "module"] = Field("layer", description="how small the gated pieces are")
+    order: int = Field(1, ge=0, le=2, description=ORDER)
+    reach: int | None = Field(1, ge=1, le=1000, description=REACH)
     decision: Literal["prefix", "argmax"] = Field(
         "prefix",
         description="prefix: at each step the removal order's own mask at a ratio drawn anew; "
@@ -105,14 +108,20 @@ class DipgoConfig(ScheduleConfig):
     loss: Literal["latent", "l2", "l1", "ssim", "l1+ssim"] = Field(
         "latent", description="distance to the full run: of the final latents, or of the pictures"
     )
-    iterations: int = Field(120, ge=1, le=100_000, description="optimizer steps")
+    iterations: int = Field(72, ge=1, le=100_000, description="optimizer steps")
     batch: int = Field(4, ge=1, le=256, description="pictures a step")
-    rate: float = Field(0.1, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
+    rate: float = Field(0.03, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="of the gates")
     lowest: float = Field(0.4, ge=0, lt=1, description="prefix: the smallest ratio that is drawn")
     highest: float = Field(0.95, gt=0, le=1, description="prefix: the largest ratio that is drawn")
     look: float = Field(
         0.3, gt=0, le=1, description="prefix: share of the skipped calls that are tried out at each step"
+    )
+    checks: int = Field(
+        8,
+        ge=0,
+        le=100_000,
+        description="prefix: after how many steps the order is tried; the best is taken; 0: the last",
     )
     alpha: float = Field(1.0, ge=0, le=1000, description="argmax: weight of the price")
     tau: float = Field(0.2, ge=0, le=1, description="argmax: share of MACs kept below which the price is dropped")
@@ -143,6 +152,8 @@ class DipgoConfig(ScheduleConfig):
 # section 4.1 and appendix D of the paper; alpha, tau and the initialisation are its text's
 PUBLISHED = {
     "granularity": "stage",
+    "order": 0,
+    "reach": None,
     "decision": "argmax",
     "parametrisation": "network",
     "encoder": "attention",

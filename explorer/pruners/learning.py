@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 
 from explorer import metrics, trajectory
 from explorer.drawing import png
-from explorer.graph import BlockGraph
+from explorer.graph import BlockGraph, Forecast
 from explorer.mixture import Gates, Mixture
 from explorer.prompts import cycled
 from explorer.pruners.configs import DipgoConfig
 from explorer.pruners.queries import Network, Table
 from explorer.pruners.spacing import nested
 from explorer.supernet import NoiseEstimate
+from explorer.trials import Trials
 
 LOSSES = {
     "latent": lambda latents, full: (latents - full).square().mean(dim=(1, 2, 3)),
@@ -26,6 +28,7 @@ LOSSES = {
 }
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 TINY = 1e-12
+TRIED, PICTURES, TRIED_SEED = (0.5, 0.7, 0.8, 0.9), 8, 2**31  # where orders are tried: ratios, pictures, first noise
 NEAR = 0.1  # of the MACs: how far from the cut the order is changed
 GOLDEN = (math.sqrt(5) - 1) / 2
 DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (released code) of the published way
@@ -38,6 +41,7 @@ class Learner:
         self.model, self.graph, self.calls, self.config = model.twin(), graph, calls, config
         self.prompts, self.done = list(prompts), 0
         self.picture: bytes | None = None  # of the last step: what its gates drew
+        self.best, self.tried = None, math.inf  # the scores that drew best where they were tried, and how well
         self.model.denoiser.requires_grad_(False)
         self.price = torch.from_numpy(prices(graph, config.cascade)).float()
         start = torch.from_numpy(start_of(calls, len(graph.units), config.start)).float()
@@ -50,9 +54,28 @@ class Learner:
         self.optimizer = OPTIMIZERS[config.optimizer](self.gates.parameters(), lr=config.rate, weight_decay=decay)
 
     def score(self) -> np.ndarray:
-        """(T, U): how much each gate is for keeping."""
+        """(T, U): how much each gate is for keeping; of all that was tried, what drew best."""
+        return self._score() if self.best is None else self.best
+
+    def _score(self) -> np.ndarray:
         with torch.no_grad():
             return self.gates().double().numpy()
+
+    def _try(self) -> float:
+        """Mean log loss of the order on pictures that stay the same, over ratios; the best one is kept."""
+        score, span = self._score(), (self.config.lowest, self.config.highest)
+        ratios = [ratio for ratio in TRIED if span[0] <= ratio <= span[1]] or [sum(span) / 2]
+        forecast, masks = Forecast.of(self.config), [self.graph.left(score, ratio) for ratio in ratios]
+        losses = [self.trials.schedule_loss(self.graph, keep, forecast) for keep in masks]
+        loss = float(np.log(np.maximum(losses, TINY)).mean())
+        if loss < self.tried:
+            self.best, self.tried = score, loss
+        return loss
+
+    @cached_property
+    def trials(self) -> Trials:
+        config, prompts = self.config, cycled(self.prompts[::-1], PICTURES)
+        return Trials(self.model, prompts, config.sampler, config.steps, config.guidance, seed=TRIED_SEED + config.seed)
 
     # -- one step
 
@@ -68,6 +91,9 @@ class Learner:
                 "take a smaller batch, or memory=nested"
             ) from error
         self.done += 1
+        every = self.config.checks if self.config.decision == "prefix" else 0
+        if every and (self.done % every == 0 or self.done == self.config.iterations):
+            numbers |= {"tried": self._try()}
         return numbers
 
     def _step(self) -> dict[str, float]:
@@ -167,7 +193,7 @@ class Learner:
         chain = (self.config.steps, noise, encoded, self.config.guidance)
         *_, last = trajectory.denoise(self.model, self._scheduler(), *chain, generators=None)
         scheduler = self._scheduler()
-        net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), self.config.order)
+        net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), Forecast.of(self.config))
         ends = trajectory.rollout(self.model, scheduler, *chain, net, gates, self.config.memory)
         self.picture = png(self.model.decode(ends.detach()[:1])[0])
         return (
@@ -191,7 +217,8 @@ class Learner:
         for index, entries in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": value for name, value in entries.items() if value is not None}
         arrays = {name: value.numpy().copy() for name, value in named.items()}
-        return arrays | {"done": np.array(self.done), "score": self.score()}
+        best = {} if self.best is None else {"best": self.best, "tried": np.array(self.tried)}
+        return arrays | best | {"done": np.array(self.done), "score": self.score()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state. Raises ValueError where it is one of other settings."""
@@ -208,6 +235,8 @@ class Learner:
                 kept["state"].setdefault(int(index), {})[entry] = value
         self.optimizer.load_state_dict(kept)
         self.done = int(state["done"])
+        if "best" in state:
+            self.best, self.tried = np.asarray(state["best"]), float(state["tried"])
 
 
 def start_of(calls: int, units: int, start: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from explorer.graph import Forecast
 from explorer.masks import Result, refuse_beyond
 from explorer.prompts import chosen, cycled
 from explorer.pruners.baselines import mask_of, setting
@@ -28,7 +29,7 @@ def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generato
     def loss(rows: tuple[int, ...]) -> float:
         keep = np.zeros((calls, len(graph.units)), dtype=bool)
         keep[list(rows)] = True
-        return trials.schedule_loss(graph, keep, config.order)
+        return trials.schedule_loss(graph, keep, Forecast.of(config))
 
     losses = {rows: loss(rows) for rows in {tuple(spaced(calls, count, spacing)) for spacing in SPACINGS}}
     best = min(losses, key=losses.get)
@@ -74,7 +75,7 @@ def genetic(model: Any, prompts: Sequence[str], config: GeneticConfig) -> Genera
     herd: list[tuple[float, np.ndarray]] = []
     for trial in range(config.budget):
         score = founder(calls, len(graph.units), trial, rng) if trial < config.population else child(herd, rng)
-        loss = trials.schedule_loss(graph, graph.left(score, config.ratio), config.order)
+        loss = trials.schedule_loss(graph, graph.left(score, config.ratio), Forecast.of(config))
         herd = sorted([*herd, (loss, score)], key=lambda one: one[0])[: config.population]
         yield Progress(trial + 1, config.budget, f"loss {herd[0][0]:.3g}", {"loss": herd[0][0]})
     return mask_of(model, graph, config, "genetic", graph.left(herd[0][1], config.ratio), config.ratio)
