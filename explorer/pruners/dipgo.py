@@ -6,8 +6,10 @@ Zhu et al., "DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization", Neu
 the full one plus a price on what is computed (eq. 3), until little enough is.
 
 `prefix`, ours: the slider needs one order of removal, so at each step the gates are what that order leaves at a ratio
-drawn anew, the loss is the distance alone, and each gate's score moves by its gradient per MAC. What is learned is what
-is used: there is no threshold afterwards, and no ratio is favoured.
+drawn anew. Where the full run is near, gradients of the distance vanish and say nothing about what a gate is worth; the
+second order does (Gauss-Newton, as in Optimal Brain Damage, LeCun et al. 1989). Gates near the cut move up or down by
+what they are worth per MAC, beside the last one that is paid for. What is learned is what is used: no threshold
+afterwards, and no ratio is favoured.
 """
 
 from collections.abc import Generator, Mapping, Sequence

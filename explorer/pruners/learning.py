@@ -168,9 +168,10 @@ class Learner:
         """
         far, count = ends - full, ends[0].numel()
         losses = far.detach().square().mean(dim=(1, 2, 3)).clamp(min=TINY)
-        torch.manual_seed(int(np.random.default_rng((self.config.seed, self.done, 2)).integers(2**31)))
+        drawn = np.random.default_rng((self.config.seed, self.done, 2)).standard_normal(tuple(ends.shape))
+        direction = torch.from_numpy(drawn).to(ends) / count**0.5
         slope = torch.autograd.grad(ends, own, 2 * far.detach() / count, retain_graph=True)[0]
-        moved = torch.autograd.grad(ends, own, torch.randn_like(ends) / count**0.5)[0].square()
+        moved = torch.autograd.grad(ends, own, direction)[0].square()
         closing = torch.where(torch.from_numpy(keep)[..., None], moved - slope, -moved - slope) / losses
         return losses.mean().item(), closing.mean(dim=2).numpy()
 
