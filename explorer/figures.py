@@ -111,7 +111,7 @@ def order_heatmap(
         hovertemplate="%{text}<br>" + words + "<extra></extra>",
         colorscale="Cividis",
         **(dict(zmin=0, zmax=1) if what == "goes" else {}),
-        colorbar=dict(title="gone at" if what == "goes" else "score", thickness=12, outlinewidth=0),
+        showscale=False,  # its gradient is lost when the page's address changes under it
         **dict(xgap=1 if len(timesteps) <= 120 else 0, ygap=1),
     )
     if what == "goes":
@@ -120,6 +120,10 @@ def order_heatmap(
         figure.add_scatter(
             x=call, y=column, mode="markers", marker=marker, name=f"stays at {ratio:.0%}", hoverinfo="skip"
         )
+    told = "dark goes first, bright last" if what == "goes" else "dark is low, bright is high"
+    figure.add_annotation(
+        text=told, xref="paper", x=1, xanchor="right", yref="paper", y=1, yanchor="bottom", showarrow=False
+    )
     figure.update_layout(showlegend=what == "goes")
     figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, len(timesteps) - 0.5], dtick=_tick(len(timesteps)))
     names = [short(unit) for unit in units]
