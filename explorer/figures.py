@@ -117,14 +117,13 @@ def order_heatmap(
     if what == "goes":
         call, column = np.nonzero(values > ratio)
         marker = dict(symbol="square-open", size=5, color="white", line_width=1)
-        figure.add_scatter(
-            x=call, y=column, mode="markers", marker=marker, name=f"stays at {ratio:.0%}", hoverinfo="skip"
-        )
-    told = "dark goes first, bright last" if what == "goes" else "dark is low, bright is high"
-    figure.add_annotation(
-        text=told, xref="paper", x=1, xanchor="right", yref="paper", y=1, yanchor="bottom", showarrow=False
+        figure.add_scatter(x=call, y=column, mode="markers", marker=marker, hoverinfo="skip")
+    told = (
+        f"dark goes first, bright last; framed: stays at {ratio:.0%}" if what == "goes" else "dark is low, bright high"
     )
-    figure.update_layout(showlegend=what == "goes")
+    place = dict(xref="paper", x=1, xanchor="right", yref="paper", y=1, yanchor="bottom")
+    figure.add_annotation(text=told, font_size=11, showarrow=False, **place)
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, len(timesteps) - 0.5], dtick=_tick(len(timesteps)))
     names = [short(unit) for unit in units]
     return figure.update_yaxes(range=[len(units) - 0.5, -0.5], tickvals=list(range(len(units))), ticktext=names)

@@ -270,7 +270,7 @@ def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_ord
     visitor.page.locator("#show label", has_text="order").click()
     visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('dark goes first')")
     visitor.page.locator("#show label", has_text="score").click()
-    visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('bright is high')")
+    visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('bright high')")
     visitor.page.locator("#show label", has_text="decision").click()
     visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('call skipped')")
     assert visitor.computed() == computed
