@@ -15,7 +15,7 @@ from explorer.pruners.queries import Network
 from explorer.trials import Trials
 from explorer.work import finished
 
-SMALL = {"steps": 6, "guidance": 3.0, "granularity": "stage", "iterations": 4, "batch": 2}
+SMALL = {"steps": 6, "checks": 2, "guidance": 3.0, "granularity": "stage", "iterations": 4, "batch": 2}
 PROMPTS = ["dog", "cat", "tree"]
 
 
@@ -127,7 +127,7 @@ def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_
         other = keep.copy()
         other[call] = ~other[call]
         change = ((loss(other) - before) / before).mean().item() * (1 if keep[call, -1] else -1)
-        assert worth[call, -1] == pytest.approx(change, rel=0.6)
+        assert worth[call, -1] == pytest.approx(change, rel=0.7)
 
 
 def test_the_published_way_removes_gates_until_little_enough_is_kept(model):
