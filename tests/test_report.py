@@ -54,7 +54,7 @@ def test_in_words_it_names_the_best_and_the_lead(rows):
 
 
 def test_published_rows_are_small_and_say_the_same(rows, tmp_path):
-    results = Results(tmp_path / "whole.parquet", {"format": FORMAT}, rows)
+    results = Results(tmp_path / "whole.parquet", {"format": FORMAT, "model": {"id": "tiny"}}, rows)
     results.write()
     publish(tmp_path / "whole.parquet", tmp_path / "small.parquet")
     about, small = read(tmp_path / "small.parquet")
@@ -63,7 +63,7 @@ def test_published_rows_are_small_and_say_the_same(rows, tmp_path):
 
 
 def test_the_figures_are_drawn_beside_the_results(rows, tmp_path):
-    Results(tmp_path / "trial.parquet", {"format": FORMAT}, rows).write()
+    Results(tmp_path / "trial.parquet", {"format": FORMAT, "model": {"id": "tiny"}}, rows).write()
     drawn = report.draw(tmp_path / "trial.parquet")
     assert [file.name for file in drawn] == ["trial-kept.svg", "trial-loop-seconds.svg"]
     for file in drawn:
