@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from pickle import UnpicklingError  # what torch says where it refuses to
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def load() -> Any:
         raise ValueError(f"Inception features need the file {WEIGHTS} of torch-fidelity's releases in {path.parent}")
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # because torch-fidelity would run what is in it
-    except Exception as error:
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} holds no plain weights: {f'{error}'.splitlines()[0]}") from error
     from torchmetrics.image.fid import NoTrainInceptionV3
 
