@@ -13,6 +13,7 @@ def rows(shift: float = 0.0, prompts: int = 30, each: int = 4, noise: float = 0.
     draws = np.random.default_rng(0)
     hard = np.repeat(draws.normal(0, 0.2, prompts), each)
     about = {
+        "model": "emoji-unet",
         "ratio": 0.5,
         "settings": "{}",
         "sampler": "ddim",

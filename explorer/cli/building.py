@@ -40,9 +40,10 @@ def _deepcache(pictures: int) -> None:
     from explorer.prompts import chosen
 
     model, full = catalogue.load("emoji-unet"), Full("ddim", 50)
-    file, name = _runs("results") / "deepcache.parquet", "emoji-unet-ddim-50-deepcache"
-    pairs = pairs_of(chosen(model, "evaluation"), max(2, pictures // 6))
-    work = experiment.evaluate(model, full, suite.deepcaches(model, full), pairs, file, resume=True)
+    runs, name = _runs("results"), "emoji-unet-ddim-50-deepcache"
+    pairs, file = pairs_of(chosen(model, "evaluation"), max(2, pictures // 6)), runs / "deepcache.parquet"
+    points = suite.deepcaches(model, full)
+    work = experiment.evaluate(model, full, points, pairs, file, resume=True, keep=runs / "references")
     RESULTS.mkdir(parents=True, exist_ok=True)
     finished(work, progress).to_json(RESULTS / f"{name}.json", orient="records", indent=1)
     publish(file, RESULTS / f"{name}.parquet")
