@@ -6,6 +6,7 @@ What to skip is decided here on names and tables alone; `supernet` is where a ne
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -104,6 +105,12 @@ class BlockGraph:
         if self.units[column].transparent:  # whose loss makes nothing else useless
             return running & ~without
         return running & ~self.close(without[None])[0]
+
+    @cached_property
+    def falls(self) -> np.ndarray:
+        """bool (U, U): row by row, what falls with each unit of a whole call."""
+        whole = np.ones(len(self.units), dtype=bool)
+        return np.stack([self.falling(whole, column) for column in range(len(whole))])
 
     def saved(self, rank: np.ndarray) -> np.ndarray:
         """Share of a trajectory's MACs that the first k removals of `rank` (T, U) save, for k = 0 .. (T - 1) U."""

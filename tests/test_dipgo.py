@@ -154,8 +154,7 @@ def test_the_networks_queries_reach_the_gates_through_the_encoder(encoder):
 
 def test_what_falls_with_a_unit_is_the_graphs_cascade(model):
     graph = model.graph("stage")
-    rows = np.stack([graph.falling(np.ones(9, dtype=bool), column) for column in range(9)])
-    assert rows[-1].all() and rows[0].sum() == 1
+    assert graph.falls[-1].all() and graph.falls[0].sum() == 1
     assert prices(graph)[-1] == pytest.approx(graph.macs.sum() / graph.macs_per_call)
 
 
@@ -229,5 +228,5 @@ def test_a_dead_unit_moves_with_the_one_it_fell_with(model):
     itself = np.arange(len(graph.units))
     assert (leaders[[0, 3]] == itself).all() and (leaders[1] == len(graph.units) - 1).all()
     moved = np.flatnonzero(leaders[2] != itself)
-    assert moved.tolist() == np.flatnonzero(graph.falling(keep[0], middle))[:-1].tolist() and len(moved) > 0
+    assert moved.tolist() == np.flatnonzero(graph.falls[middle])[:-1].tolist() and len(moved) > 0
     assert (leaders[2, moved] == middle).all()

@@ -93,7 +93,7 @@ def _figures(pictures: int) -> None:
     for file in sorted(RESULTS.glob("*.parquet")):
         report.draw(file)
         _, rows = read(file)
-        for ratio in sorted(report.named(rows).ratio.unique()):
+        for ratio in report.contested(rows):
             progress(f"{file.stem}, {report.in_words(rows, ratio)}")
 
 

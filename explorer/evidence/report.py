@@ -27,6 +27,12 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     return sound
 
 
+def contested(rows: pd.DataFrame) -> list[float]:
+    """The ratios at which more than one stands."""
+    names = named(rows).groupby("ratio").name.nunique()
+    return sorted(names.index[names > 1])
+
+
 def standing(rows: pd.DataFrame, ratio: float, measure: str = MEASURE) -> pd.DataFrame:
     """Everybody at `ratio`, the best first: mean of `measure` with its 95 % interval, and the paired lead of the best
     over each (`behind`, with interval, and how many of `n` pictures it wins). Seeds of one method count as their mean.

@@ -137,7 +137,7 @@ def deepcaches(model: Any, full: Full) -> list[Contender]:
     for branch, interval in itertools.product(range(deepest(model.graph("layer")) + 1), INTERVALS):
         config = CONFIGS["deepcache"](**vars(full), branch=branch, interval=interval)
         mask = finished(PRUNERS["deepcache"](model, [], config))
-        settings = {"branch": branch, "interval": interval}
+        settings = {"branch": branch, "interval": interval, "how": f"branch {branch}"}
         found.append(Contender("deepcache", full.sampler, full.steps, round(1 - mask.kept, 6), settings, mask=mask))
     return found
 

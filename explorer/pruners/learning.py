@@ -177,10 +177,9 @@ class Learner:
 
     def _leaders(self, keep: np.ndarray) -> np.ndarray:
         """int (T, U): of each dead unit the skipped one that it fell with, the nearest; of any other itself."""
-        demanded, whole = self.graph.demanded(keep), np.ones(keep.shape[1], dtype=bool)
+        demanded, falls = self.graph.demanded(keep), self.graph.falls
         leaders = np.tile(np.arange(keep.shape[1]), (len(keep), 1))
-        falls = [self.graph.falling(whole, column) for column in range(keep.shape[1])]
-        for column in sorted(range(len(falls)), key=lambda column: -falls[column].sum()):
+        for column in np.argsort(-falls.sum(axis=1), kind="stable"):
             skipped = demanded[:, column] & ~keep[:, column]
             leaders[skipped[:, None] & falls[column] & ~demanded] = column
         return leaders
@@ -249,8 +248,8 @@ def start_of(calls: int, units: int, start: str) -> np.ndarray:
 
 def prices(graph: BlockGraph, cascade: bool = True) -> np.ndarray:
     """(U,): the share of a call's MACs that each gate decides on, gamma of eq. 3: its own, or with all that falls."""
-    macs, whole = graph.macs / graph.macs_per_call, np.ones(len(graph.units), dtype=bool)
-    return np.array([macs[graph.falling(whole, column)].sum() for column in range(len(macs))]) if cascade else macs
+    macs = graph.macs / graph.macs_per_call
+    return graph.falls @ macs if cascade else macs
 
 
 def marginal(density: np.ndarray, macs: np.ndarray, kept: np.ndarray) -> float:
