@@ -173,6 +173,13 @@ def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tun
     assert set(results.read(out)[1].prompt) == {"two", "six", "ten"}
 
 
+def test_a_single_prompt_is_evaluated_but_said_to_be_one(run, sd_folder, tmp_path):
+    (tmp_path / "one.txt").write_text("dog\n")
+    setting = ("--prompt-file", tmp_path / "one.txt", "--prompts", "2", "--steps", "4", "--truth-steps", "0")
+    code, _, said = run("evaluate", "--model", sd_folder, *setting, "--out", tmp_path / "one.parquet")
+    assert code == 0 and "tuned on all 1 that they are judged by" in said
+
+
 def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\nsix\ncat\n")
