@@ -3,6 +3,7 @@ import json
 import pytest
 
 from explorer import cli, masks
+from explorer.cli import flags
 from explorer.evidence import results
 
 
@@ -45,6 +46,10 @@ def test_cost_counts_calls_and_masks(document, tmp_path):
     assert pruned["kept"] == pytest.approx(0.2)
     keys = {"model", "calls", "macs_per_call", "macs_per_call_attention", "macs_total", "kept", "kept_params", "params"}
     assert set(pruned) == keys | {"units"}
+
+
+def test_an_empty_setting_is_none():
+    assert dict(map(flags.setting, ["reach=", "order=1"])) == {"reach": None, "order": "1"}
 
 
 def test_from_prune_to_picture(document, sd_folder, tmp_path):
@@ -177,7 +182,7 @@ def test_a_single_prompt_is_evaluated_but_said_to_be_one(run, sd_folder, tmp_pat
     (tmp_path / "one.txt").write_text("dog\n")
     setting = ("--prompt-file", tmp_path / "one.txt", "--prompts", "2", "--steps", "4", "--truth-steps", "0")
     code, _, said = run("evaluate", "--model", sd_folder, *setting, "--out", tmp_path / "one.parquet")
-    assert code == 0 and "tuned on all 1 that they are judged by" in said
+    assert code == 0 and "tuned on the 1 that judge them" in said
 
 
 def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_folder, tmp_path):

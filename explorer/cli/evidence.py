@@ -74,7 +74,7 @@ def evaluate(
         prompts = names(subject) if prompt_file is None else read(prompt_file)
         search = part(prompts, "search")
         if shared := set(search) & set(part(prompts, "evaluation")):
-            progress(f"too few prompts to set some aside: rivals are tuned on all {len(shared)} that they are judged by")
+            progress(f"too few prompts to set some aside: rivals are tuned on the {len(shared)} that judge them")
         own = [known for known in schedules if not named[1:] or known.header.model.id == subject.id]
         own += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
         found = finished(

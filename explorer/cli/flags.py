@@ -67,9 +67,9 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def setting(text: str) -> tuple[str, str]:
-    """A setting of a method from `field=value`."""
+def setting(text: str) -> tuple[str, str | None]:
+    """A setting of a method from `field=value`; an empty value is none."""
     field, separator, value = text.partition("=")
     if not separator:
         raise ValueError(f"--set needs field=value, got {text!r}")
-    return field, value
+    return field, value or None
