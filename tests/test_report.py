@@ -75,14 +75,16 @@ RESULTS = sorted((catalogue.ASSETS / "results").glob("*.parquet"))
 
 
 def test_the_committed_results_are_of_the_model_that_is_here():
-    assert [file.stem for file in RESULTS] == ["emoji-unet-ddim-50", "emoji-unet-dpm++-25"]
+    names = ["emoji-unet-ddim-50", "emoji-unet-ddim-50-deepcache", "emoji-unet-dpm++-25"]
+    assert [file.stem for file in RESULTS] == names
     record = catalogue.load("emoji-unet").record
     for file in RESULTS:
         about, rows = read(file)
         assert about["model"] == record.model_dump() and about["truth_steps"] == 500
         summed = pd.read_json(file.with_suffix(".json"))
-        assert set(summed.key) == set(rows.key) and (summed.n + summed.failed >= 100).all()
-        for ratio in (0.1, 0.5, 0.7, 0.8, 0.9, 0.95):
+        sweep = file.stem.endswith("-deepcache")  # every point of one family, on fewer pictures
+        assert set(summed.key) == set(rows.key) and (summed.n + summed.failed >= (16 if sweep else 100)).all()
+        for ratio in () if sweep else (0.1, 0.5, 0.7, 0.8, 0.9, 0.95):
             table = report.standing(rows, ratio)
             assert {"search", "uniform, tuned", "random", "unipc3-steps"} <= set(table.name) and (table.n >= 100).all()
         assert all(file.with_name(f"{file.stem}-{axis}.svg").is_file() for axis in ("kept", "loop-seconds"))
