@@ -75,8 +75,8 @@ RESULTS = sorted((catalogue.ASSETS / "results").glob("*.parquet"))
 
 
 def test_the_committed_results_are_of_the_model_that_is_here():
-    names = ["emoji-unet-ddim-50", "emoji-unet-ddim-50-deepcache", "emoji-unet-dpm++-25"]
-    assert [file.stem for file in RESULTS] == names
+    names = {"emoji-unet-ddim-50", "emoji-unet-ddim-50-deepcache", "emoji-unet-dpm++-25"}
+    assert {file.stem for file in RESULTS} == names
     record = catalogue.load("emoji-unet").record
     for file in RESULTS:
         about, rows = read(file)
