@@ -12,7 +12,8 @@ from explorer.cli.flags import AsJson, Device, Seed, app, progress, say
 from explorer.cli.pruning import Kept, followed
 from explorer.work import finished
 
-TRAJECTORIES = (("ddim", 25), ("ddim", 50), ("dpm++", 20), ("pndm", 50))  # that DiP-GO is shipped for
+# What DiP-GO is shipped for; a solver that extrapolates itself is not to be extrapolated for.
+TRAJECTORIES = {("ddim", 25): {}, ("ddim", 50): {}, ("dpm++", 20): {"order": 0}, ("pndm", 50): {}}
 SHORTER = {"iterations": 200}  # than the paper's 1000 pictures, which would take a day
 RESULTS = catalogue.ASSETS / "results"
 
@@ -57,11 +58,11 @@ def _schedules(pictures: int) -> None:
     model, runs = catalogue.load("emoji-unet"), _runs("schedules")
     folder = shipped.FOLDER / model.id
     folder.mkdir(parents=True, exist_ok=True)
-    ways = (("", {}), ("published-", PUBLISHED | SHORTER))
-    for (sampler, steps), (name, settings) in itertools.product(TRAJECTORIES, ways):
+    for ((sampler, steps), own), name in itertools.product(TRAJECTORIES.items(), ("", "published-")):
         out = folder / f"dipgo-{name}{sampler}-{steps}.safetensors"
         if out.exists():
             continue
+        settings = PUBLISHED | SHORTER if name else own
         config = experiment.config_of("dipgo", {"sampler": sampler, "steps": steps} | settings)
         kept = Kept(runs / out.name, {"model": model.revision, "config": config.model_dump(mode="json")})
         state = kept.load() if kept.path.exists() else None
