@@ -35,7 +35,9 @@ def test_a_search_stopped_by_the_keyboard_goes_on_to_the_same_file(sd_folder, tm
     assert done.returncode == 0 and "an importance for every ratio" in done.stdout and "50%" in done.stdout
     assert "15 of 15" in done.stderr and "loss" in done.stderr
 
-    process = subprocess.Popen(command(sd_folder, stopped, *settings), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # in a background job it is ignored
+    arguments = command(sd_folder, stopped, *settings)
+    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, **heard)
     for line in process.stderr:
         if " of 15: " in line:
             break

@@ -191,7 +191,7 @@ def test_contrastive_training_learns_names(tmp_path):
     torch.manual_seed(0)
     tokenizer = captions.train_tokenizer(captions.corpus(emoji), vocabulary=400)
     model = clip.build(tokenizer, width=32, layers=2)
-    clip.fit(emoji, tokenizer, model, tmp_path / "run", Plan(minutes=1, rate=3e-3, steps=60, warmup=10))
+    clip.fit(emoji, tokenizer, model, tmp_path / "run", Plan(minutes=1, rate=3e-3, steps=200, warmup=10))
     clip.save(model, tokenizer, tmp_path / "clip")
     judge = evaluate.metrics.Judge(tmp_path / "clip")
     own = [item.name for item in emoji.items]
