@@ -85,7 +85,7 @@ def _points(table: pd.DataFrame, axis: str) -> Sequence[figures.Point]:
 
 
 def _place(name: str) -> tuple[bool, tuple[str | int, ...]]:
-    """Schedules before few-step samplers, so that a name has its colour in every figure; branch 2 before branch 10."""
+    """Schedules before few-step samplers, branch 2 before branch 10."""
     parts = re.split(r"(\d+)", name)
     return name.endswith("-steps"), tuple(int(part) if part.isdigit() else part for part in parts)
 
