@@ -10,7 +10,7 @@ run: .venv/.run
 	$(BIN)/python app.py
 
 test: .venv/.dev chromium
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -7,7 +7,6 @@
 Importing this loads no torch; the functions do.
 """
 
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from explorer import catalogue, shipped
 from explorer.drawing import Frame, draw, under
+from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, ScheduleConfig
@@ -47,6 +47,9 @@ class Question(BaseModel):
     guidance: float = Field(7.5, ge=0, le=100)
     ratio: float = Field(0.5, ge=0, le=1)
     rival: str = Field("dpm++", max_length=20)  # the sampler that stands beside it with the same MACs
+    keep: str = Field(
+        "", max_length=200_000
+    )  # a schedule by hand instead of the method's: as `letters.packed` writes it
 
     @field_validator("prompt")
     @classmethod
@@ -71,6 +74,8 @@ class Question(BaseModel):
 class Plan:
     """What a schedule does, in plain numbers: T calls, U units."""
 
+    graph: BlockGraph
+    order: int  # of extrapolation
     units: tuple[str, ...]
     shares: np.ndarray  # (U,) of a call's MACs
     timesteps: np.ndarray  # (T,)
@@ -153,8 +158,13 @@ def answer(model: Model, question: Question) -> Result:
 
 def mask_for(model: Model, question: Question) -> Mask:
     """The schedule that a question asks for."""
-    result = answer(model, question)
-    return result.at(question.ratio) if isinstance(result, Importance) else result
+    return _chosen(answer(model, question), question)
+
+
+def _chosen(result: Result, question: Question) -> Mask:
+    """The mask of the moment; a schedule made by hand takes its place, closed."""
+    mask = result.at(question.ratio) if isinstance(result, Importance) else result
+    return mask.by_hand(question.keep) if question.keep else mask
 
 
 def apply(pipe: Any, mask: Mask) -> AbstractContextManager:
@@ -175,7 +185,7 @@ def plan(question: Question) -> Plan:
     model = loaded(question.model)
     result = answer(model, question)
     order = result if isinstance(result, Importance) else None
-    mask = order.at(question.ratio) if order else result
+    mask = _chosen(result, question)
     graph, calls = mask.header.graph, mask.header.calls
     scheduler = trajectory.sampler(question.sampler, model.scheduler_config)
     scheduler.set_timesteps(question.steps)
@@ -184,6 +194,8 @@ def plan(question: Question) -> Plan:
     rival_steps, rival_calls = trajectory.equal_steps(question.rival, model.scheduler_config, mask.kept * calls)
     total = graph.macs_per_call * calls
     return Plan(
+        graph=graph,
+        order=mask.header.order,
         units=graph.names,
         shares=graph.macs / graph.macs_per_call,
         timesteps=scheduler.timesteps.double().numpy(),
@@ -259,18 +271,6 @@ def evaluate(
     jury = Jury.of(model, real)
     rows = yield from measured(model, full, contenders, pairs, out, jury=jury, **options)
     return summary(rows, jury.real)
-
-
-def known_names(model_id: str) -> list[str]:
-    """What a model was taught to draw; empty where that is not known. Needs no torch."""
-    return catalogue.vocabulary(model_id).get("names", [])
-
-
-def unknown_words(model_id: str, prompt: str) -> list[str]:
-    """Words of a prompt that never stood in a training caption; empty where the captions are not known."""
-    known = set(catalogue.vocabulary(model_id).get("words", []))
-    words = re.findall(r"\w+", prompt.lower())
-    return [word for word in dict.fromkeys(words) if known and word not in known]
 
 
 def compare(question: Question) -> Iterator[Frame]:

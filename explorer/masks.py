@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from explorer.graph import BlockGraph, Forecast, Granularity, Reuse, Unit
+from explorer.letters import unpacked
 
 MAX_BYTES, MAX_CALLS, MAX_UNITS = 64 * 2**20, 1_000, 10_000
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -121,6 +122,14 @@ class Mask:
         """The same mask, its header saying which ratio was asked for and which it has."""
         ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.kept)), of="macs")
         return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
+
+    def by_hand(self, text: str) -> "Mask":
+        """The schedule that `letters.packed` wrote, closed, call 0 whole. Raises ValueError for other letters."""
+        keep = unpacked(text, self.keep.shape)
+        keep[0] = True
+        pruner = PrunerRecord(name="by hand", config=self.header.pruner.config)
+        header = self.header.model_copy(update={"pruner": pruner})
+        return Mask(header, self.header.graph.close(keep)).reached(None)
 
     def forecasting(self, forecast: Forecast) -> "Mask":
         """The same decisions, extrapolated in another way."""

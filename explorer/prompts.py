@@ -4,6 +4,7 @@ Whatever is tuned (a search, the spacing of a sampler, an optimizer) sees the se
 judged by is new to it. Loads no torch.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,18 @@ def names(model: Any) -> list[str]:
 def chosen(model: Any, purpose: Literal["search", "evaluation"]) -> list[str]:
     """The model's names for one purpose."""
     return part(names(model), purpose)
+
+
+def known_names(model_id: str) -> list[str]:
+    """What a model was taught to draw; empty where that is not known. Needs no torch."""
+    return catalogue.vocabulary(model_id).get("names", [])
+
+
+def unknown_words(model_id: str, prompt: str) -> list[str]:
+    """Words of a prompt that never stood in a training caption; empty where the captions are not known."""
+    known = set(catalogue.vocabulary(model_id).get("words", []))
+    words = re.findall(r"\w+", prompt.lower())
+    return [word for word in dict.fromkeys(words) if known and word not in known]
 
 
 def part(known: list[str], purpose: Literal["search", "evaluation"]) -> list[str]:

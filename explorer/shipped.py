@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer import catalogue
+from explorer.features import Similarity
 from explorer.masks import Header, Importance, header_of
 
 FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
@@ -21,6 +22,16 @@ def headers(model_id: str, folder: Path = FOLDER) -> dict[Path, Header]:
         except ValueError:
             continue
     return found
+
+
+def features(model_id: str, sampler: str, steps: int) -> Similarity:
+    """How alike a model's features are along a trajectory. Raises ValueError where that was not measured."""
+    file = catalogue.ASSETS / "features" / model_id / f"{sampler}-{steps}.safetensors"
+    if model_id not in catalogue.EMBEDDED or not file.is_file():
+        raise ValueError(
+            f"features of {model_id} were not measured for {sampler} with {steps} steps; measure your prompt"
+        )
+    return Similarity.load(file)
 
 
 def methods(model_id: str) -> list[str]:

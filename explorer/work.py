@@ -1,7 +1,6 @@
 """Long work: a generator that yields its progress and returns its result. Anybody can drive it, stop it, go on."""
 
 from collections.abc import Callable, Generator, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 Outcome = TypeVar("Outcome")
@@ -13,7 +12,7 @@ class Progress(NamedTuple):
     done: int
     total: int
     message: str
-    numbers: Mapping[str, float] = MappingProxyType({})
+    numbers: Mapping[str, float] = {}  # only read; a mapping proxy would not go from process to process
     state: Mapping[str, Any] | None = None  # named arrays, from which the same work goes on exactly; `score` (T, U)
     picture: bytes | None = None  # PNG: what the gates of the moment draw
 

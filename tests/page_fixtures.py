@@ -86,8 +86,8 @@ class Visitor:
             self.foreign.append(route.request.url)
             route.abort()
 
-    def open(self, query: str = "steps=4&prompt=dog") -> "Visitor":
-        """Open the page and wait until the first plan is drawn."""
+    def open(self, query: str = "steps=4&prompt=dog&method=uniform&ratio=0.5") -> "Visitor":
+        """Open the page and wait until the first map is drawn."""
         self.page.goto(f"{self.served}?{query}")
         self.page.wait_for_selector("#keep .drawn")
         return self
@@ -99,9 +99,16 @@ class Visitor:
 
     def finished(self) -> None:
         self.page.wait_for_selector("#verdict .verdict", timeout=120_000)
+        self.page.wait_for_function(
+            "document.querySelector('.view').dataset.source === 'drawn'"
+            " && document.querySelectorAll('.card[data-done=true]').length === 3"
+        )
 
     def pictures(self) -> list[str]:
-        return self.page.eval_on_selector_all("#pictures img", "images => images.map(image => image.src)")
+        """What the three canvases show, as data URLs; an empty one is left out."""
+        return self.page.eval_on_selector_all(
+            "#pictures .card .own", "all => all.filter(one => one.width).map(one => one.toDataURL())"
+        )
 
     def computed(self) -> int:
         """Computed cells that the heatmap shows."""

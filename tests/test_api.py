@@ -4,8 +4,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 
+from explorer.letters import packed, unpacked
 from tests.page_fixtures import ask
 
 ROOT = Path(__file__).parent.parent
@@ -27,20 +29,22 @@ def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
 @pytest.mark.parametrize(
     ("name", "question", "said"),
     [
-        ("plan", {"ratio": float("nan")}, "ratio: input should be a finite number"),
-        ("plan", {"ratio": 1.5}, "ratio: input should be less than or equal to 1"),
-        ("plan", {"ratio": "half"}, "ratio: input should be a valid number"),
-        ("plan", {"ratio": 0.99, "steps": 4, "method": "random"}, "the ratio must be between 0 and 0.75"),
-        ("plan", {"steps": [25]}, "steps: input should be a valid integer"),
-        ("plan", {"method": "magic"}, "method 'magic' is unknown"),
-        ("plan", {"method": {"a": 1}}, "method: input should be a valid string"),
-        ("plan", {"settings": {"evry": 2}}, "evry: extra inputs are not permitted"),
-        ("plan", {"settings": "every=2"}, "settings: input should be a valid dictionary"),
-        ("plan", {"model": "/etc"}, "model '/etc' is not here"),
-        ("plan", {"sampler": "magic"}, "sampler 'magic' is unknown"),
-        ("draw", {}, "prompt: please say what to draw"),
-        ("draw", {"prompt": 17}, "prompt: input should be a valid string"),
-        ("draw", {"prompt": "dog", "seed": "many"}, "seed: input should be a valid integer"),
+        ("mask", {"ratio": float("nan")}, "ratio: input should be a finite number"),
+        ("mask", {"ratio": 1.5}, "ratio: input should be less than or equal to 1"),
+        ("mask", {"ratio": "half"}, "ratio: input should be a valid number"),
+        ("mask", {"ratio": 0.99, "steps": 4, "method": "random"}, "the ratio must be between 0 and 0.75"),
+        ("mask", {"steps": [25]}, "steps: input should be a valid integer"),
+        ("mask", {"method": "magic"}, "method 'magic' is unknown"),
+        ("mask", {"method": {"a": 1}}, "method: input should be a valid string"),
+        ("mask", {"settings": {"evry": 2}}, "evry: extra inputs are not permitted"),
+        ("mask", {"settings": "every=2"}, "settings: input should be a valid dictionary"),
+        ("mask", {"model": "/etc"}, "model '/etc' is not here"),
+        ("mask", {"sampler": "magic"}, "sampler 'magic' is unknown"),
+        ("cost", {"keep": "!!"}, "the schedule made by hand is not in base64"),
+        ("cost", {"keep": "AAAA"}, "the schedule made by hand does not have 25 calls"),
+        ("generate", {}, "prompt: please say what to draw"),
+        ("generate", {"prompt": 17}, "prompt: input should be a valid string"),
+        ("generate", {"prompt": "dog", "seed": "many"}, "seed: input should be a valid integer"),
     ],
 )
 def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, question: dict, said: str):
@@ -50,9 +54,12 @@ def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, ques
     assert "\n" not in answer["error"]
 
 
-def test_the_api_plans(served: str):
-    kind, (plan,) = ask(served, "plan", ratio=0.5, steps=8)
-    assert kind == "complete"
-    assert plan["calls"] == 8
-    assert plan["kept"] == pytest.approx(0.5, abs=0.13)
-    assert len(plan["fate"]) == 8
+def test_the_api_makes_masks_and_says_what_they_cost(served: str):
+    kind, (mask,) = ask(served, "mask", ratio=0.5, steps=8)
+    assert kind == "complete" and mask["calls"] == 8 and len(mask["fate"]) == 8
+    assert mask["kept"] == pytest.approx(0.5, abs=0.13)
+    keep = unpacked(mask["keep"], (8, len(mask["units"])))
+    assert np.array_equal(keep, np.array(mask["fate"]) == 0)
+    keep[3] = False
+    kind, (cost,) = ask(served, "cost", ratio=0.5, steps=8, keep=packed(keep))
+    assert kind == "complete" and cost["kept"] <= mask["kept"] and cost["asked"] is None

@@ -117,8 +117,8 @@ def test_a_class_conditional_model_names_what_it_does_not_know(tmp_path):
 
 def test_the_listing_needs_no_torch():
     code = (
-        "import sys; from explorer import catalogue, experiment; catalogue.listing(); "
-        "experiment.unknown_words('emoji-unet', 'dog'); assert 'torch' not in sys.modules"
+        "import sys; from explorer import catalogue, experiment, prompts; catalogue.listing(); "
+        "prompts.unknown_words('emoji-unet', 'dog'); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     keys = {"id", "pipeline", "denoiser", "params", "macs_per_call", "embedded", "available", "path"}

@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 import explorer
-from explorer import experiment
+from explorer import experiment, prompts
 from explorer.experiment import Question, compare, plan, sentence
 
 
@@ -125,10 +125,10 @@ def test_apply_refuses_what_does_not_fit(sd_folder, ask):
 
 
 def test_words_never_seen_are_named():
-    names = experiment.known_names("emoji-unet")
+    names = prompts.known_names("emoji-unet")
     assert len(names) >= 150 and "dog" in names
-    assert experiment.unknown_words("emoji-unet", f"{names[0]} xyzzy, dog") == ["xyzzy"]
-    assert experiment.unknown_words("sd15", "xyzzy") == []
+    assert prompts.unknown_words("emoji-unet", f"{names[0]} xyzzy, dog") == ["xyzzy"]
+    assert prompts.unknown_words("sd15", "xyzzy") == []
 
 
 def test_the_public_names():

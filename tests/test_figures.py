@@ -48,13 +48,19 @@ def test_hover_tells_unit_call_timestep_share_and_fate(shown: figures.KeepMap):
 def test_the_figure_shows_the_numbers_and_names_the_counts():
     figure = figures.keep_heatmap(UNITS, SHARES, TIMESTEPS, FATE, SOURCE)
     assert np.array_equal(figure.data[0].z, FATE.T)
-    assert [trace.name for trace in figure.data[1:]] == [
+    assert [trace.name for trace in figure.data[1:5]] == [
         "computed 4",
         "reused 1",
         "dead by cascade 1",
         "call skipped 0",
     ]
     assert json.loads(figure.to_json())["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
+
+
+def test_the_margins_sum_calls_and_units():
+    calls, units = figures.keep_heatmap(UNITS, SHARES, TIMESTEPS, FATE, SOURCE).data[-2:]
+    assert list(calls.y) == pytest.approx([1, 0.1 + 0.1])  # the unit that runs, and what always does
+    assert list(units.x) == [0.5, 0.5, 1]
 
 
 def test_each_fate_has_its_own_flat_colour():

@@ -31,36 +31,53 @@ def test_building_the_page_needs_no_torch():
 
 
 def test_draws_three_pictures_from_one_question(visitor: Visitor):
-    visitor.open("steps=8&prompt=dog").draw()  # with 4, the rival's 2 steps of DPM++ are the same as pruned DDIM's
+    visitor.open(
+        "steps=8&prompt=dog&method=uniform&ratio=0.5"
+    ).draw()  # with 4, the rival's 2 steps of DPM++ are the same as pruned DDIM's
     page = visitor.page
     assert len(set(visitor.pictures())) == 3
-    assert page.eval_on_selector("#pictures img", "image => image.naturalWidth") >= 32
-    assert page.locator("#pictures img").first.get_attribute("alt") == "dog, original"
-    assert page.locator(".card h3").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
+    assert page.eval_on_selector("#pictures .card .own", "canvas => canvas.width") >= 32
+    assert page.locator(".card .own").first.get_attribute("aria-label") == "dog, original"
+    assert page.locator(".card h2").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
     facts = page.locator(".card[data-role=pruned] dd").all_inner_texts()
     assert facts[0].endswith("%")
     assert float(facts[1]) > 0
     assert 0 <= float(facts[2]) <= 1
+    assert facts[3].endswith(" dB")
     assert "seed 0" in page.locator("#pictures .footer").inner_text()
     assert not visitor.complaints
     assert not visitor.foreign
 
 
 def test_stop_ends_a_drawing(visitor: Visitor):
-    visitor.open("steps=200&prompt=dog")
+    visitor.open("steps=200&prompt=dog&method=uniform&ratio=0.5")
     visitor.page.click("#draw")
-    visitor.page.wait_for_selector(".counter")
+    expect(visitor.page.locator(".card[data-role=original] .counter")).to_contain_text("of 200", timeout=60_000)
     visitor.page.click("#stop")
-    expect(visitor.page.locator("#draw")).to_be_enabled()
+    expect(visitor.page.locator("#stop")).to_be_disabled()
     visitor.page.wait_for_timeout(1000)
-    before = visitor.page.locator(".counter").inner_text()
+    counter = visitor.page.locator(".card[data-role=original] .counter")
+    before = counter.inner_text()
     visitor.page.wait_for_timeout(1000)
-    assert visitor.page.locator(".counter").inner_text() == before
+    assert before and counter.inner_text() == before
     assert not visitor.page.locator("#verdict .verdict").count()
 
 
+def test_a_second_question_takes_the_place_of_the_first(visitor: Visitor):
+    page = visitor.open("steps=100&prompt=dog&method=uniform&ratio=0.5").page
+    page.click("#draw")
+    expect(page.locator(".card[data-role=original] .counter")).to_contain_text("of 100", timeout=60_000)
+    page.fill("#steps input", "8")
+    page.fill("#prompt input", "cat face")
+    page.press("#prompt input", "Enter")
+    visitor.finished()
+    assert "Drawn for “cat face”, seed 0, 8 steps" in page.locator("#pictures .footer").inner_text()
+    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator(".visits button")).to_have_count(1)
+
+
 def test_the_map_follows_the_ratio_without_drawing(visitor: Visitor):
-    visitor.open("steps=8&ratio=0.25&prompt=dog")
+    visitor.open("steps=8&ratio=0.25&prompt=dog&method=uniform")
     before = visitor.computed()
     visitor.page.locator("#ratio input[type=range]").focus()
     for _ in range(40):
@@ -68,14 +85,14 @@ def test_the_map_follows_the_ratio_without_drawing(visitor: Visitor):
     visitor.page.wait_for_function(
         "few => Number(document.querySelector('#keep .plot').data[1].name.split(' ').at(-1)) < few", arg=0.75 * before
     )
-    expect(visitor.page.locator("#cost dd").first).to_have_text("65.0%")
+    expect(visitor.page.locator(".tiles dd").first).to_have_text("65.0%")
     assert not visitor.pictures()
 
 
 def test_hover_tells_the_story_of_a_cell(visitor: Visitor):
     visitor.open()
     visitor.page.locator("#keep .plot").scroll_into_view_if_needed()
-    box = visitor.page.locator("#keep .nsewdrag").bounding_box()
+    box = visitor.page.locator("#keep .nsewdrag[data-subplot=xy]").bounding_box()
     visitor.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
     visitor.page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
     told = visitor.page.locator("#keep .hovertext").text_content()
@@ -85,7 +102,7 @@ def test_hover_tells_the_story_of_a_cell(visitor: Visitor):
 
 
 def test_enter_draws_and_words_never_seen_are_named(visitor: Visitor):
-    visitor.open("steps=4&prompt=dog")
+    visitor.open("steps=4&prompt=dog&method=uniform&ratio=0.5")
     visitor.page.fill("#prompt input", "xyzzy dog")
     visitor.page.press("#prompt input", "Enter")
     visitor.finished()
@@ -95,9 +112,9 @@ def test_enter_draws_and_words_never_seen_are_named(visitor: Visitor):
 
 def test_a_schedule_that_is_only_a_coarser_sampler_is_called_one(visitor: Visitor):
     visitor.open("steps=8&ratio=0.5&method=uniform&sampler=ddim")
-    assert "is DDIM with 4 steps" in visitor.page.locator("#cost .plain").inner_text()
+    expect(visitor.page.locator(".words")).to_contain_text("under DDIM that is a sampler of 4 steps")
     visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim")
-    assert not visitor.page.locator("#cost .plain").count()
+    expect(visitor.page.locator(".words")).to_contain_text("the pattern of DeepCache")
 
 
 def test_known_names_are_suggested(visitor: Visitor):
@@ -116,22 +133,34 @@ def test_each_method_has_its_own_settings(visitor: Visitor):
 
 def test_two_visitors_get_their_own_pictures(visitors, served: str):
     questions = [("dog", 1), ("red apple", 2)]
-    at_once = [visitors().open(f"steps=4&prompt={prompt}&seed={seed}") for prompt, seed in questions]
+    at_once = [
+        visitors().open(f"steps=4&prompt={prompt}&seed={seed}&method=uniform&ratio=0.5") for prompt, seed in questions
+    ]
     for one in at_once:
         one.page.click("#draw")
     for one in at_once:
         one.finished()
     for one, (prompt, seed) in zip(at_once, questions, strict=True):
-        _, (drawn,) = ask(served, "draw", prompt=prompt, steps=4, seed=seed)
-        alone = ["data:image/png;base64," + drawn[role]["picture"] for role in ("original", "pruned", "rival")]
-        assert one.pictures() == alone
+        _, (drawn,) = ask(served, "generate", prompt=prompt, steps=4, seed=seed)
+        alone = [drawn[role]["picture"] for role in ("original", "pruned", "rival")]
+        assert one.pictures() == one.page.evaluate(REPAINTED, alone)
+
+
+REPAINTED = """pictures => Promise.all(pictures.map(async picture => {
+    const image = new Image(), canvas = document.createElement("canvas");
+    image.src = "data:image/png;base64," + picture;
+    await image.decode();
+    canvas.width = canvas.height = image.naturalWidth;
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}))"""
 
 
 # -- the address
 
 
 def test_the_state_of_a_view_is_in_its_address(visitors):
-    first = visitors().open("steps=4&prompt=dog")
+    first = visitors().open("steps=4&prompt=dog&method=uniform&ratio=0.5")
     page = first.page
     page.fill("#prompt input", "red apple & co")
     page.fill("#seed input", "7")
@@ -152,11 +181,11 @@ def test_the_state_of_a_view_is_in_its_address(visitors):
 def test_an_address_that_asks_for_nonsense_opens_the_page_with_a_sentence(visitor: Visitor):
     visitor.open("steps=many&prompt=dog&ratio=nan")
     assert visitor.alert().startswith("This address is no view: steps")
-    assert visitor.page.locator("#steps input").input_value() == "25"
+    assert visitor.page.locator("#steps input").input_value() == "50"
 
 
 def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
-    visitor.open("steps=4&prompt=%3Cimg%20src%3Dx%20onerror%3Dwindow.hit%3D1%3E")
+    visitor.open("steps=4&prompt=%3Cimg%20src%3Dx%20onerror%3Dwindow.hit%3D1%3E&method=uniform&ratio=0.5")
     visitor.draw()
     assert visitor.page.evaluate("window.hit") is None
 
@@ -174,7 +203,7 @@ BAD_INPUT = [
 
 
 def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
-    page = visitor.open("steps=4&prompt=dog&ratio=0.3").page
+    page = visitor.open("steps=4&prompt=dog&ratio=0.3&method=uniform").page
     for control, typed, said in BAD_INPUT:
         good = page.locator(control).input_value()
         page.fill(control, typed)
@@ -184,7 +213,7 @@ def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
         assert page.locator(control).input_value() == typed
         assert page.locator("#ratio input[type=number]").input_value() == "0.3"
         page.fill(control, good)
-        expect(page.locator("#draw")).to_be_enabled()
+        expect(page.locator("#stop")).to_be_disabled()
     visitor.draw()
     assert not page.locator("#alert [role=alert]").count()
 
@@ -217,7 +246,7 @@ def test_the_map_follows_the_width_of_the_window(visitor: Visitor):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_background(visitor: Visitor, theme: str):
-    visitor.open(f"steps=4&prompt=dog&__theme={theme}")
+    visitor.open(f"steps=4&prompt=dog&__theme={theme}&method=uniform&ratio=0.5")
     faint = visitor.page.evaluate(CONTRAST)
     assert not faint
 

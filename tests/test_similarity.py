@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from explorer import catalogue, similarity
-from explorer.similarity import Similarity, alike, change, grams
+from explorer.features import Similarity
+from explorer.similarity import alike, change, grams
 from explorer.work import finished
 
 

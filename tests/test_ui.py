@@ -6,19 +6,23 @@ import pytest
 from pydantic import BaseModel, Field
 
 from explorer.experiment import Frame, Plan, Question
-from explorer.ui import address, controls, story
+from explorer.graph import BlockGraph, Unit
+from explorer.letters import unpacked
+from explorer.ui import address, controls, explore, story
 from explorer.ui.components import alert, user_errors
 
 HERE = "a-model-that-is-here"
 QUESTION = Question(prompt="dog")
 
 
-def plan(fate: list[list[int]]) -> Plan:
+def plan(fate: list[list[int]], order: int = 0) -> Plan:
     table = np.array(fate, dtype=np.int8)
     calls, units = table.shape
     names, shares = tuple(f"unit {index}" for index in range(units)), np.full(units, 1 / units)
+    units = [Unit(name=name, kind="stream", reuse="output", macs=1, reads=()) for name in names]
     return Plan(
-        **dict(units=names, shares=shares, timesteps=np.arange(calls), fate=table, source=table * 0),
+        **dict(graph=BlockGraph(units, "layer"), order=order, units=names, shares=shares),
+        **dict(timesteps=np.arange(calls), fate=table, source=table * 0),
         **dict(asked=0.5, reached=0.5, max_ratio=0.9, kept=0.5, macs_per_call=10**9, macs_total=4 * 10**9),
         **dict(macs_kept=2 * 10**9, calls=calls, rival_sampler="dpm++", rival_steps=2, rival_kept=0.5),
     )
@@ -26,6 +30,16 @@ def plan(fate: list[list[int]]) -> Plan:
 
 def done(role: str, ssim: float) -> Frame:
     return Frame(role, 4, 4, b"png", 1.0, True, ssim, 20.0)
+
+
+def finished(pruned: float, rival: float) -> dict[str, story.Card]:
+    cards = {"pruned": done("pruned", pruned), "rival": done("rival", rival)}
+    return {role: story.Card(role, role, 0.5, frame) for role, frame in cards.items()}
+
+
+def test_there_is_no_verdict_on_what_was_stopped():
+    cards = finished(0.9, 0.8)
+    assert story.verdict(QUESTION, plan([[0], [1]]), cards | {"rival": story.Card("rival", "stopped")}) == ""
 
 
 @pytest.fixture
@@ -40,51 +54,52 @@ def model_here(monkeypatch: pytest.MonkeyPatch) -> None:
     [(0.9, 0.8, "Here pruning pays"), (0.8, 0.9, "Here pruning does not pay"), (0.9, 0.903, "A tie")],
 )
 def test_the_verdict_is_honest_about_the_rival(pruned: float, rival: float, said: str):
-    words = story.verdict(QUESTION, plan([[0, 0], [1, 0]]), done("pruned", pruned), done("rival", rival))
+    words = story.verdict(QUESTION, plan([[0, 0], [1, 0]]), finished(pruned, rival))
     assert said in words
     assert f"SSIM {pruned:.3f} pruned, {rival:.3f} DPM++" in words
 
 
 def test_the_verdict_calls_a_coarser_sampler_by_its_name():
-    words = story.verdict(QUESTION, plan([[0, 0], [2, 2]]), done("pruned", 0.9), done("rival", 0.8))
+    words = story.verdict(QUESTION, plan([[0, 0], [2, 2]]), finished(0.9, 0.8))
     assert "Here skipping whole calls, that is DDIM with fewer steps, pays" in words
 
 
 @pytest.mark.parametrize(
-    ("question", "fate", "said"),
+    ("sampler", "order", "fate", "said"),
     [
-        ({}, [[0, 0], [2, 2]], True),
-        ({}, [[0, 0], [1, 0]], False),
-        ({}, [[0, 0], [0, 0]], False),
-        ({"sampler": "dpm++"}, [[0, 0], [2, 2]], False),
-        ({"settings": {"order": 1}}, [[0, 0], [2, 2]], False),
+        ("ddim", 0, [[0, 0], [2, 2]], True),
+        ("ddim", 0, [[0, 0], [1, 0]], False),
+        ("ddim", 0, [[0, 0], [0, 0]], False),
+        ("dpm++", 0, [[0, 0], [2, 2]], False),
+        ("ddim", 1, [[0, 0], [2, 2]], False),
     ],
 )
-def test_whole_calls_under_ddim_are_called_a_coarser_sampler(question: dict, fate: list, said: bool):
-    assert bool(story.only_fewer_steps(Question(prompt="dog", **question), plan(fate))) is said
+def test_whole_calls_under_ddim_are_called_a_coarser_sampler(sampler: str, order: int, fate: list, said: bool):
+    assert story.only_fewer_steps(Question(prompt="dog", sampler=sampler), plan(fate, order)) is said
 
 
-def test_a_card_shows_the_picture_its_cost_and_its_likeness():
-    question, planned = Question(prompt='a "dog" <b>'), plan([[0], [1]])
+def test_a_card_tells_the_browser_its_picture_its_cost_and_its_likeness():
+    question, planned = Question(prompt="dog"), plan([[0], [1]])
     cards = story.dealt(question, planned)
     cards["rival"] = story.Card("rival", "DPM++, 2 steps", 0.5, done("rival", 0.875), b"png")
-    markup = story.strip(cards, question.prompt, story.drawn_for(question))
-    assert "<dd>50.0%</dd>" in markup
-    assert "<dd>0.875</dd>" in markup
-    assert 'alt="a &quot;dog&quot; &lt;b&gt;, same cost, fewer steps"' in markup
-    assert "<b>" not in markup
+    shown = story.shown(cards, question)
+    rival = shown["cards"]["rival"]
+    assert (rival["kept"], rival["ssim"], rival["done"]) == (0.5, 0.875, True)
+    assert rival["picture"] == "data:image/png;base64,cG5n"
+    assert shown["cards"]["pruned"]["call"] == 0 and "picture" not in shown["cards"]["pruned"]
+    assert "seed 0, 25 steps" in shown["footer"]
+
+
+def test_a_plan_tells_the_browser_its_schedule_and_its_cost():
+    told = story.planned(QUESTION, plan([[0, 0], [1, 0]]))
+    assert unpacked(told["keep"], (2, 2)).tolist() == [[True, True], [False, True]]
+    assert len(told["graph"]["units"]) == 2 and told["kept"] == 0.5 and "goes" not in told
+    assert told["figure"]["data"][0]["type"] == "heatmap"
 
 
 def test_words_never_seen_are_escaped():
     assert "never seen in training: <b>&lt;i&gt;, zebu</b>" in story.never_seen(["<i>", "zebu"])
     assert story.never_seen([]) == ""
-
-
-@pytest.mark.parametrize(
-    ("macs", "said"), [(479_200_000, "0.479"), (6_590_000_000, "6.59"), (16_940 * 10**9, "16,940")]
-)
-def test_macs_are_told_in_billions(macs: int, said: str):
-    assert story.giga(macs) == said
 
 
 def test_a_question_takes_the_settings_of_its_method_and_leaves_empty_ones_out(model_here: None):
@@ -101,16 +116,17 @@ def test_a_visitor_names_no_folder_and_starts_no_download(model_here: None, mode
 
 def test_an_address_gives_typed_values(model_here: None):
     query = {"model": HERE, "steps": "4", "ratio": "0.25", "method": "deepcache", "deepcache.branch": "1", "other": "x"}
-    values, said = address.read(query, "dog")
+    values, said = address.read(query, explore.DEFAULTS)
     assert not said
-    assert (values["steps"], values["ratio"], values["prompt"], values["deepcache.branch"]) == (4, 0.25, "dog", 1)
+    shown = [values[name] for name in ("steps", "ratio", "prompt", "deepcache.branch")]
+    assert shown == [4, 0.25, explore.PROMPT, 1]
 
 
 @pytest.mark.parametrize("wrong", [{"steps": "many"}, {"ratio": "nan"}, {"deepcache.branch": "-1"}, {"prompt": " "}])
 def test_an_address_that_is_no_view_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
-    values, said = address.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, "dog")
+    values, said = address.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, explore.DEFAULTS)
     assert len(said) == 1
-    assert (values["seed"], values["prompt"], values["steps"]) == (0, "dog", 25)
+    assert (values["seed"], values["prompt"], values["steps"]) == (0, explore.PROMPT, 50)
 
 
 def test_controls_are_generated_from_a_config():

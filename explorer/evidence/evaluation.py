@@ -90,13 +90,15 @@ def evaluate(
     resume: bool = False,
     jury: Jury | None = None,
     keep: Path | None = None,
+    album: Path | None = None,
 ) -> Generator[Progress, None, pd.DataFrame]:
     """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
 
     The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
     (0: none). `jury` (default: the model's own) judges the pictures. With a folder to `keep` them in, those two runs
-    are not drawn again for contenders that come later. What fails becomes a row with an `error`. Raises ValueError for
-    contenders that do not fit the model, and for a file that holds something else.
+    are not drawn again for contenders that come later; in an `album` every picture is kept (`album_files`). What fails
+    becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and for a file that holds
+    something else.
     """
     if len(pairs) < 2:
         raise ValueError(f"an evaluation needs at least two pictures to say how sure it is, got {len(pairs)}")
@@ -117,7 +119,8 @@ def evaluate(
             continue
         references = _references(model, full, truth_steps, some, keep)
         for contender in waiting:
-            rows = _rows(model, full, calls, contender, some, references, jury)
+            page = album and album / f"{contender.key}-{number:03}.safetensors"
+            rows = _rows(model, full, calls, contender, some, references, jury, page)
             results.add(rows, number)
             yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
         results.write()
@@ -148,9 +151,7 @@ def _references(
     for prefix, count in steps.items():
         *_, (_, ends[prefix]) = draw(model, prompts, seeds, full.sampler, count, full.guidance, previews=1)
     if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({prefix: pictures.contiguous() for prefix, pictures in ends.items()}, file.with_suffix(".part"))
-        file.with_suffix(".part").replace(file)
+        _save(file, {prefix: pictures.contiguous() for prefix, pictures in ends.items()})
     return ends
 
 
@@ -162,9 +163,10 @@ def _rows(
     pairs: list[Pair],
     references: dict[str, torch.Tensor],
     jury: Jury,
+    page: Path | None,
 ) -> list[dict[str, Any]]:
-    """One row per pair, in their order."""
-    rows = []
+    """One row per pair, in their order; the pictures on a page of the album."""
+    rows, pages = [], []
     for part, drawn in _drawn(model, full, contender, pairs):
         about = _cost(model, calls, contender) | drawn.costs
         which = [pairs.index(pair) for pair in part]
@@ -173,7 +175,22 @@ def _rows(
         for index, pair in enumerate(part):
             own = {name: value[index] for name, value in (losses | looks).items()}
             rows.append(pair._asdict() | about | own)
+        pages.append(drawn.pictures)
+    if page and all(pictures is not None for pictures in pages):
+        _save(page, {"pictures": (torch.cat(pages) * 255).round().byte().permute(0, 2, 3, 1).contiguous()})
     return rows
+
+
+def album_files(album: Path, key: str) -> list[Path]:
+    """What a contender drew, batch after batch: each file holds `pictures`, uint8 (B, H, W, 3)."""
+    return sorted(album.glob(f"{key}-*.safetensors"))
+
+
+def _save(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file.with_suffix(".part"))
+    file.with_suffix(".part").replace(file)
 
 
 class Drawn(NamedTuple):

@@ -5,16 +5,21 @@ folder for what the page writes.
 """
 
 import os
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import gradio as gr
 
-from explorer.ui import api, components, explore
+from explorer import gallery
+from explorer.experiment import Question
+from explorer.jobs.executors import Executor, OneProcess
+from explorer.ui import api, browser, components, explore, features
 
 TITLE = "Diffusion Pruning Explorer"
 HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
 picture. Leave parts out: what does that save, and what does the picture lose?</p></header>"""
-TABS = {"Explore": explore.build}
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg", font=FONT, font_mono=FONT).set(
     slider_color="*primary_600",
@@ -27,16 +32,18 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
 FOLDER = Path(__file__).parent
 
 
-def build() -> gr.Blocks:
-    """The whole page, not yet launched. Neither this nor opening the page imports torch."""
-    gr.set_static_paths([components.PLOTLY])
+def build(executor: Executor | None = None) -> gr.Blocks:
+    """The whole page, not yet launched; work goes to `executor` (default: a process of its own). Imports no torch."""
+    executor = executor or OneProcess()
+    gr.set_static_paths([components.PLOTLY, browser.VIEW, gallery.FOLDER])
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         components.markup(HEADER, elem_id="header")
-        with gr.Tabs(elem_id="tabs"):
-            for name, build_tab in TABS.items():
-                with gr.Tab(name, id=name.lower()):
-                    build_tab(page)
-        api.publish()
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Explore", id="explore"):
+                explored = explore.build(page, executor)
+            with gr.Tab("Features", id="features") as tab:
+                features.build(executor, explored.question, tab, explored.keep, tabs)
+        api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
 
@@ -54,7 +61,9 @@ def launch() -> None:
     data = Path(os.environ.get("EXPLORER_DATA", "data"))
     os.environ.setdefault("GRADIO_TEMP_DIR", str(data / "gradio"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_a_picture()))
-    build().launch(
+    executor = OneProcess()
+    Thread(target=_warm, args=(executor,), daemon=True).start()
+    build(executor).launch(
         theme=THEME,
         css_paths=[FOLDER / "style.css"],
         footer_links=[],
@@ -62,4 +71,11 @@ def launch() -> None:
         show_error=False,
         enable_monitoring=False,
         max_file_size="5mb",
+        mcp_server=find_spec("mcp") is not None,  # the API's questions as tools, where gradio[mcp] is installed
     )
+
+
+def _warm(executor: Executor) -> None:
+    """Have the model loaded before the first visitor asks for anything."""
+    with suppress(ValueError):
+        list(executor.run("nobody", "plan", Question()))

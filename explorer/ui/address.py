@@ -3,8 +3,7 @@
 Names are those of the controls: `model`, `prompt`, `ratio`, ... and `method.field` for a method's own settings.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from explorer import shipped
@@ -12,7 +11,7 @@ from explorer.catalogue import listing
 from explorer.experiment import Question, sentence
 from explorer.pruners.configs import AT_ONCE, CONFIGS
 
-PLAIN = tuple(name for name in Question.model_fields if name != "settings")
+PLAIN = tuple(name for name in Question.model_fields if name not in ("settings", "keep"))
 
 
 def question(values: Mapping[str, Any]) -> Question:
@@ -23,7 +22,8 @@ def question(values: Mapping[str, Any]) -> Question:
         for name, value in values.items()
         if name.partition(".")[0] == method and "." in name and value not in (None, "")
     }
-    return offered(Question(settings=settings, **{name: value for name, value in values.items() if name in PLAIN}))
+    plain = {name: value for name, value in values.items() if name in (*PLAIN, "keep")}
+    return offered(Question(settings=settings, **plain))
 
 
 def offered(question: Question) -> Question:
@@ -36,14 +36,15 @@ def offered(question: Question) -> Question:
     return question
 
 
-def read(query: Mapping[str, str], prompt: str) -> tuple[dict[str, Any], list[str]]:
+def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The controls' values in an address, typed and checked; the defaults and a sentence if they are not valid."""
-    plain = {"prompt": prompt} | {name: query[name] for name in PLAIN if name in query}
+    defaults = {name: defaults[name] for name in PLAIN}
+    plain = defaults | {name: query[name] for name in PLAIN if name in query}
     try:
         asked = offered(Question(**plain))
         settings = _settings(asked.method, query)
     except ValueError as error:
-        return Question(prompt=prompt).model_dump(include=set(PLAIN)), [f"This address is no view: {sentence(error)}"]
+        return defaults, [f"This address is no view: {sentence(error)}"]
     return asked.model_dump(include=set(PLAIN)) | settings, []
 
 
@@ -54,14 +55,3 @@ def _settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
     }
     checked = CONFIGS[method](**asked)
     return {f"{method}.{field}": getattr(checked, field) for field in asked if field not in PLAIN}
-
-
-def writer(names: Iterable[str]) -> str:
-    """JavaScript that puts the controls' values into the address, without a round trip."""
-    return """(...values) => {
-        const kept = [...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("__"));
-        const state = Object.fromEntries(NAMES.map((name, i) => [name, values[i]]));
-        const shown = Object.entries(state).filter(([name, value]) => value !== null && value !== ""
-            && (!name.includes(".") || name.startsWith(state.method + ".")));
-        history.replaceState(history.state, "", "?" + new URLSearchParams([...kept, ...shown]));
-    }""".replace("NAMES", json.dumps(list(names)))

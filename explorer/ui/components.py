@@ -15,6 +15,8 @@ from explorer import experiment
 
 PLOTLY = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
 FOLDER = Path(__file__).parent
+# of events that are answered within a moment
+LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
 
 
 def plotly_view(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:

@@ -8,21 +8,25 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer import catalogue, experiment, figures, shipped
-from explorer.experiment import Plan, Question
+from explorer import catalogue, prompts, shipped
+from explorer.experiment import Question
+from explorer.jobs.executors import Executor, Run
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
-from explorer.ui import address, controls, story
-from explorer.ui.components import alert, as_value, markup, plotly_view, user_errors
+from explorer.ui import address, browser, controls, story
+from explorer.ui.components import LIGHT, alert, markup, user_errors
 
 PROMPT = "red apple"
+# What the page opens with: the best that is drawn already. A question by command line has simpler defaults.
 DEFAULTS = {name: field.default for name, field in Question.model_fields.items()}
+DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8}
 MAP_CAPTION = (
     "Each column is one call of the network, each row one unit of it. A reused unit hands back the value it computed "
     "at an earlier call. A dead one feeds only units that do not run, so it does not run either. At a skipped call the "
-    "network is not entered at all: its last estimate of the noise serves again. Point at a cell."
+    "network is not entered at all: its last estimate of the noise serves again. Click a cell to switch it, a bar to "
+    "switch a whole call or unit; with the keyboard: arrows, space, c for the call, u for the unit. The name of a unit "
+    "leads to its features."
 )
 SHOW = {"decision": None, "order": "goes", "score": "score"}  # what the map shows, by the field of the plan
-LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
 SUGGEST = """
 const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
 attach(); watch("value", attach); setTimeout(attach, 500);
@@ -37,7 +41,6 @@ class View(NamedTuple):
     names: gr.HTML
     pictures: gr.HTML
     verdict: gr.HTML
-    cost: gr.HTML
     show: gr.Radio  # decision, order or score, where there is an order
     keep: gr.HTML
     place: gr.HTML  # in the queue of those who draw
@@ -51,21 +54,31 @@ class Asked(NamedTuple):
     controls: dict[str, gr.components.Component]
     groups: dict[str, gr.Column]
     dice: gr.Button
+    by_hand: gr.Textbox  # a schedule that was edited, which the browser fills in when something is drawn
 
     @property
     def inputs(self) -> list[gr.components.Component]:
         return list(self.controls.values())
 
 
-def build(page: gr.Blocks) -> None:
+class Explored(NamedTuple):
+    """What other tabs need of this one."""
+
+    question: dict[str, gr.components.Component]  # its controls, by name
+    keep: gr.HTML
+
+
+def build(page: gr.Blocks, executor: Executor) -> Explored:
     """Lay out the tab and connect it."""
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=2, min_width=300, elem_id="controls"):
             asked, left = _controls()
         with gr.Column(scale=5, min_width=320, elem_id="results"):
             right = _results()
+    question = dict(asked.controls)
     asked.controls["show"] = right["show"]
-    _connect(page, asked, View(**left, **right))
+    _connect(page, executor, asked, View(**left, **right))
+    return Explored(question, right["keep"])
 
 
 def _controls() -> tuple[Asked, dict[str, Any]]:
@@ -97,7 +110,8 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         label, info = "Rival sampler", "the sampler that gets as many MACs, in fewer steps"
         asked["rival"] = gr.Dropdown(list(SAMPLERS), label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
         asked["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
-    return Asked(asked, groups, dice), dict(
+    by_hand = gr.Textbox(visible=False)
+    return Asked(asked, groups, dice, by_hand), dict(
         alert=trouble, unseen=unseen, names=names, place=place, draw=draw, stop=stop
     )
 
@@ -116,76 +130,92 @@ def _settings(asked: dict[str, gr.components.Component], methods: Sequence[str])
 
 
 def _results() -> dict[str, Any]:
-    pictures = markup(story.strip(story.blank()), elem_id="pictures")
+    defaults = {
+        f"{method}.{name}": field.default
+        for method, config in CONFIGS.items()
+        for name, field in config.model_fields.items()
+    }
+    pictures = browser.pictures(defaults, elem_id="pictures")
     verdict = markup(elem_id="verdict")
     markup("<h2>What runs at which call</h2>", elem_id="heading")
-    waiting = "Loading the model for the first time. This takes some seconds, and you can type meanwhile."
-    cost = markup(elem_id="cost")
-    show = gr.Radio(list(SHOW), value="decision", label="Show", visible=False, elem_id="show")
-    keep = plotly_view(elem_id="keep", waiting=waiting, caption=MAP_CAPTION)
-    return dict(pictures=pictures, verdict=verdict, keep=keep, cost=cost, show=show)
+    show = gr.Radio(list(SHOW), value="decision", label="Show", elem_id="show")
+    keep = browser.keep_map("The map is drawn in a moment.", MAP_CAPTION, elem_id="keep")
+    return dict(pictures=pictures, verdict=verdict, keep=keep, show=show)
 
 
-def _connect(page: gr.Blocks, asked: Asked, view: View) -> None:
-    """Which event asks what. Only what a visitor does asks something; values that were set by an answer do not."""
+def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> None:
+    """Which event asks what. The browser itself answers what the gallery holds; Python hears of the rest."""
 
     def on_load(request: gr.Request) -> dict:
         return opened(request.query_params, asked, view)
 
-    plan = partial(on_plan, view, tuple(asked.controls))
-    planned = [view.alert, view.cost, view.show, view.keep]
+    tell = dict(fn=None, inputs=asked.inputs, js=browser.asked(asked.controls), api_visibility="private")
+    groups = partial(group_of, asked.groups), asked.controls["method"], list(asked.groups.values())
     outputs = [*asked.inputs, *asked.groups.values(), view.names, view.unseen, view.alert]
-    page.load(on_load, None, outputs, **LIGHT).then(partial(plan, keep_alert=True), asked.inputs, planned, **LIGHT)
-    gr.on(_moved(asked), plan, asked.inputs, planned, trigger_mode="always_last", **LIGHT)
-    asked.controls["method"].input(
-        partial(group_of, asked.groups), asked.controls["method"], list(asked.groups.values()), **LIGHT
+    page.load(on_load, None, outputs, **LIGHT).then(**tell)
+    changed = [control.input for name, control in asked.controls.items() if name != "ratio"]
+    gr.on([*changed, asked.controls["ratio"].release, asked.controls["prompt"].submit], **tell)
+    asked.controls["method"].input(*groups, **LIGHT)
+    chosen = view.pictures.choose(None, None, asked.inputs, js=browser.chosen(asked.controls), api_visibility="private")
+    chosen.then(**tell).then(*groups, **LIGHT)
+    roll = "() => Math.floor(Math.random() * 2 ** 32)"
+    asked.dice.click(None, None, asked.controls["seed"], js=roll, api_visibility="private").then(**tell)
+
+    def plan(request: gr.Request, *values: Any) -> dict:
+        return on_plan(partial(executor.run, request.session_hash), view, tuple(asked.controls), *values)
+
+    view.pictures.plan(
+        plan,
+        asked.inputs,
+        [view.alert, view.keep],
+        trigger_mode="always_last",
+        **LIGHT,
     )
     prompt, model = asked.controls["prompt"], asked.controls["model"]
     gr.on([prompt.blur, prompt.submit, model.input], on_words, [model, prompt], view.unseen, **LIGHT)
-    _connect_drawing(asked, view)
-    _connect_address(asked)
+    _connect_drawing(executor, asked, view)
 
 
-def _moved(asked: Asked) -> list:
-    """The events after which the schedule is another one."""
-    others = [control.input for name, control in asked.controls.items() if name not in ("prompt", "seed", "guidance")]
-    return [*others, asked.controls["ratio"].release]
+def _connect_drawing(executor: Executor, asked: Asked, view: View) -> None:
+    """Stop is there while something is drawn. A second question takes the place of the first."""
 
+    def draw(request: gr.Request, *values: Any) -> Iterator[dict]:
+        yield from on_draw(partial(executor.run, request.session_hash), view, tuple(asked.controls), *values)
 
-def _connect_drawing(asked: Asked, view: View) -> None:
-    """Busy at once, even while all places are taken; at rest again whatever happened."""
-    both = [view.draw, view.stop]
+    def rest(request: gr.Request) -> dict:
+        return gr.update(interactive=executor.busy(request.session_hash, "compare"))
+
+    def stop(request: gr.Request) -> dict:
+        executor.stop(request.session_hash)
+        return gr.update(interactive=False)
+
     asking = gr.on(
-        [view.draw.click, asked.controls["prompt"].submit], partial(buttons, view, True), None, both, **LIGHT
+        [view.draw.click, asked.controls["prompt"].submit],
+        lambda: gr.update(interactive=True),
+        None,
+        view.stop,
+        **LIGHT,
     )
     drawing = asking.then(
-        partial(on_draw, view, tuple(asked.controls)),
-        asked.inputs,
-        [view.alert, view.unseen, view.pictures, view.verdict, view.cost, view.show, view.keep, view.place],
-        trigger_mode="once",
+        draw,
+        [*asked.inputs, asked.by_hand],
+        [view.alert, view.unseen, view.pictures, view.verdict, view.keep, view.place],
+        js="(...values) => [...values.slice(0, -1), window.explorer?.byHand() ?? '']",
+        trigger_mode="multiple",
         concurrency_limit=4,
         concurrency_id="draw",
         show_progress_on=view.place,
         **LIGHT | {"queue": True, "show_progress": "minimal"},
     )
-    drawing.then(partial(buttons, view, False), None, both, **LIGHT)
-    view.stop.click(partial(buttons, view, False), None, both, cancels=[drawing], **LIGHT)
-
-
-def _connect_address(asked: Asked) -> None:
-    """The dice and the address live in the browser alone."""
-    write = dict(fn=None, inputs=asked.inputs, js=address.writer(asked.controls), api_visibility="private")
-    changed = [control.input for control in asked.inputs]
-    gr.on([*changed, asked.controls["ratio"].release, asked.controls["prompt"].submit], **write)
-    roll = "() => Math.floor(Math.random() * 2 ** 32)"
-    asked.dice.click(None, None, asked.controls["seed"], js=roll, api_visibility="private").then(**write)
+    drawing.then(rest, None, view.stop, **LIGHT)
+    view.stop.click(stop, None, view.stop, cancels=[drawing], **LIGHT)
 
 
 def opened(query: Mapping[str, str], asked: Asked, view: View) -> dict:
     """The controls as the address asks for them, and the names the model knows."""
-    values, said = address.read(query, PROMPT)
+    values, said = address.read(query, DEFAULTS)
     values |= {"show": query["show"]} if query.get("show") in SHOW else {}
-    names = "".join(f'<option value="{escape(name)}">' for name in experiment.known_names(values["model"]))
+    names = "".join(f'<option value="{escape(name)}">' for name in prompts.known_names(values["model"]))
     return {
         **{asked.controls[name]: value for name, value in values.items() if name in asked.controls},
         **dict(zip(asked.groups.values(), group_of(asked.groups, values["method"]), strict=True)),
@@ -203,50 +233,31 @@ def group_of(groups: Mapping[str, gr.Column], method: str) -> list[dict]:
 def on_words(model: str, prompt: str) -> str:
     """Name the words that the model never saw."""
     with user_errors():
-        return story.never_seen(experiment.unknown_words(model, prompt))
+        return story.never_seen(prompts.unknown_words(model, prompt))
     return ""
 
 
-def on_plan(view: View, names: tuple[str, ...], *values: Any, keep_alert: bool = False) -> dict:
+def on_plan(run: Run, view: View, names: tuple[str, ...], *values: Any) -> dict:
     """The schedule and its cost; no picture, so no prompt is needed."""
     with user_errors() as said:
-        asked = dict(zip(names, values, strict=True))
-        question = address.question(asked | {"prompt": "-"})
-        return shown(view, question, experiment.plan(question), asked["show"]) | (
-            {} if keep_alert else {view.alert: ""}
-        )
+        question = address.question(dict(zip(names, values, strict=True)) | {"prompt": "-"})
+        for plan in run("plan", question):
+            return {view.alert: "", view.keep: story.planned(question, plan)}
     return {view.alert: alert(said)}
 
 
-def shown(view: View, question: Question, plan: Plan, show: str) -> dict:
-    """A plan in numbers and as a map: what is decided, or the order and the scores that decide it."""
-    what = SHOW.get(show) if plan.goes is not None else None
-    if what is None:
-        keep = figures.keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
-    else:
-        keep = figures.order_heatmap(plan.units, plan.timesteps, getattr(plan, what), plan.reached, what)
-    choice = gr.update(visible=plan.goes is not None)
-    return {view.cost: story.cost(question, plan), view.show: choice, view.keep: as_value(keep)}
-
-
-def buttons(view: View, busy: bool) -> dict:
-    """Draw when idle, Stop when busy."""
-    return {view.draw: gr.update(interactive=not busy), view.stop: gr.update(interactive=busy)}
-
-
-def on_draw(view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
+def on_draw(run: Run, view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
     """Plan, then draw the three pictures, one update a call."""
     yield {view.alert: "", view.verdict: ""}
     with user_errors() as said:
-        asked = dict(zip(names, values, strict=True))
-        question = address.question(asked)
-        plan = experiment.plan(question)
-        cards, footer = story.dealt(question, plan), story.drawn_for(question)
-        yield shown(view, question, plan, asked["show"]) | {view.unseen: on_words(question.model, question.prompt)}
-        yield {view.pictures: story.strip(cards, question.prompt, footer)}
-        for frame in experiment.compare(question):
+        question = address.question(dict(zip((*names, "keep"), values, strict=True)))
+        plan = next(run("plan", question))
+        cards = story.dealt(question, plan)
+        yield {view.keep: story.planned(question, plan), view.unseen: on_words(question.model, question.prompt)}
+        yield {view.pictures: story.shown(cards, question)}
+        for frame in run("compare", question):
             last = cards[frame.role]
             cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
-            yield {view.pictures: story.strip(cards, question.prompt, footer)}
-        yield {view.verdict: story.verdict(question, plan, cards["pruned"].frame, cards["rival"].frame)}
+            yield {view.pictures: story.shown(cards, question)}
+        yield {view.verdict: story.verdict(question, plan, cards)}
     yield {view.alert: alert(said)}

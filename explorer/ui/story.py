@@ -1,17 +1,19 @@
-"""What the Explore tab says: plans and frames -> words and markup. Pure functions; everything foreign is escaped."""
+"""What the Explore tab says: plans and frames -> words, and what the browser reads. Everything foreign is escaped."""
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from explorer.experiment import Frame, Plan, Question
+from explorer.figures import keep_heatmap
+from explorer.letters import floats, packed
 
-ROLES = ("original", "pruned", "rival")
-TITLES = {"original": "Original", "pruned": "Pruned", "rival": "Same cost, fewer steps"}
-NOTHING = "–"
+TOLD = ("order", "asked", "reached", "max_ratio", "kept", "macs_kept", "macs_total")
+TOLD += ("rival_sampler", "rival_steps", "rival_kept")
 NEAR = 0.005  # SSIM: nearer than this is a tie
-INVITATION = "Type what to draw and press <b>Draw</b>: three pictures, from one and the same noise."
 
 
 @dataclass(frozen=True)
@@ -25,76 +27,54 @@ class Card:
     picture: bytes | None = None
 
 
-def blank() -> dict[str, Card]:
-    """The three cards before anything is drawn."""
-    what = (
-        "every unit at every call",
-        "units skipped, their last values reused",
-        "the whole network, called less often",
-    )
-    return {role: Card(role, text) for role, text in zip(ROLES, what, strict=True)}
-
-
 def dealt(question: Question, plan: Plan) -> dict[str, Card]:
     """The three cards of a question that is about to be drawn."""
+    how = "by hand" if question.keep else question.method
     return {
         "original": Card("original", f"{question.sampler.upper()}, {plan.calls} calls", 1.0),
-        "pruned": Card("pruned", f"{question.method}, {plan.reached:.0%} of the MACs skipped", plan.kept),
+        "pruned": Card("pruned", f"{how}, {plan.reached:.0%} of the MACs skipped", plan.kept),
         "rival": Card("rival", f"{plan.rival_sampler.upper()}, {plan.rival_steps} steps", plan.rival_kept),
     }
 
 
-def strip(cards: Mapping[str, Card], prompt: str = "", footer: str = "") -> str:
-    """The three pictures side by side."""
-    shown = "".join(_card(cards[role], prompt) for role in ROLES)
-    return f'<div class="strip">{shown}</div><p class="footer">{footer or INVITATION}</p>'
-
-
-def drawn_for(question: Question) -> str:
-    """What the pictures belong to, because the controls may have moved on."""
-    return (
-        f"Drawn for <q>{escape(question.prompt)}</q>, seed {question.seed}, {question.steps} steps, "
-        f"guidance {question.guidance:g}, {escape(question.method)} at {question.ratio:.0%}."
+def shown(cards: Mapping[str, Card], question: Question) -> dict[str, Any]:
+    """The cards as the browser reads them, and what they belong to, because the controls may have moved on."""
+    footer = (
+        f"Drawn for “{question.prompt}”, seed {question.seed}, {question.steps} steps, guidance "
+        f"{question.guidance:g}, {'a schedule by hand' if question.keep else question.method} at {question.ratio:.0%}."
     )
+    return {"cards": {role: _card(card) for role, card in cards.items()}, "footer": footer}
 
 
-def _card(card: Card, prompt: str) -> str:
-    frame = card.frame
-    call, calls = (frame.call, frame.calls) if frame else (0, 1)
-    facts = {
-        "MACs kept": NOTHING if card.kept is None else f"{card.kept:.1%}",
-        "seconds": f"{frame.seconds:.2f}" if frame else NOTHING,
-        "SSIM": _likeness(card),
+def _card(card: Card) -> dict[str, Any]:
+    frame, picture = card.frame, card.picture
+    told = {"what": card.what, "kept": card.kept, "call": 0, "calls": 1, "done": False}
+    if frame:
+        told |= {name: getattr(frame, name) for name in ("call", "calls", "seconds", "done", "ssim", "psnr")}
+        told |= {"ssim": 1.0, "psnr": 100.0} if card.role == "original" and frame.done else {}
+    if picture:
+        told["picture"] = "data:image/png;base64," + b64encode(picture).decode()
+    return told
+
+
+def planned(question: Question, plan: Plan) -> dict[str, Any]:
+    """A plan as the browser reads it: the schedule in letters, the units, the figure it is drawn with, the cost."""
+    graph, figure = plan.graph, keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
+    found = {
+        "graph": {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed},
+        "keep": packed(plan.fate == 0),
+        "timesteps": plan.timesteps.tolist(),
+        "figure": json.loads(figure.to_json()),
+        "sampler": question.sampler,
     }
-    done = bool(frame and frame.done)
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    return (
-        f'<figure class="card" data-role="{card.role}" data-done="{done}">{_picture(card, prompt)}'
-        f'<progress max="{calls}" value="{call}" aria-label="{TITLES[card.role]}: calls done"></progress>'
-        f"<figcaption><h3>{TITLES[card.role]}</h3><p>{escape(card.what)}</p><dl>{rows}</dl></figcaption></figure>"
-    )
+    found |= {name: floats(value) for name in ("goes", "score") if (value := getattr(plan, name)) is not None}
+    return found | {name: getattr(plan, name) for name in TOLD}
 
 
-def _picture(card: Card, prompt: str) -> str:
-    frame = card.frame
-    counter = f'<span class="counter">call {frame.call} of {frame.calls}</span>' if frame and not frame.done else ""
-    if card.picture is None:
-        return f'<div class="frame noise">{counter}</div>'
-    source = "data:image/png;base64," + b64encode(card.picture).decode()
-    alt = f"{escape(prompt)}, {TITLES[card.role].lower()}"
-    return f'<div class="frame"><img src="{source}" alt="{alt}">{counter}</div>'
-
-
-def _likeness(card: Card) -> str:
-    """SSIM to the original."""
-    if card.frame is None or not card.frame.done:
-        return NOTHING
-    return "1" if card.role == "original" else f"{card.frame.ssim:.3f}"
-
-
-def verdict(question: Question, plan: Plan, pruned: Frame, rival: Frame) -> str:
-    """Which of the two that cost the same came nearer to the original; empty without both figures."""
-    if pruned.ssim is None or rival.ssim is None:
+def verdict(question: Question, plan: Plan, cards: Mapping[str, Card]) -> str:
+    """Which of the two that cost the same came nearer to the original; empty if they were not finished."""
+    pruned, rival = cards["pruned"].frame, cards["rival"].frame
+    if pruned is None or rival is None or pruned.ssim is None or rival.ssim is None:
         return ""
     sampler = f"plain {plan.rival_sampler.upper()} with {plan.rival_steps} steps"
     what = "skipping whole calls, that is DDIM with fewer steps," if only_fewer_steps(question, plan) else "pruning"
@@ -108,37 +88,11 @@ def verdict(question: Question, plan: Plan, pruned: Frame, rival: Frame) -> str:
     return f'<p class="verdict">{words} ({figures}). One prompt and one seed: try others.</p>'
 
 
-def cost(question: Question, plan: Plan) -> str:
-    """The cost of a plan in numbers, and what the schedule comes down to."""
-    asked = ("asked", NOTHING, "the method's settings name the schedule")
-    if plan.asked is not None:
-        asked = ("asked", f"{plan.asked:.1%}", "of the MACs to remove")
-    facts: Sequence[tuple[str, str, str]] = (
-        asked,
-        ("reached", f"{plan.reached:.1%}", f"at most {plan.max_ratio:.1%} is possible"),
-        ("MACs kept", f"{plan.kept:.1%}", f"{giga(plan.macs_kept)} of {giga(plan.macs_total)} G"),
-        (
-            "same cost",
-            f"{plan.rival_steps} steps",
-            f"{plan.rival_sampler.upper()}, {plan.rival_kept:.1%} of MACs",
-        ),
-    )
-    tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in facts)
-    return f'<dl class="tiles">{tiles}</dl>{only_fewer_steps(question, plan)}'
-
-
-def only_fewer_steps(question: Question, plan: Plan) -> str:
-    """Say so where a schedule is nothing but a coarser sampler: whole calls skipped under DDIM."""
+def only_fewer_steps(question: Question, plan: Plan) -> bool:
+    """Whether a schedule is nothing but a coarser sampler: whole calls skipped under DDIM."""
     runs = (plan.fate == 0).any(axis=1)
-    if question.sampler != "ddim" or question.config.order != 0 or runs.all() or not (plan.fate[runs] == 0).all():
-        return ""
-    steps = f"DDIM with {int(runs.sum())} steps, at the timesteps marked below"
-    return f'<p class="plain">Whole calls only: up to rounding, this schedule <b>is</b> {steps}.</p>'
-
-
-def giga(macs: int) -> str:
-    """MACs in billions, to three figures."""
-    return f"{macs / 1e9:,.3g}" if macs < 1e12 else f"{macs / 1e9:,.0f}"
+    plain = question.sampler == "ddim" and plan.order == 0
+    return plain and not runs.all() and bool((plan.fate[runs] == 0).all())
 
 
 def never_seen(words: Sequence[str]) -> str:

@@ -1,0 +1,26 @@
+"""Numbers of a schedule -> plotly figures. Imports neither torch nor gradio.
+
+Each figure is two steps: what is shown, as plain numbers and words, then how it is drawn. Nothing to show gives an
+empty figure with a note. Backgrounds are transparent and the font colour is left to the page, so that a figure reads
+the same in a light and in a dark theme.
+"""
+
+from explorer.figures.features import adjacent_curves, change_map, similarity_map
+from explorer.figures.results import Point, trade_off
+from explorer.figures.schedules import FATES, KeepMap, keep_heatmap, keep_map, order_heatmap
+from explorer.figures.style import COLOURS, short
+
+__all__ = [
+    "COLOURS",
+    "FATES",
+    "KeepMap",
+    "Point",
+    "adjacent_curves",
+    "change_map",
+    "keep_heatmap",
+    "keep_map",
+    "order_heatmap",
+    "short",
+    "similarity_map",
+    "trade_off",
+]

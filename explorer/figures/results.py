@@ -1,0 +1,64 @@
+"""Quality against cost."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from explorer.figures.style import GRID, bare_layout, empty
+
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d8590")  # Okabe and Ito, without yellow
+DASHES = ("solid", "dash", "dot")
+
+
+class Point(NamedTuple):
+    """One contender of an evaluation: what it spends, what it reaches, and between which values that lies."""
+
+    name: str
+    spent: float
+    reached: float
+    low: float
+    high: float
+    told: str = ""
+
+
+def trade_off(points: Sequence[Point], spent: str, reached: str) -> go.Figure:
+    """Quality against cost: a line a name, a point a contender, its 95 % interval as a bar; cost on a log axis."""
+    if not points:
+        return empty("No results to show.")
+    figure = go.Figure(layout=bare_layout(height=460))
+    for number, name in enumerate(dict.fromkeys(point.name for point in points)):
+        own = sorted((point for point in points if point.name == name), key=lambda point: point.spent)
+        middle = np.array([point.reached for point in own])
+        bars = dict(
+            type="data",
+            symmetric=False,
+            array=np.array([point.high for point in own]) - middle,
+            arrayminus=middle - np.array([point.low for point in own]),
+            thickness=1,
+            width=3,
+        )
+        colour, dash = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
+        figure.add_scatter(
+            x=[point.spent for point in own],
+            y=middle,
+            error_y=bars,
+            name=name,
+            mode="lines+markers",
+            line=dict(color=colour, dash=dash, width=2),
+            marker=dict(size=7, symbol=number % 8),
+            text=[point.told or name for point in own],
+            hovertemplate="%{text}<br>" + f"{spent} %{{x:.3~g}}<br>{reached} %{{y:.4~g}}<extra></extra>",
+        )
+    ticks = _log_ticks([point.spent for point in points])
+    figure.update_xaxes(title=spent, type="log", showgrid=True, gridcolor=GRID, fixedrange=False)
+    figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    return figure.update_yaxes(title=reached, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
+
+
+def _log_ticks(values: Sequence[float]) -> list[float]:
+    """1, 2, 3, 5 and 7 of each decade, as far as the values reach."""
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    return [step * 10.0**decade for decade in decades for step in (1, 2, 3, 5, 7)]

@@ -1,0 +1,82 @@
+"""What runs in the browser: the pictures and the map of the Explore tab, and how events reach them. Loads no torch.
+
+The scripts lie in `view/`. The whole state of a view is there, and in the page's address.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from explorer import catalogue, figures, gallery
+from explorer.ui.components import PLOTLY, as_value
+
+VIEW = Path(__file__).parent / "view"
+LOAD = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((view) => view.%s); // %s"
+
+
+def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
+    """The pictures, their numbers and words. `defaults`: of the methods' own settings, by `method.field`.
+
+    Its events: `plan`, where the gallery has no answer, and `choose`, when something in it was clicked.
+    """
+    checked = gallery.check(gallery.FOLDER, catalogue.revision("emoji-unet"))
+    return gr.HTML(
+        value=None,
+        html_template=(VIEW / "view.html").read_text(encoding="utf-8"),
+        js_on_load=LOAD % ("mountView({ element, props, watch, trigger })", 'emits "plan" and "choose"'),
+        apply_default_css=False,
+        script=str(VIEW / "view.js"),
+        folder=f"gradio_api/file={gallery.FOLDER}/" if checked.usable else "",
+        missing=list(checked.missing),
+        said=list(checked.said),
+        figures=_figures() if checked.usable else {},
+        defaults=defaults,
+        **kwargs,
+    )
+
+
+def _figures() -> dict[str, Any]:
+    """An empty map for each set of units that the gallery knows, which the browser fills."""
+    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+    calls, found = len(table["timesteps"]), {}
+    for size, graph in table["graphs"].items():
+        names, nothing = [unit["name"] for unit in graph["units"]], np.zeros((calls, len(graph["units"])), np.int8)
+        shares = np.zeros(len(names))
+        found[size] = as_value(figures.keep_heatmap(names, shares, table["timesteps"], nothing, nothing))
+    return found
+
+
+def keep_map(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
+    """Units by calls: what runs. The sentence `waiting` until it is drawn. Its event `unit`: a name was clicked."""
+    return gr.HTML(
+        html_template=(
+            "<figure><div class='plot' tabindex='0' role='application' aria-label='Map of units by calls'></div>"
+            "<p class='waiting'>${waiting}</p><p class='cell' role='status'></p>"
+            "<figcaption>${caption}</figcaption></figure>"
+        ),
+        js_on_load=LOAD % ("mountMap({ element, props, watch, trigger })", 'emits "unit"'),
+        apply_default_css=False,
+        script=str(VIEW / "view.js"),
+        library=f"gradio_api/file={PLOTLY}",
+        waiting=waiting,
+        caption=caption,
+        **kwargs,
+    )
+
+
+def asked(names: Iterable[str]) -> str:
+    """JavaScript that tells the browser's state what the controls hold; it may come before the scripts do."""
+    return """(...values) => {
+        const asked = Object.fromEntries(NAMES.map((name, i) => [name, values[i]]));
+        if (window.explorer) window.explorer.asked(asked, true);
+        else window.explorerAsked = asked;
+    }""".replace("NAMES", json.dumps(list(names)))
+
+
+def chosen(names: Iterable[str]) -> str:
+    """JavaScript that gives the controls what was clicked in the gallery."""
+    return f"() => window.explorer.chosen({json.dumps(list(names))})"

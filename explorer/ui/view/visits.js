@@ -1,0 +1,66 @@
+// What was drawn in this visit: how each picture came about, call by call, and a strip of results to go back to.
+
+import { paint } from "./pictures.js";
+
+const ROLES = { original: "Original", pruned: "Pruned" };
+
+/** The previews of a drawing as they come: two rows, the same calls above each other. */
+export class Film {
+  constructor(box) {
+    this.box = box;
+    this.frames = { original: [], pruned: [] };
+  }
+
+  begin() {
+    this.frames = { original: [], pruned: [] };
+    this.show();
+  }
+
+  add(cards, images) {
+    for (const role of Object.keys(ROLES)) {
+      const frames = this.frames[role];
+      if (images[role] && frames.at(-1)?.image !== images[role]) frames.push({ image: images[role], call: cards[role].call });
+    }
+    this.show();
+  }
+
+  show() {
+    this.box.hidden = !this.frames.original.length;
+    const row = (role) =>
+      `<div class="reel"><span>${ROLES[role]}</span>${this.frames[role]
+        .map(({ call }, index) => `<figure><canvas data-role="${role}" data-frame="${index}" width="0" height="0"></canvas><figcaption>${call}</figcaption></figure>`)
+        .join("")}</div>`;
+    this.box.innerHTML = `<h2>How they came about</h2>${Object.keys(ROLES).map(row).join("")}`;
+    for (const canvas of this.box.querySelectorAll("canvas")) paint(canvas, this.frames[canvas.dataset.role][canvas.dataset.frame].image);
+  }
+}
+
+/** Finished drawings, newest first; a click goes back to one. */
+export class Visits {
+  constructor(box, goBack) {
+    this.box = box;
+    this.kept = [];
+    box.addEventListener("click", ({ target }) => {
+      const button = target.closest("button");
+      if (button) goBack(this.kept[button.dataset.visit]);
+    });
+  }
+
+  add(asked, drawn, frames) {
+    this.kept = [{ asked: { ...asked }, drawn, frames }, ...this.kept].slice(0, 24);
+    this.box.hidden = false;
+    this.box.innerHTML = "<h2>Drawn in this visit</h2><div class='row'></div>";
+    this.kept.forEach(({ asked: at, drawn: { images } }, index) => {
+      const button = document.createElement("button");
+      const what = `${at.prompt}, ${at.method} ${Math.round(100 * at.ratio)} %`;
+      Object.assign(button, { type: "button", title: `${what}, seed ${at.seed}, ${at.sampler} ${at.steps}` });
+      button.dataset.visit = index;
+      const canvas = document.createElement("canvas");
+      const words = document.createElement("span");
+      words.textContent = what;
+      button.append(canvas, words);
+      this.box.querySelector(".row").append(button);
+      paint(canvas, images.pruned);
+    });
+  }
+}

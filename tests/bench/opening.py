@@ -1,0 +1,74 @@
+"""Opening the page against opening an empty page of Gradio's, in turns: seconds until it can be used, and bytes.
+
+Run by hand: python tests/bench/opening.py [rounds]. Cold is a browser without a cache, warm the same browser again.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+EMPTY = "import gradio as gr\nwith gr.Blocks() as page:\n    gr.HTML('<p id=there>there</p>')\npage.launch()"
+PAGES = {"empty": (["-c", EMPTY], 7891, "#there"), "explorer": ([str(ROOT / "app.py")], 7892, "#keep .drawn")}
+
+
+def serve(arguments: list[str], port: int, data: str) -> subprocess.Popen:
+    settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": data, "GRADIO_ANALYTICS_ENABLED": "False"}
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL
+    )
+    for _ in range(300):
+        try:
+            urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+            return process
+        except (URLError, TimeoutError):
+            time.sleep(0.2)
+    raise SystemExit(f"{arguments} did not come up")
+
+
+def opened(context, port: int, ready: str) -> tuple[float, float]:
+    """Seconds until `ready` is there, and megabytes that came."""
+    page, came = context.new_page(), []
+    page.on("requestfinished", came.append)  # which the stream of Gradio's heartbeat never does
+    started = time.perf_counter()
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_selector(ready)
+    seconds = time.perf_counter() - started
+    sizes = [request.sizes()["responseBodySize"] for request in came]
+    page.close()
+    return seconds, sum(sizes) / 2**20
+
+
+def main(rounds: str = "5") -> None:
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
+        servers = [serve(arguments, port, data) for arguments, port, _ in PAGES.values()]
+        try:
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            for _ in range(int(rounds)):
+                for name, (_, port, ready) in PAGES.items():
+                    context = browser.new_context(viewport={"width": 1280, "height": 900})
+                    for state in ("cold", "warm"):
+                        found.setdefault((name, state), []).append(opened(context, port, ready))
+                    context.close()
+        finally:
+            for server in servers:
+                server.kill()
+    for (name, state), runs in found.items():
+        seconds, sizes = zip(*runs, strict=True)
+        print(
+            f"{name:8} {state}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} .. {max(seconds):.2f}), "
+            f"{statistics.median(sizes):.2f} MB, n = {len(runs)}"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
