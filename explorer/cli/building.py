@@ -3,7 +3,7 @@
 import itertools
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,19 +60,50 @@ def _schedules(pictures: int) -> None:
     """What DiP-GO learns for emoji-unet, in our way and in the published one; a search that was stopped goes on."""
     from explorer.pruners.configs import PUBLISHED
 
-    model, runs = catalogue.load("emoji-unet"), _runs("schedules")
-    folder = shipped.FOLDER / model.id
-    folder.mkdir(parents=True, exist_ok=True)
+    model = catalogue.load("emoji-unet")
     for ((sampler, steps), own), name in itertools.product(TRAJECTORIES.items(), ("", "published-")):
-        out = folder / f"dipgo-{name}{sampler}-{steps}.safetensors"
-        if out.exists():
-            continue
+        out = shipped.FOLDER / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
         settings = PUBLISHED | SHORTER if name else own
-        config = experiment.config_of("dipgo", {"sampler": sampler, "steps": steps} | settings)
-        kept = Kept(runs / out.name, {"model": model.revision, "config": config.model_dump(mode="json")})
-        state = kept.load() if kept.path.exists() else None
-        followed(experiment.prune(model, "dipgo", config, state=state), kept).save(out)
-        kept.forget()
+        _learned(model, {"sampler": sampler, "steps": steps} | settings, out)
+
+
+def _learned(model: Any, settings: dict[str, Any], out: Path) -> None:
+    """Learn what is not there yet."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        return
+    config = experiment.config_of("dipgo", settings)
+    kept = Kept(_runs("schedules") / out.name, {"model": model.revision, "config": config.model_dump(mode="json")})
+    state = kept.load() if kept.path.exists() else None
+    followed(experiment.prune(model, "dipgo", config, state=state), kept).save(out)
+    kept.forget()
+
+
+def _seeds(pictures: int) -> None:
+    """Other seeds of the search, and the published way, beside the strongest rivals, on twice as many pictures."""
+    from explorer.evidence import seeds
+    from explorer.evidence.evaluation import Full, pairs_of
+    from explorer.evidence.results import publish, read
+    from explorer.masks import Importance
+    from explorer.prompts import chosen
+
+    model, full, runs = catalogue.load("emoji-unet"), Full("ddim", 50), _runs("seeds")
+    folder = shipped.FOLDER / model.id
+    files = {
+        "seed 0": folder / "dipgo-ddim-50.safetensors",
+        "as published": folder / "dipgo-published-ddim-50.safetensors",
+    }
+    for seed in seeds.SEEDS[1:]:
+        files[f"seed {seed}"] = runs / f"dipgo-ddim-50-seed-{seed}.safetensors"
+        _learned(model, {"sampler": full.sampler, "steps": full.steps, "seed": seed}, files[f"seed {seed}"])
+    learned = {how: Importance.load(file) for how, file in files.items()}
+    rows = read(RESULTS / "emoji-unet-ddim-50.parquet")[1]
+    contenders = finished(seeds.everybody(model, full, learned, rows), progress)
+    name, pairs = "emoji-unet-ddim-50-seeds", pairs_of(chosen(model, "evaluation"), 2 * pictures)
+    file = runs / "seeds.parquet"
+    work = experiment.evaluate(model, full, contenders, pairs, file, resume=True, truth_steps=0)
+    finished(work, progress).to_json(RESULTS / f"{name}.json", orient="records", indent=1)
+    publish(file, RESULTS / f"{name}.parquet")
 
 
 def _ablations(pictures: int) -> None:
@@ -134,6 +165,7 @@ PARTS = {
     "ablations": _ablations,
     "results": _results,
     "deepcache": _deepcache,
+    "seeds": _seeds,
     "gallery": _gallery,
     "features": _features,
     "figures": _figures,

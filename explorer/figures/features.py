@@ -25,7 +25,7 @@ def similarity_map(alike: np.ndarray, unit: str, reused: Sequence[tuple[int, int
             x=[source for _, source in reused],
             y=[call for call, _ in reused],
             mode="markers",
-            marker=dict(symbol="circle-open", size=6, color="white", line_width=1.5),
+            marker=dict(size=6, color="white", line=dict(color="black", width=1)),  # seen on bright and on dark
             hovertemplate="at call %{y} the value of call %{x} serves again<extra></extra>",
             showlegend=False,
         )

@@ -16,9 +16,10 @@ from explorer.ui import address, browser, controls, story
 from explorer.ui.components import LIGHT, alert, markup, user_errors
 
 PROMPT = "red apple"
-# What the page opens with: the best that is drawn already. A question by command line has simpler defaults.
+# What the page opens with: the best that is drawn already, beside the strongest of the few-step samplers. A question by
+# command line has simpler defaults.
 DEFAULTS = {name: field.default for name, field in Question.model_fields.items()}
-DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8}
+DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "rival": "unipc"}
 MAP_CAPTION = (
     "Each column is one call of the network, each row one unit of it. A reused unit hands back the value it computed "
     "at an earlier call. A dead one feeds only units that do not run, so it does not run either. At a skipped call the "

@@ -18,9 +18,9 @@ from explorer.work import Progress
 WHY = """<p class="why">From call to call the picture changes a little, and so does most of what the network computes on
 the way: where the map is bright, the output at one call is almost that at the other, and may as well be handed back
 instead of computed. That is what makes pruning over time possible (Ma et al., DeepCache; Zhu et al., DiP-GO). Where it
-is dark, reuse hurts. The rings are the calls at which the schedule of the Explore tab reuses a value, each at the call
+is dark, reuse hurts. The dots are the calls at which the schedule of the Explore tab reuses a value, each at the call
 whose value it is.</p>"""
-MAP = "Cosine of one unit's outputs at two calls, mean over pictures. Rings: what the schedule on Explore reuses."
+MAP = "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
 CURVES = "The same along the line beside the diagonal: each call with the one before. Grey: all other units."
 
 
