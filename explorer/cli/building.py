@@ -79,28 +79,17 @@ def _learned(model: Any, settings: dict[str, Any], out: Path) -> None:
     kept.forget()
 
 
-def _seeds(pictures: int) -> None:
-    """Other seeds of the search, and the published way, beside the strongest rivals, on twice as many pictures."""
-    from explorer.evidence import seeds
+def _duel(pictures: int) -> None:
+    """What was learned against the strongest rivals alone, on twice as many pictures."""
+    from explorer.evidence import duel
     from explorer.evidence.evaluation import Full, pairs_of
     from explorer.evidence.results import publish, read
-    from explorer.masks import Importance
     from explorer.prompts import chosen
 
-    model, full, runs = catalogue.load("emoji-unet"), Full("ddim", 50), _runs("seeds")
-    folder = shipped.FOLDER / model.id
-    files = {
-        "seed 0": folder / "dipgo-ddim-50.safetensors",
-        "as published": folder / "dipgo-published-ddim-50.safetensors",
-    }
-    for seed in seeds.SEEDS[1:]:
-        files[f"seed {seed}"] = runs / f"dipgo-ddim-50-seed-{seed}.safetensors"
-        _learned(model, {"sampler": full.sampler, "steps": full.steps, "seed": seed}, files[f"seed {seed}"])
-    learned = {how: Importance.load(file) for how, file in files.items()}
-    rows = read(RESULTS / "emoji-unet-ddim-50.parquet")[1]
-    contenders = finished(seeds.everybody(model, full, learned, rows), progress)
-    name, pairs = "emoji-unet-ddim-50-seeds", pairs_of(chosen(model, "evaluation"), 2 * pictures)
-    file = runs / "seeds.parquet"
+    model, full = catalogue.load("emoji-unet"), Full("ddim", 50)
+    contenders = finished(duel.everybody(model, full, read(RESULTS / "emoji-unet-ddim-50.parquet")[1]), progress)
+    name, pairs = "emoji-unet-ddim-50-duel", pairs_of(chosen(model, "evaluation"), 2 * pictures)
+    file = _runs("results") / "duel.parquet"
     work = experiment.evaluate(model, full, contenders, pairs, file, resume=True, truth_steps=0)
     finished(work, progress).to_json(RESULTS / f"{name}.json", orient="records", indent=1)
     publish(file, RESULTS / f"{name}.parquet")
@@ -165,7 +154,7 @@ PARTS = {
     "ablations": _ablations,
     "results": _results,
     "deepcache": _deepcache,
-    "seeds": _seeds,
+    "duel": _duel,
     "gallery": _gallery,
     "features": _features,
     "figures": _figures,

@@ -66,6 +66,7 @@ def launch() -> None:
     build(executor).launch(
         theme=THEME,
         css_paths=[FOLDER / "style.css"],
+        head=browser.preloads(),
         footer_links=[],
         run_history=False,
         show_error=False,

@@ -18,6 +18,13 @@ VIEW = Path(__file__).parent / "view"
 LOAD = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((view) => view.%s); // %s"
 
 
+def preloads() -> str:
+    """Has the browser fetch scripts and table while Gradio's own scripts are still on their way."""
+    links = [f'<link rel="modulepreload" href="gradio_api/file={file}">' for file in sorted(VIEW.glob("*.js"))]
+    table = f'<link rel="preload" as="fetch" crossorigin href="gradio_api/file={gallery.FOLDER / gallery.TABLE}">'
+    return "".join([*links, table])
+
+
 def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
     """The pictures, their numbers and words. `defaults`: of the methods' own settings, by `method.field`.
 

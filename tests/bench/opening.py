@@ -1,6 +1,7 @@
 """Opening the page against opening an empty page of Gradio's, in turns: seconds until it can be used, and bytes.
 
 Run by hand: python tests/bench/opening.py [rounds]. Cold is a browser without a cache, warm the same browser again.
+Besides, what Chromium itself notes: first and largest paint, how much the page shifts, and how long it does not answer.
 """
 
 import os
@@ -17,6 +18,18 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = "import gradio as gr\nwith gr.Blocks() as page:\n    gr.HTML('<p id=there>there</p>')\npage.launch()"
+NOTED = """() => new Promise(resolve => {
+    const noted = { paint: [], "largest-contentful-paint": [], "layout-shift": [], longtask: [] };
+    for (const type of Object.keys(noted))
+        new PerformanceObserver(list => noted[type].push(...list.getEntries())).observe({ type, buffered: true });
+    const sum = (entries, of) => entries.reduce((all, entry) => all + of(entry), 0);
+    setTimeout(() => resolve({
+        "first paint, s": (noted.paint.find(one => one.name === "first-contentful-paint")?.startTime ?? NaN) / 1000,
+        "largest paint, s": (noted["largest-contentful-paint"].at(-1)?.startTime ?? NaN) / 1000,
+        "shift": sum(noted["layout-shift"].filter(one => !one.hadRecentInput), one => one.value),
+        "blocked, s": sum(noted.longtask, one => Math.max(0, one.duration - 50)) / 1000,
+    }), 500);
+})"""
 PAGES = {"empty": (["-c", EMPTY], 7891, "#there"), "explorer": ([str(ROOT / "app.py")], 7892, "#keep .drawn")}
 
 
@@ -34,21 +47,24 @@ def serve(arguments: list[str], port: int, data: str) -> subprocess.Popen:
     raise SystemExit(f"{arguments} did not come up")
 
 
-def opened(context, port: int, ready: str) -> tuple[float, float]:
-    """Seconds until `ready` is there, and megabytes that came."""
+def opened(context, port: int, ready: str) -> tuple[float, float, dict[str, float]]:
+    """Seconds until `ready` is there, megabytes that came, and what the browser noted."""
     page, came = context.new_page(), []
-    page.on("requestfinished", came.append)  # which the stream of Gradio's heartbeat never does
+    page.on(
+        "requestfinished", lambda request: came.append(request)
+    )  # which the stream of Gradio's heartbeat never does
     started = time.perf_counter()
     page.goto(f"http://127.0.0.1:{port}/")
     page.wait_for_selector(ready)
     seconds = time.perf_counter() - started
+    noted = page.evaluate(NOTED)
     sizes = [request.sizes()["responseBodySize"] for request in came]
     page.close()
-    return seconds, sum(sizes) / 2**20
+    return seconds, sum(sizes) / 2**20, noted
 
 
 def main(rounds: str = "5") -> None:
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, float, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         servers = [serve(arguments, port, data) for arguments, port, _ in PAGES.values()]
         try:
@@ -63,10 +79,11 @@ def main(rounds: str = "5") -> None:
             for server in servers:
                 server.kill()
     for (name, state), runs in found.items():
-        seconds, sizes = zip(*runs, strict=True)
+        seconds, sizes, noted = zip(*runs, strict=True)
         print(
             f"{name:8} {state}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} .. {max(seconds):.2f}), "
-            f"{statistics.median(sizes):.2f} MB, n = {len(runs)}"
+            f"{statistics.median(sizes):.2f} MB, n = {len(runs)}; "
+            + ", ".join(f"{what} {statistics.median(each[what] for each in noted):.2f}" for what in noted[0])
         )
 
 

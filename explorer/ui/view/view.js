@@ -194,7 +194,7 @@ function renderWall(at) {
 
 function renderMap(at) {
   const ordered = at ? table.methods[at.method].goes : state.plan?.goes;
-  document.querySelector("#show")?.classList.toggle("absent", !ordered); // only an order has something else to show
+  if (at || state.plan) document.querySelector("#show")?.classList.toggle("absent", !ordered); // only an order has something else to show
   if (!map) return;
   const what = ordered ? (state.asked.show ?? "decision") : "decision";
   const { figures } = parts.view.props;

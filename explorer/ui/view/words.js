@@ -15,6 +15,10 @@ const SSIM = term("SSIM", "Structural similarity to the original: 1 is the same 
 const PSNR = term("PSNR", "Distance to the original in decibels, inside the drawing's box: every 6 dB halve the error; above 40 nobody sees it.");
 const MACS = term("MACs", "Multiply-accumulate operations: the arithmetic that the network does.");
 
+const NAMED = "How often a second network, which never taught the first, finds the right name among its five first guesses.";
+const RETRIEVAL = term("name in its top 5", NAMED);
+const CLIP = term("CLIP score", "How near picture and prompt are for that second network: 100 times the cosine of their features.");
+
 const TITLES = { original: "Original", pruned: "Pruned", rival: "Same cost, fewer steps" };
 
 /** The method that is nearest to the full run at a stop, on average over the gallery. */
@@ -102,8 +106,22 @@ function galleryTiles(table, at, state) {
     ...found,
     ["measured speed", `${times.toFixed(2)}×`, `${low.toFixed(2)} to ${high.toFixed(2)}; ideal is ${(1 / stop.kept).toFixed(2)}×`],
     ["all scenes", `${stop.means.psnr[0].toFixed(1)} dB`, `95 % ${stop.means.psnr.slice(1).map((v) => v.toFixed(1)).join(" to ")}, n = ${n}`],
+    ...judged(stop, at.scene, n),
   ];
 }
+
+/** What a second network makes of the pictures, which never taught the first; nothing where nobody judged. */
+function judged(stop, scene, n) {
+  const { clip, top5 } = stop.means;
+  if (!clip || !top5) return [];
+  const { clip: each, rank } = stop.each;
+  return [
+    [RETRIEVAL, percent(top5[0]), `here the right name comes ${ordinal(rank[scene] + 1)}; n = ${n}`],
+    [CLIP, clip[0].toFixed(1), `95 % ${clip.slice(1).map((v) => v.toFixed(1)).join(" to ")}; here ${each[scene].toFixed(1)}`],
+  ];
+}
+
+const ordinal = (place) => `${place}${["th", "st", "nd", "rd"][place % 100 > 10 && place % 100 < 14 ? 0 : place % 10] ?? "th"}`;
 
 /** In sentences: what the schedule comes down to, where it starts to hurt, who wins at this cost. */
 export function words(shown) {
@@ -156,7 +174,7 @@ function hurts({ table, at, state }) {
   const zone = safe(table, at.method);
   const top5 = percent(table.original.means.top5[0]);
   if (zone === null) return "";
-  return `Up to <b>${percent(zone)}</b> removed, ${term("retrieval", "How often a second network, which never taught the first, finds the right name among its five first guesses.")} falls by less than ${100 * SAFE} points from the ${top5} of the full run.`;
+  return `Up to <b>${percent(zone)}</b> removed, ${term("retrieval", NAMED)} falls by less than ${100 * SAFE} points from the ${top5} of the full run.`;
 }
 
 /** The largest stop up to which retrieval falls by less than SAFE; null where it is not known. */

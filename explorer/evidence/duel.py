@@ -1,7 +1,7 @@
-"""Whether what learning found is luck: seeds of the search and the published way, beside the strongest rivals.
+"""What was learned against the strongest rivals alone, on more pictures than everybody could be drawn on.
 
 The rivals are those of results that are there already: the strongest families at each ratio, made again from what their
-rows say, on more pictures than all of them could be drawn on.
+rows say.
 """
 
 import json
@@ -13,7 +13,7 @@ import pandas as pd
 from explorer.evidence.evaluation import Contender, Full
 from explorer.evidence.report import MEASURE, named
 from explorer.evidence.rivals import RIVALS
-from explorer.evidence.suite import PICTURES
+from explorer.evidence.suite import PICTURES, learned
 from explorer.graph import Forecast
 from explorer.masks import Importance
 from explorer.prompts import chosen, cycled
@@ -22,26 +22,21 @@ from explorer.pruners.configs import CONFIGS
 from explorer.work import Progress, finished
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
-SEEDS = (0, 1, 2)
-MOST = 3  # families of rivals at each ratio
+MOST = 2  # families of rivals at each ratio
 
 
-def everybody(
-    model: Any, full: Full, learned: Mapping[str, Importance], rows: pd.DataFrame
-) -> Generator[Progress, None, list[Contender]]:
-    """The `learned` files, by how they were made, and the strongest rivals of `rows`, at every ratio."""
+def everybody(model: Any, full: Full, rows: pd.DataFrame) -> Generator[Progress, None, list[Contender]]:
+    """What comes with the project, and the strongest rivals of `rows`, at every ratio."""
     found = []
     for number, ratio in enumerate(RATIOS):
         yield Progress(number, len(RATIOS), f"rivals at {ratio:.0%}")
-        for how, importance in learned.items():
-            settings = importance.header.pruner.config | {"how": how}
-            found.append(Contender("dipgo", full.sampler, full.steps, ratio, settings, mask=importance.at(ratio)))
+        found += learned(model, full, ratio)
         found += [made_again(model, full, row) for row in strongest(rows, ratio)]
     return found
 
 
 def strongest(rows: pd.DataFrame, ratio: float, most: int = MOST) -> list[Any]:
-    """A row of each of the `most` families that come nearest to the full run at `ratio`; learned ones are no rivals."""
+    """A row of each of the `most` families that come nearest to the full run at `ratio`; what learns is no rival."""
     there = named(rows)
     there = there[(there.ratio == ratio) & (there.method != "dipgo")]
     best = there.groupby("key")[MEASURE].mean().sort_values(ascending=False).index
