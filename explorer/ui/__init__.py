@@ -30,6 +30,7 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
     button_primary_background_fill_hover_dark="*primary_600",
 )
 FOLDER = Path(__file__).parent
+SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 
 
 def build(executor: Executor | None = None) -> gr.Blocks:
@@ -72,6 +73,7 @@ def launch() -> None:
         show_error=False,
         enable_monitoring=False,
         max_file_size="5mb",
+        state_session_capacity=SESSIONS,
         mcp_server=find_spec("mcp") is not None,  # the API's questions as tools, where gradio[mcp] is installed
     )
 

@@ -1,7 +1,7 @@
 """Real against ideal speed-up of the denoising loop at 50 % and 80 % of the MACs removed, A B A B.
 
 ideal = 1 / kept MACs; `of ideal` is the measured speed-up divided by it. Schedules of whole calls, of layers and of
-modules. Run by hand: python tests/bench/speedup.py [model] [steps] [rounds]
+modules, and what was learned. Run by hand: python tests/bench/speedup.py [model] [steps] [rounds]
 """
 
 import sys
@@ -11,9 +11,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from explorer import experiment
-from explorer.experiment import config_of, prune
-from explorer.masks import Importance
-from explorer.work import finished
+from explorer.experiment import Question, mask_for
 from tests.bench.overhead import loop_seconds
 
 SCHEDULES = {
@@ -22,18 +20,17 @@ SCHEDULES = {
     "random layers": ("random", {}),
     "random modules": ("random", {"granularity": "module"}),
     "random layers, order 1": ("random", {"order": 1}),
+    "learned": ("dipgo", {"decision": "prefix"}),
+    "learned, as published": ("dipgo", {"decision": "argmax"}),
 }
-
-
-def mask_of(model, method: str, settings: dict, steps: int, ratio: float):
-    result = finished(prune(model, method, config_of(method, {"steps": steps, "ratio": ratio} | settings)))
-    return result.at(ratio) if isinstance(result, Importance) else result
 
 
 def main(model_id: str = "emoji-unet", steps: str = "50", rounds: str = "5") -> None:
     model, steps = experiment.loaded(model_id), int(steps)
     masks = {
-        f"{name} {ratio:.0%}": mask_of(model, method, settings, steps, ratio)
+        f"{name} {ratio:.0%}": mask_for(
+            model, Question(model=model_id, method=method, settings=settings, steps=steps, ratio=ratio)
+        )
         for ratio in (0.5, 0.8)
         for name, (method, settings) in SCHEDULES.items()
     }
