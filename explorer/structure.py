@@ -1,0 +1,224 @@
+"""Smaller networks: which heads and neurons stay, for all calls; gated for trial, cut out for good.
+
+A *site* is a place with units that can go one by one: the heads of an attention, the neurons of a feed-forward. A gate
+multiplies what a unit hands to the layer that consumes it, so a unit whose gate is 0 might as well not be there, and
+that is what `cut` makes of it. Gates are pre-hooks on the consuming layer, where any attention backend has done its work.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+PROJECTIONS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
+NORMS = ("group_norm", "norm_cross", "norm_q", "norm_k", "norm_added_q", "norm_added_k")  # of no use without heads
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where units can go, and what goes with them."""
+
+    name: str  # module path and axis, "mid_block.attentions.0.transformer_blocks.0.attn1:heads"
+    size: int  # units
+    width: int  # features of one unit
+    producers: tuple[str, ...]  # layers that make these features; gated ones make them twice, one half after the other
+    halves: int
+    consumers: tuple[tuple[str, int], ...]  # layers that read them, and the first of their inputs that is one
+    params: int  # of one unit
+    rest: int = 0  # parameters that go with the last unit
+
+    @property
+    def path(self) -> str:
+        return self.name.rpartition(":")[0]
+
+    def removed(self, keep: np.ndarray) -> int:
+        """Parameters that go if `keep`, bool (size,), stays."""
+        return int((~keep).sum()) * self.params + (0 if keep.any() else self.rest)
+
+
+def sites(denoiser: torch.nn.Module) -> dict[str, Site]:
+    """All sites of a network by name, in running order of its modules."""
+    found = (site for path, module in denoiser.named_modules() for site in _sites_of(denoiser, path, module))
+    return {site.name: site for site in found}
+
+
+def _sites_of(denoiser: torch.nn.Module, path: str, module: torch.nn.Module) -> Iterator[Site]:
+    kind = type(module).__name__
+    if kind in ("Attention", "FluxAttention"):
+        yield _heads(denoiser, path, module)
+    elif kind == "FeedForward":
+        proj, out = f"{path}.net.0.proj", f"{path}.net.2"
+        halves = module.net[0].proj.out_features // module.net[2].in_features
+        yield _site(denoiser, f"{path}:neurons", module.net[2].in_features, 1, (proj,), ((out, 0),), halves)
+    elif kind == "FluxSingleTransformerBlock":
+        neurons = module.mlp_hidden_dim
+        reads = (f"{path}.proj_out", module.proj_out.in_features - neurons)  # what the attention hands on comes first
+        yield _site(denoiser, f"{path}:neurons", neurons, 1, (f"{path}.proj_mlp",), (reads,))
+
+
+def _heads(denoiser: torch.nn.Module, path: str, attention: Any) -> Site:
+    producers = tuple(f"{path}.{name}" for name in PROJECTIONS if getattr(attention, name, None) is not None)
+    consumers = []
+    if getattr(attention, "to_out", None) is not None:
+        consumers.append((f"{path}.to_out.0", 0))
+    if getattr(attention, "to_add_out", None) is not None:
+        consumers.append((f"{path}.to_add_out", 0))
+    if not consumers:  # a single-stream block of FLUX projects attention and neurons together
+        consumers.append((f"{path.rpartition('.')[0]}.proj_out", 0))
+    norms = [norm for name in NORMS if (norm := getattr(attention, name, None)) is not None]
+    rest = sum(parameter.numel() for norm in norms for parameter in norm.parameters())
+    width = attention.inner_dim // attention.heads
+    return _site(denoiser, f"{path}:heads", attention.heads, width, producers, tuple(consumers), rest=rest)
+
+
+def _site(
+    denoiser: torch.nn.Module,
+    name: str,
+    size: int,
+    width: int,
+    producers: tuple[str, ...],
+    consumers: tuple[tuple[str, int], ...],
+    halves: int = 1,
+    rest: int = 0,
+) -> Site:
+    made = [denoiser.get_submodule(path) for path in producers]
+    if any(layer.out_features != halves * size * width for layer in made):
+        raise ValueError(f"{name}: keys and values have fewer heads than queries, which cannot be cut yet")
+    into = sum(halves * width * (layer.in_features + (layer.bias is not None)) for layer in made)
+    out = sum(width * denoiser.get_submodule(path).out_features for path, _ in consumers)
+    return Site(name, size, width, producers, halves, consumers, into + out, rest)
+
+
+class Gates:
+    """`with Gates(denoiser, values):` the network runs with each unit times its value; afterwards it is as before.
+
+    values: site name -> (size,), bool or differentiable. Raises ValueError for a site or size that is not the network's.
+    """
+
+    def __init__(self, denoiser: torch.nn.Module, values: Mapping[str, Any]):
+        self.denoiser = denoiser
+        self.handles: list[Any] = []
+        self.at: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
+        for site, value in _known(denoiser, values):
+            factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width)
+            for path, first in site.consumers:
+                self.at[path].append((first, factors))
+
+    def __enter__(self) -> "Gates":
+        for path, parts in self.at.items():
+            layer = self.denoiser.get_submodule(path)
+            self.handles.append(layer.register_forward_pre_hook(partial(self._multiply, parts)))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        while self.handles:
+            self.handles.pop().remove()
+
+    @staticmethod
+    def _multiply(parts: list[tuple[int, torch.Tensor]], _layer: Any, inputs: tuple) -> tuple:
+        x, *others = inputs
+        pieces, done = [], 0
+        for first, factors in sorted(parts, key=lambda part: part[0]):
+            pieces += [x[..., done:first], x[..., first : first + len(factors)] * factors.to(x.dtype)]
+            done = first + len(factors)
+        return torch.cat([*pieces, x[..., done:]], dim=-1), *others
+
+
+def cut(denoiser: torch.nn.Module, widths: Mapping[str, np.ndarray]) -> None:
+    """Take out of `denoiser`, for good, every unit that `widths` (site name -> bool (size,)) does not keep.
+
+    Weights are replaced, not written to: other networks that share them keep theirs. Raises ValueError for a site or
+    size that is not the network's, which is then as it was.
+    """
+    for site, keep in list(_known(denoiser, widths)):
+        keep = np.asarray(keep, dtype=bool)
+        units = torch.from_numpy(np.flatnonzero(keep.repeat(site.width)))
+        for path in site.producers:
+            half = site.size * site.width
+            _slice(denoiser.get_submodule(path), 0, torch.cat([units + part * half for part in range(site.halves)]))
+        for path, first in site.consumers:
+            layer = denoiser.get_submodule(path)
+            gone = set((first + np.flatnonzero(~keep.repeat(site.width))).tolist())
+            _slice(layer, 1, torch.tensor([i for i in range(layer.in_features) if i not in gone], dtype=torch.long))
+        _note(denoiser, site, int(keep.sum()))
+
+
+def _known(denoiser: torch.nn.Module, values: Mapping[str, Any]) -> Iterator[tuple[Site, Any]]:
+    """Each site with its value. All names and sizes are checked before the first one is handed out.
+
+    Of two sites that share a consumer the later one goes first, so that the other's inputs stay where they are.
+    """
+    there = sites(denoiser)
+    for name, value in values.items():
+        if name not in there:
+            raise ValueError(f"{name} is no site of this {type(denoiser).__name__}; it was made for another model")
+        if tuple(value.shape) != (there[name].size,):
+            raise ValueError(f"{name} has {there[name].size} units in this model, not {tuple(value.shape)}")
+    known = [(there[name], value) for name, value in values.items()]
+    yield from sorted(known, key=lambda one: -max(first for _, first in one[0].consumers))
+
+
+def _slice(layer: Any, dim: int, index: torch.Tensor) -> None:
+    index = index.to(layer.weight.device)
+    layer.weight = _parameter(layer.weight, layer.weight.index_select(dim, index))
+    if dim == 0:
+        layer.out_features = len(index)
+        if layer.bias is not None:
+            layer.bias = _parameter(layer.bias, layer.bias.index_select(0, index))
+    else:
+        layer.in_features = len(index)
+
+
+def _parameter(old: torch.nn.Parameter, values: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(values.detach().clone(), requires_grad=old.requires_grad)
+
+
+def _note(denoiser: torch.nn.Module, site: Site, left: int) -> None:
+    """What a module remembers of its own size."""
+    module = denoiser.get_submodule(site.path)
+    features = left * site.width
+    if site.name.endswith(":neurons"):
+        if hasattr(module, "mlp_hidden_dim"):
+            module.mlp_hidden_dim = features
+            module.proj_out._tp_packed_row_blocks = [module.proj_out.in_features - features, features]
+        return
+    for name, value in {"heads": left, "sliceable_head_dim": left}.items():
+        if hasattr(module, name):
+            setattr(module, name, value)
+    for name in ("inner_dim", "inner_kv_dim"):
+        if hasattr(module, name):
+            setattr(module, name, features)
+    if not left:
+        denoiser.set_submodule(site.path, Headless(module))
+
+
+class Headless(torch.nn.Module):
+    """An attention without heads: the biases of its projections are what is left of it."""
+
+    def __init__(self, attention: Any):
+        super().__init__()
+        self.to_out, self.to_add_out = getattr(attention, "to_out", None), getattr(attention, "to_add_out", None)
+        self.joint = getattr(attention, "added_kv_proj_dim", None) is not None  # two streams come in, two go out
+        self.residual_connection = getattr(attention, "residual_connection", False)
+        self.rescale_output_factor = getattr(attention, "rescale_output_factor", 1.0)
+
+    def forward(self, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, **_: Any) -> Any:
+        flat = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
+        out = self._left(self.to_out and self.to_out[0], flat)
+        if hidden_states.ndim == 4:
+            out = out.transpose(1, 2).reshape(hidden_states.shape)
+        if self.residual_connection:
+            out = out + hidden_states
+        out = out / self.rescale_output_factor
+        if self.joint and encoder_hidden_states is not None:
+            return out, self._left(self.to_add_out, encoder_hidden_states)
+        return out
+
+    @staticmethod
+    def _left(layer: Callable | None, x: torch.Tensor) -> torch.Tensor:
+        nothing = x.new_zeros(*x.shape[:2], 0)
+        return nothing if layer is None else layer(nothing)
