@@ -1,8 +1,9 @@
 """Smaller networks: which heads and neurons stay, for all calls; gated for trial, cut out for good.
 
-A *site* is a place with units that can go one by one: the heads of an attention, the neurons of a feed-forward. A gate
-multiplies what a unit hands to the layer that consumes it, so a unit whose gate is 0 might as well not be there, and
-that is what `cut` makes of it. Gates are pre-hooks on the consuming layer, where any attention backend has done its work.
+A *site* is a place with units that can go one by one: the heads of an attention, the neurons of a feed-forward. A
+gate multiplies what a unit hands to the layer that consumes it, so a unit whose gate is 0 might as well not be there,
+and that is what `cut` makes of it. Gates are pre-hooks on the consuming layer, where any attention backend has done
+its work.
 """
 
 from collections import defaultdict
@@ -94,9 +95,9 @@ def _site(
 
 
 class Gates:
-    """`with Gates(denoiser, values):` the network runs with each unit times its value; afterwards it is as before.
+    """`with Gates(denoiser, values):` the network runs with each unit times its value.
 
-    values: site name -> (size,), bool or differentiable. Raises ValueError for a site or size that is not the network's.
+    values: site name -> (size,), bool or differentiable. Raises ValueError for those of another network.
     """
 
     def __init__(self, denoiser: torch.nn.Module, values: Mapping[str, Any]):

@@ -36,6 +36,14 @@ def test_models(document):
     assert rows[0]["embedded"] and rows[0]["available"] and not rows[1]["available"]
 
 
+def test_cost_counts_what_a_cut_leaves(document):
+    found = document("cost", "--model", "ddpm-cifar10", "--cut", "0.3")
+    assert found["params"] == 19_851_157 and found["whole"]["params"] == 35_746_307
+    assert round(found["macs_per_call"] / 1e9, 2) == 3.39 and found["channel_ratio"] == 0.3
+    newer = document("cost", "--model", "ddpm-cifar10", "--cut", "0.3", "--rule", "torch-pruning")
+    assert newer["params"] == 13_949_333
+
+
 def test_cost_counts_calls_and_masks(document, tmp_path):
     plain = document("cost", "--model", "sd15", "--steps", "50", "--sampler", "pndm")
     assert plain["calls"] == 51 and plain["kept"] == 1 and plain["macs_total"] == 51 * plain["macs_per_call"]
@@ -80,6 +88,9 @@ def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
     "arguments, said",
     [
         (("cost", "--model", "nope"), "neither a model of the catalogue"),
+        (("cost", "--cut", "1"), "the channel ratio must be at least 0 and below 1, got 1.0"),
+        (("cost", "--cut", "0.3", "--rule", "magic"), "rule 'magic' is unknown; choose one of paper, torch-pruning"),
+        (("cost", "--model", "dit-xl-2-256", "--cut", "0.3"), "not of a DiTTransformer2DModel"),
         (("cost", "--steps", "0"), "steps must be between 1 and 1000, got 0"),
         (("cost", "--steps", "1000000"), "steps must be between 1 and 1000"),
         (("cost", "--steps", "few"), "'--steps'"),

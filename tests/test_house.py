@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "explorer").rglob("*.py"))
 # Imports point down this list, never up; on one row, only as INSIDE says.
 ROWS = [
     {"graph", "letters", "masks", "pruners.configs", "figures", "work"},
-    {"supernet", "cost", "metrics", "features"},
+    {"supernet", "structure", "channels", "cost", "metrics", "features"},
     {"mixture"},
     {"trajectory"},
     {"similarity"},

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,7 @@ from explorer.cli.flags import (
     say,
 )
 from explorer.drawing import draw
+from explorer.pruners.configs import RULES
 
 
 @app.command()
@@ -56,6 +57,8 @@ def cost(
     mask: MaskFile = None,
     ratio: RatioFlag = None,
     granularity: Granularity = "layer",
+    cut: Annotated[float | None, typer.Option(help="Channel ratio to cut: of each layer's outputs.")] = None,
+    rule: Annotated[str, typer.Option(help=f"How --cut counts: {', '.join(RULES)}.")] = RULES[0],
     as_json: AsJson = False,
 ) -> None:
     """MACs and parameters, from the architecture alone."""
@@ -63,6 +66,11 @@ def cost(
 
     subject = catalogue.load(model, weights=False)
     calls = calls_of(sampler, subject.scheduler_config, steps)
+    if cut is not None:
+        if mask is not None:
+            raise ValueError("--cut makes the network smaller, --mask is for the whole one; ask for one at a time")
+        say(*_cut(subject, calls, cut, rule, as_json))
+        return
     schedule = None if mask is None else mask_in(mask, ratio)
     if schedule is not None:
         granularity = schedule.header.granularity
@@ -92,6 +100,40 @@ def cost(
         f"{architecture.macs_attention / 1e9:.2f} GMACs a call; {architecture.params / 1e6:.1f} M parameters"
     )
     say(document, as_json, text)
+
+
+def _cut(subject: Any, calls: int, ratio: float, rule: str, as_json: bool) -> tuple[dict[str, Any], bool, str]:
+    """What is left of a network with fewer channels, from its architecture: which ones go makes no difference."""
+    from explorer import cost
+    from explorer.channels import Channels, first_ones, widths_at
+    from explorer.graph import describe
+
+    whole = subject.priced()
+    skeleton = cost.on_meta(type(subject.denoiser), dict(subject.denoiser.config))
+    channels = Channels(skeleton, cost.example_inputs(skeleton, subject.size, subject.tokens))
+    groups = channels.groups()
+    channels.cut(widths_at(groups, first_ones(groups), ratio, rule))
+    left = cost.price(skeleton, describe(skeleton), subject.size, subject.tokens)
+    kept, kept_params = left.graph.macs_per_call / whole.graph.macs_per_call, left.params / whole.params
+    document = {
+        "model": subject.id,
+        "calls": calls,
+        "macs_per_call": left.graph.macs_per_call,
+        "macs_per_call_attention": left.macs_attention,
+        "macs_total": left.graph.macs_per_call * calls,
+        "kept": kept,
+        "params": left.params,
+        "kept_params": kept_params,
+        "channel_ratio": ratio,
+        "rule": rule,
+        "whole": {"params": whole.params, "macs_per_call": whole.graph.macs_per_call},
+    }
+    text = (
+        f"{subject.id}, {ratio:.0%} of the channels cut ({rule}): {left.params:,} of {whole.params:,} parameters "
+        f"({kept_params:.1%}), {left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs "
+        f"a call ({kept:.1%})"
+    )
+    return document, as_json, text
 
 
 @app.command()

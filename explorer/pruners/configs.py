@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
 REACH = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any"
+RULES = ("paper", "torch-pruning")  # how many channels of a layer go at a ratio
 SAMPLERS = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
 
 
