@@ -55,3 +55,9 @@ def test_what_was_learned_stands_beside_them(drawn, monkeypatch):
     monkeypatch.setattr(duel, "learned", lambda model, full, ratio: [ours])
     found = finished(duel.everybody(model, FULL, rows))
     assert found[0] is ours and len(found) == 1 + duel.MOST
+
+
+def test_where_there_are_no_results_yet_two_rivals_are_tuned(drawn, monkeypatch):
+    monkeypatch.setattr(duel, "learned", lambda model, full, ratio: [])
+    found = finished(duel.beside(drawn[0], FULL))
+    assert [one.method for one in found] == ["uniform", "unipc-steps"]

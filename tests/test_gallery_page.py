@@ -87,6 +87,28 @@ def test_a_click_takes_another_method_and_its_settings(gallery_page):
     expect(gallery_page.locator("#settings-uniform")).to_be_attached()
 
 
+def test_a_method_that_is_chosen_comes_with_the_settings_that_were_drawn(gallery_page):
+    gallery_page.click("#method input")
+    gallery_page.get_by_role("option", name="uniform").click()
+    expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
+    assert parse_qs(urlparse(gallery_page.url).query)["uniform.spacing"] == ["ends"]
+    expect(gallery_page.locator(".view")).to_have_attribute("data-source", "gallery")
+
+
+def test_the_best_branch_of_deepcache_comes_along_when_the_slider_moves(gallery_page):
+    branches = [at["branch"] for at in TABLE["methods"]["deepcache"]["settings_at"]]
+    low, high = TABLE["ratios"].index(0.25), TABLE["ratios"].index(0.8)
+    assert branches[low] != branches[high]
+    gallery_page.evaluate(MOVED, 0.8)
+    gallery_page.click(".others button[data-method=deepcache]")
+    in_address = "branch => new URLSearchParams(location.search).get('deepcache.branch') === String(branch)"
+    gallery_page.wait_for_function(in_address, arg=branches[high])
+    gallery_page.evaluate(MOVED, 0.25)
+    expect(gallery_page.locator(".view")).to_have_attribute("data-source", "gallery")
+    gallery_page.wait_for_function(in_address, arg=branches[low])
+    expect(gallery_page.locator("#deepcache-branch input").first).to_have_value(str(branches[low]))
+
+
 def test_a_click_takes_another_scene(gallery_page):
     gallery_page.click(".scenes button >> nth=1")
     expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["scenes"][1]["prompt"])

@@ -45,3 +45,13 @@ def test_goes_is_the_ratio_at_which_a_unit_goes(sd_folder):
     for ratio in (0.2, 0.5, 0.7):
         mask = importance.at(ratio)
         assert np.array_equal(mask.keep, goes > 1 - mask.kept + 1e-12)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddim", 50), ("ddim", 25), ("dpm++", 20), ("pndm", 50)])
+@pytest.mark.parametrize("decision", ["prefix", "argmax"])
+def test_files_of_dipgo_come_for_four_trajectories_in_our_way_and_as_published(sampler, steps, decision):
+    found = shipped.find("emoji-unet", "dipgo", sampler, steps, {"decision": decision})
+    assert found.header.model.revision == catalogue.revision("emoji-unet")
+    for ratio in (0.5, 0.7, 0.8, 0.9):
+        largest = found.header.graph.macs_per_call if decision == "argmax" else found.header.graph.macs.max()
+        assert abs(1 - found.at(ratio).kept - ratio) <= largest / found.header.graph.macs_per_call / found.header.calls

@@ -12,8 +12,8 @@ import pandas as pd
 
 from explorer.evidence.evaluation import Contender, Full
 from explorer.evidence.report import MEASURE, named
-from explorer.evidence.rivals import RIVALS
-from explorer.evidence.suite import PICTURES, learned
+from explorer.evidence.rivals import RIVALS, all_at
+from explorer.evidence.suite import GRIDS, PICTURES, Suite, learned
 from explorer.graph import Forecast
 from explorer.masks import Importance
 from explorer.prompts import chosen, cycled
@@ -32,6 +32,18 @@ def everybody(model: Any, full: Full, rows: pd.DataFrame) -> Generator[Progress,
         yield Progress(number, len(RATIOS), f"rivals at {ratio:.0%}")
         found += learned(model, full, ratio)
         found += [made_again(model, full, row) for row in strongest(rows, ratio)]
+    return found
+
+
+def beside(model: Any, full: Full) -> Generator[Progress, None, list[Contender]]:
+    """What comes with the project for a full run of which there are no other results, with two rivals tuned as well:
+    whole calls, and the few-step sampler that is the strongest elsewhere."""
+    suite = Suite(model, full, cycled(chosen(model, "search"), PICTURES))
+    found = []
+    for number, ratio in enumerate(RATIOS):
+        yield Progress(number, len(RATIOS), f"rivals at {ratio:.0%}")
+        found += learned(model, full, ratio) + suite.tuned("uniform", ratio, GRIDS["uniform"])
+        found += all_at(model, full, 1 - ratio, suite.trials, ("unipc-steps",))
     return found
 
 

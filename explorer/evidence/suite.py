@@ -62,8 +62,12 @@ class Suite:
         found.append(self._contender("uniform", "as a coarser sampler", ratio, plain))
         for number, (method, grid) in enumerate(GRIDS.items()):
             yield Progress(number, len(GRIDS), f"tuning {method} at {ratio}")
-            found += [self._contender(method, "tuned", ratio, mask) for mask in self._best(method, grid, ratio)]
+            found += self.tuned(method, ratio, grid)
         return found
+
+    def tuned(self, method: str, ratio: float, grid: dict[str, Sequence[Any]]) -> list[Contender]:
+        """The best of a family at `ratio`, one a seed; none if that is out of its reach."""
+        return [self._contender(method, "tuned", ratio, mask) for mask in self._best(method, grid, ratio)]
 
     def _best(self, method: str, grid: dict[str, Sequence[Any]], ratio: float) -> list[Mask]:
         """The masks (one a seed) whose pictures end nearest to the full run's; none if `ratio` is out of reach."""
