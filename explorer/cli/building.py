@@ -80,7 +80,7 @@ def _learned(model: Any, settings: dict[str, Any], out: Path) -> None:
 
 
 def _duel(pictures: int) -> None:
-    """What was learned against the strongest rivals alone, on twice as many pictures; where all is new, on a quarter."""
+    """What was learned against the strongest rivals, on twice as many pictures; where all is new, on a quarter."""
     from explorer.evidence import duel
     from explorer.evidence.evaluation import Full, pairs_of
     from explorer.evidence.results import publish, read
