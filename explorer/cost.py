@@ -37,7 +37,7 @@ def counting(denoiser: torch.nn.Module) -> Iterator[Counter[str]]:
 
     def counter(path: str) -> Any:
         def count(module: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
-            fan_in = module.weight.numel() // module.weight.shape[0]
+            fan_in = module.weight[:1].numel()  # of one output; a layer that was cut may have none
             macs[path] += output.numel() * (fan_in + (module.bias is not None))
 
         return count

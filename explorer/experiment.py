@@ -23,7 +23,7 @@ from explorer.drawing import Frame, draw, under
 from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
-from explorer.pruners.configs import CONFIGS, ScheduleConfig
+from explorer.pruners.configs import CONFIGS, WIDTHS, ScheduleConfig
 from explorer.work import Progress, finished
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Question(BaseModel):
 
     @model_validator(mode="after")
     def _known_method(self) -> "Question":
+        if self.method in WIDTHS:
+            raise ValueError(f"method {self.method!r} makes a smaller network, not a schedule of calls")
         config_of(self.method, self.settings)
         return self
 
@@ -96,11 +98,12 @@ class Plan:
     score: np.ndarray | None = None  # (T, U) what that order was built from
 
 
-def config_of(method: str, settings: dict[str, Any]) -> ScheduleConfig:
+def config_of(method: str, settings: dict[str, Any]) -> Any:
     """The validated settings of a method. Raises ValueError for an unknown method or a bad field."""
-    if method not in CONFIGS:
-        raise ValueError(f"method {method!r} is unknown; choose one of {', '.join(CONFIGS)}")
-    return CONFIGS[method](**settings)
+    known = CONFIGS | WIDTHS
+    if method not in known:
+        raise ValueError(f"method {method!r} is unknown; choose one of {', '.join(known)}")
+    return known[method](**settings)
 
 
 def sentence(error: Exception) -> str:

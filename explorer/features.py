@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from explorer.files import ModelRecord, write_whole
 from explorer.graph import Granularity
-from explorer.masks import ModelRecord, write_whole
 
 MAX_BYTES = 512 * 2**20
 

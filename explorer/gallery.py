@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from explorer import catalogue
-from explorer.masks import ModelRecord
+from explorer.files import ModelRecord
 
 FOLDER = catalogue.ASSETS / "gallery"
 MANIFEST, TABLE = "manifest.json", "table.json"

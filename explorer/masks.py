@@ -1,53 +1,36 @@
-"""Schedules, masks and importances, and the one file format that holds them.
+"""Schedules, masks and importances, and their file.
 
-A file is one .safetensors with a JSON document under the metadata key `explorer`. Everything about it (ratios, cost,
-cascade) follows from the file alone, without the network and without torch.
+Everything about a file (ratios, cost, cascade) follows from it alone, without the network and without torch.
 """
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from pydantic import Field, model_validator
+from safetensors import safe_open
 
+from explorer.files import (
+    ModelRecord,
+    PrunerRecord,
+    RatioRecord,
+    Record,
+    Share,
+    Text,
+    document_of,
+    refuse_beyond,
+    stamped,
+    write_whole,
+)
 from explorer.graph import BlockGraph, Forecast, Granularity, Reuse, Unit
 from explorer.letters import unpacked
 
-MAX_BYTES, MAX_CALLS, MAX_UNITS = 64 * 2**20, 1_000, 10_000
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, Field(max_length=200)]
+MAX_CALLS, MAX_UNITS = 1_000, 10_000
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelRecord(_Record):
-    id: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=200)
-    revision: Text | None
-    denoiser: Text
-    dtype: Text
-
-
-class PrunerRecord(_Record):
-    name: Text
-    config: dict[str, Any]
-
-
-class RatioRecord(_Record):
-    asked: Share | None
-    reached: Share | None
-    of: Literal["macs", "params"]
-
-
-class Header(_Record):
+class Header(Record):
     """What the file says of itself. `model`, `sampler`, `calls` and `units` are what it may be used with."""
 
     format: Literal[1]
@@ -202,12 +185,6 @@ class Importance:
 Result = Mask | Importance
 
 
-def refuse_beyond(largest: float, ratio: float) -> None:
-    """Raise ValueError for a ratio outside 0 .. largest (which the sentence gives with four digits)."""
-    if not 0 <= ratio <= largest + 5e-5:
-        raise ValueError(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
-
-
 def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
     """Raise ValueError unless `keep` is a schedule: bool (calls, U), row 0 all true, closed under the cascade."""
     if keep.dtype != bool or keep.shape != (calls, len(graph.units)):
@@ -221,23 +198,7 @@ def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
 
 def header_of(path: str | Path) -> Header:
     """The header of a file, without loading tensors. Raises ValueError with one sentence for a file that is no mask."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES // 2**20} MB, which no mask needs")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            document = (file.metadata() or {}).get("explorer")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if document is None:
-        raise ValueError(f"{path} is a safetensors file, but holds no mask: its metadata lacks the key 'explorer'")
-    try:
-        return Header.model_validate_json(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc'])) or 'header'}: {first['msg']}") from error
+    return document_of(path, Header)
 
 
 def load(path: str | Path) -> Result:
@@ -254,22 +215,8 @@ def load(path: str | Path) -> Result:
     return (Mask if header.kind == "mask" else Importance)(header, *tensors.values())
 
 
-def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole or not at all: a temporary one beside it, then a rename. Raises ValueError."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    try:
-        save_file(contiguous, temporary, metadata=dict(metadata))
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise ValueError(f"{path} cannot be written: {error}") from error
-
-
 def made_for(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerRecord, calls: int) -> Header:
     """The header of a fresh mask: what it was made for, when and with what. `config` has a schedule's settings."""
-    versions = {package: version(package) for package in ("torch", "diffusers", "transformers")}
     return Header(
         format=1,
         kind="mask",
@@ -282,6 +229,5 @@ def made_for(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerR
         macs_fixed=graph.macs_fixed,
         max_ratio=1 - 1 / calls,
         ratio=RatioRecord(asked=None, reached=None, of="macs"),
-        versions=versions,
-        created=datetime.now(timezone.utc),
+        **stamped(),
     )

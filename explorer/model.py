@@ -4,12 +4,14 @@ Importing it loads no torch; using a model does.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from explorer.files import ModelRecord
 from explorer.graph import BlockGraph, Granularity, Reuse, describe
-from explorer.masks import ModelRecord
 
 if TYPE_CHECKING:
     import torch
@@ -81,15 +83,19 @@ class Model:
         self.family, self.size = FAMILIES[pipeline], denoiser.config.sample_size
         self.revision: str | None = None
         self._priced: dict[tuple[str, str], Architecture] = {}
+        self._widths: Mapping[str, np.ndarray] = {}  # what was cut already
 
     # -- arithmetic
 
     def priced(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> "Architecture":
         """Units with MACs and parameters. Raises ValueError for an unknown class or granularity."""
         from explorer import cost
+        from explorer.structure import cut
 
         if (granularity, reuse) not in self._priced:
             skeleton = cost.on_meta(type(self.denoiser), dict(self.denoiser.config))
+            if self._widths:
+                cut(skeleton, self._widths)
             graph = describe(self.denoiser, granularity, reuse)
             self._priced[granularity, reuse] = cost.price(skeleton, graph, self.size, self.tokens)
         return self._priced[granularity, reuse]
@@ -168,6 +174,20 @@ class Model:
         shared = {id(tensor): tensor for tensor in (*self.denoiser.parameters(), *self.denoiser.buffers())}
         other = copy.copy(self)
         other.denoiser = copy.deepcopy(self.denoiser, shared)
+        return other
+
+    def smaller(self, widths: Mapping[str, np.ndarray]) -> "Model":
+        """A model without the heads and neurons that `widths` (site -> bool) does not keep; this one stays whole.
+
+        Raises ValueError for widths of another model, and where this one is cut already.
+        """
+        from explorer.structure import cut
+
+        if self._widths:
+            raise ValueError(f"{self.id} is cut already; cut the whole model once")
+        other = self.twin()
+        cut(other.denoiser, widths)
+        other._priced, other._widths = {}, dict(widths)
         return other
 
     def _need_weights(self) -> None:

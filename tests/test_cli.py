@@ -44,6 +44,26 @@ def test_cost_counts_what_a_cut_leaves(document):
     assert newer["params"] == 13_949_333
 
 
+def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
+    file, half = tmp_path / "w.safetensors", tmp_path / "half.safetensors"
+    assert document("prune", "--method", "magnitude", "--out", file)["kept"] is None
+    assert document("prune", "--method", "magnitude", "--ratio", "0.2", "--out", half)["kept"] == pytest.approx(
+        0.8, abs=1e-3
+    )
+    shown = document("show", file)
+    assert (
+        shown["kind"] == "importance"
+        and len(shown["sites"]) == 81
+        and shown["max_ratio"] == pytest.approx(0.4825, abs=1e-3)
+    )
+    whole = document("cost")
+    priced = [document("cost", "--mask", file, "--ratio", "0.2"), document("cost", "--mask", half)]
+    assert priced[0] == priced[1] and priced[0]["params"] == pytest.approx(0.8 * whole["params"], rel=1e-3)
+    assert priced[0]["macs_per_call"] < whole["macs_per_call"] == priced[0]["whole"]["macs_per_call"]
+    drawn = document("generate", "--prompt", "dog", "--steps", "2", "--mask", half, "--out", tmp_path / "dog.png")
+    assert drawn["kept"] == pytest.approx(priced[0]["kept"]) and drawn["macs_total"] == 2 * whole["macs_per_call"]
+
+
 def test_cost_counts_calls_and_masks(document, tmp_path):
     plain = document("cost", "--model", "sd15", "--steps", "50", "--sampler", "pndm")
     assert plain["calls"] == 51 and plain["kept"] == 1 and plain["macs_total"] == 51 * plain["macs_per_call"]

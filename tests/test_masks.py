@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from explorer.files import ModelRecord, PrunerRecord
 from explorer.graph import BlockGraph, Forecast, Unit
-from explorer.masks import Header, Importance, Mask, ModelRecord, PrunerRecord, header_of, load, made_for
+from explorer.masks import Header, Importance, Mask, header_of, load, made_for
 from explorer.pruners.configs import ScheduleConfig
 
 CALLS = 6

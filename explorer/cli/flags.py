@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from explorer import masks
+from explorer import masks, widths
 from explorer.pruners.configs import SAMPLERS
 
 app = typer.Typer(
@@ -42,10 +42,10 @@ def progress(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def mask_in(file: Path, ratio: float | None) -> masks.Mask:
-    """The mask in a file, or the one at `ratio` of the importance there. Raises ValueError where that is unclear."""
-    loaded = masks.load(file)
-    if isinstance(loaded, masks.Importance):
+def mask_in(file: Path, ratio: float | None) -> masks.Mask | widths.Widths:
+    """What a file decides, at `ratio` if it is an importance. Raises ValueError where that is unclear."""
+    loaded = widths.found_in(file)
+    if isinstance(loaded, (masks.Importance, widths.WidthImportance)):
         if ratio is None:
             raise ValueError(f"{file} holds an importance for every ratio; say which with --ratio")
         return loaded.at(ratio)

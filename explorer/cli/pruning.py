@@ -30,8 +30,10 @@ from explorer.cli.flags import (
     say,
     setting,
 )
+from explorer.files import write_whole
 from explorer.prompts import read
-from explorer.pruners.configs import CONFIGS
+from explorer.pruners.configs import CONFIGS, WIDTHS
+from explorer.widths import WidthImportance, Widths
 from explorer.work import Progress
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
@@ -42,7 +44,7 @@ SHOWN = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # ratios of the table at the end
 @app.command()
 def prune(
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
-    method: Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}.")],
+    method: Annotated[str, typer.Option(help=f"{', '.join(CONFIGS | WIDTHS)}.")],
     model: ModelId = "emoji-unet",
     ratio: RatioFlag = None,
     steps: Steps = 25,
@@ -57,9 +59,9 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
-    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed}
-    trajectory |= {} if ratio is None else {"ratio": ratio}
-    config = experiment.config_of(method, trajectory | dict(map(setting, settings or [])))
+    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance}
+    asked = {"seed": seed} | ({} if method in WIDTHS else trajectory) | ({} if ratio is None else {"ratio": ratio})
+    config = experiment.config_of(method, asked | dict(map(setting, settings or [])))
     refuse_unless_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
@@ -71,16 +73,20 @@ def prune(
         result = result.at(ratio)
     result.save(out)
     kept.forget()
-    share = result.kept if isinstance(result, masks.Mask) else None
+    share = result.kept if isinstance(result, (masks.Mask, Widths)) else None
     seconds = time.perf_counter() - started
     document = {"method": method, "out": str(out), "seconds": seconds, "peak_mb": peak_mb(), "kept": share}
     say(document, as_json, f"{out}: {told(result)}")
 
 
-def told(result: masks.Result) -> str:
+def told(result: masks.Result | Widths | WidthImportance) -> str:
     """A mask in a sentence, an importance with a table of what it leaves at some ratios."""
     if isinstance(result, masks.Mask):
         return f"a mask that keeps {result.kept:.1%} of the MACs"
+    if isinstance(result, Widths):
+        return f"widths that keep {result.kept:.1%} of the parameters"
+    if isinstance(result, WidthImportance):
+        return f"an importance for every ratio up to {result.header.max_ratio:.1%} of the parameters"
     lines = [
         "an importance for every ratio",
         f"{'asked':>7} {'reached':>8} {'calls entered':>14} {'of them whole':>14}",
@@ -99,7 +105,7 @@ class Kept:
         self.path, self.about = out.with_name(f".{out.name}.state"), json.dumps(about, sort_keys=True)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        masks.write_whole(self.path, state, {"explorer": self.about})
+        write_whole(self.path, state, {"explorer": self.about})
 
     def load(self) -> dict[str, Any]:
         """Raises ValueError where there is no state, or one of something else."""

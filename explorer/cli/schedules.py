@@ -27,6 +27,7 @@ from explorer.cli.flags import (
 )
 from explorer.drawing import draw
 from explorer.pruners.configs import RULES
+from explorer.widths import Widths, found_in
 
 
 @app.command()
@@ -69,9 +70,12 @@ def cost(
     if cut is not None:
         if mask is not None:
             raise ValueError("--cut makes the network smaller, --mask is for the whole one; ask for one at a time")
-        say(*_cut(subject, calls, cut, rule, as_json))
+        say_smaller(subject, calls, _thinner(subject, cut, rule), {"channel_ratio": cut, "rule": rule}, as_json)
         return
     schedule = None if mask is None else mask_in(mask, ratio)
+    if isinstance(schedule, Widths):
+        say_smaller(subject, calls, schedule.narrowed(subject).priced(), {}, as_json)
+        return
     if schedule is not None:
         granularity = schedule.header.granularity
     architecture = subject.priced(granularity, "output" if schedule is None else schedule.header.reuse)
@@ -102,18 +106,22 @@ def cost(
     say(document, as_json, text)
 
 
-def _cut(subject: Any, calls: int, ratio: float, rule: str, as_json: bool) -> tuple[dict[str, Any], bool, str]:
+def _thinner(subject: Any, ratio: float, rule: str) -> Any:
     """What is left of a network with fewer channels, from its architecture: which ones go makes no difference."""
     from explorer import cost
     from explorer.channels import Channels, first_ones, widths_at
     from explorer.graph import describe
 
-    whole = subject.priced()
     skeleton = cost.on_meta(type(subject.denoiser), dict(subject.denoiser.config))
     channels = Channels(skeleton, cost.example_inputs(skeleton, subject.size, subject.tokens))
     groups = channels.groups()
     channels.cut(widths_at(groups, first_ones(groups), ratio, rule))
-    left = cost.price(skeleton, describe(skeleton), subject.size, subject.tokens)
+    return cost.price(skeleton, describe(skeleton), subject.size, subject.tokens)
+
+
+def say_smaller(subject: Any, calls: int, left: Any, about: dict[str, Any], as_json: bool) -> None:
+    """What a smaller network costs beside the whole one."""
+    whole = subject.priced()
     kept, kept_params = left.graph.macs_per_call / whole.graph.macs_per_call, left.params / whole.params
     document = {
         "model": subject.id,
@@ -124,16 +132,14 @@ def _cut(subject: Any, calls: int, ratio: float, rule: str, as_json: bool) -> tu
         "kept": kept,
         "params": left.params,
         "kept_params": kept_params,
-        "channel_ratio": ratio,
-        "rule": rule,
+        **about,
         "whole": {"params": whole.params, "macs_per_call": whole.graph.macs_per_call},
     }
     text = (
-        f"{subject.id}, {ratio:.0%} of the channels cut ({rule}): {left.params:,} of {whole.params:,} parameters "
-        f"({kept_params:.1%}), {left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs "
-        f"a call ({kept:.1%})"
+        f"{subject.id}, cut: {left.params:,} of {whole.params:,} parameters ({kept_params:.1%}), "
+        f"{left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs a call ({kept:.1%})"
     )
-    return document, as_json, text
+    say(document, as_json, text)
 
 
 @app.command()
@@ -158,17 +164,22 @@ def generate(
     refuse_unless_writable(out)
     schedule = None if mask is None else mask_in(mask, ratio)
     subject = catalogue.load(model, device=device, dtype=dtype)
+    macs, kept = subject.graph().macs_per_call, 1.0
+    if isinstance(schedule, Widths):
+        subject, schedule = schedule.narrowed(subject), None
+        kept = subject.graph().macs_per_call / macs
+    elif schedule is not None:
+        kept = schedule.kept
     started = time.perf_counter()
     frames = draw(subject, [question.prompt], [seed], sampler, steps, guidance, schedule, previews=1)
     for frame, _ in frames:
         progress(f"call {frame.call} of {frame.calls}")
     seconds = time.perf_counter() - started
     out.write_bytes(frame.picture)
-    kept = 1.0 if schedule is None else schedule.kept
     document = {
         "seconds": seconds,
         "denoise_seconds": frame.seconds,
-        "macs_total": subject.graph().macs_per_call * frame.calls,
+        "macs_total": macs * frame.calls,
         "kept": kept,
         "calls": frame.calls,
         "seed": seed,
@@ -180,8 +191,9 @@ def generate(
 @app.command()
 def show(file: Path, as_json: AsJson = False) -> None:
     """What a mask or importance file holds."""
-    loaded = masks.load(file)
-    kept = loaded.kept if isinstance(loaded, masks.Mask) else None
+    loaded = found_in(file)
+    kept = loaded.kept if isinstance(loaded, (masks.Mask, Widths)) else None
     document = loaded.header.model_dump(mode="json") | {"kept": kept}
-    lines = [f"{key}: {value}" for key, value in document.items() if key != "units"]
-    say(document, as_json, "\n".join([*lines, f"units: {len(loaded.header.units)}"]))
+    long = {"units", "sites"} & set(document)
+    lines = [f"{key}: {value}" for key, value in document.items() if key not in long]
+    say(document, as_json, "\n".join([*lines, *(f"{key}: {len(document[key])}" for key in long)]))

@@ -3,6 +3,7 @@
 from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
 from explorer.pruners.search import genetic, search
+from explorer.pruners.widths import magnitude, random_widths
 
 PRUNERS = {
     "uniform": uniform,
@@ -12,4 +13,6 @@ PRUNERS = {
     "search": search,
     "genetic": genetic,
     "dipgo": dipgo,
+    "magnitude": magnitude,
+    "random-widths": random_widths,
 }

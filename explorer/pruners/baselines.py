@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from explorer.files import PrunerRecord, refuse_beyond
 from explorer.graph import BlockGraph
-from explorer.masks import Importance, Mask, PrunerRecord, Result, made_for, refuse_beyond
+from explorer.masks import Importance, Mask, Result, made_for
 from explorer.prompts import chosen, cycled
 from explorer.pruners.configs import DeepCacheConfig, RandomConfig, ScheduleConfig, SimilarityConfig, UniformConfig
 from explorer.pruners.spacing import nested, positions, spaced, spread, staleness

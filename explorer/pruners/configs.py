@@ -150,6 +150,24 @@ class DipgoConfig(ScheduleConfig):
         return self
 
 
+class WidthConfig(BaseModel):
+    """Which heads and neurons go, for all calls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    RUNS_MODEL: ClassVar[bool] = True  # it needs the weights
+    LEARNS: ClassVar[bool] = False
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of whatever the method draws")
+    ratio: float | None = Field(None, ge=0, le=1, description="share of parameters to remove; empty: for all ratios")
+
+
+class MagnitudeConfig(WidthConfig):
+    """Units whose weights are small go first."""
+
+    norm: Literal[1, 2] = Field(2, description="1: sum of the absolute weights; 2: of their squares")
+
+
 # section 4.1 and appendix D of the paper; alpha, tau and the initialisation are its text's
 PUBLISHED = {
     "granularity": "stage",
@@ -175,4 +193,5 @@ CONFIGS: dict[str, type[ScheduleConfig]] = {
     "genetic": GeneticConfig,
     "dipgo": DipgoConfig,
 }
+WIDTHS: dict[str, type[WidthConfig]] = {"magnitude": MagnitudeConfig, "random-widths": WidthConfig}
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)
