@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Question(BaseModel):
     def config(self) -> ScheduleConfig:
         """The method's settings for this trajectory and ratio."""
         trajectory = {name: getattr(self, name) for name in ("steps", "sampler", "guidance", "seed", "ratio")}
-        return config_of(self.method, trajectory | self.settings)
+        return config_of(self.method, self.settings, trajectory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +99,14 @@ class Plan:
     score: np.ndarray | None = None  # (T, U) what that order was built from
 
 
-def config_of(method: str, settings: dict[str, Any]) -> Any:
-    """The validated settings of a method. Raises ValueError for an unknown method or a bad field."""
+def config_of(method: str, settings: Mapping[str, Any], trajectory: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The validated settings of a method, and of the trajectory what it asks for. Raises ValueError for an unknown
+    method or a bad field."""
     known = CONFIGS | WIDTHS
     if method not in known:
         raise ValueError(f"method {method!r} is unknown; choose one of {', '.join(known)}")
-    return known[method](**settings)
+    wanted = {name: value for name, value in trajectory.items() if name in known[method].model_fields}
+    return known[method](**wanted | dict(settings))
 
 
 def sentence(error: Exception) -> str:
@@ -218,40 +221,6 @@ def plan(question: Question) -> Plan:
         rival_steps=rival_steps,
         rival_kept=rival_calls / calls,
     )
-
-
-def contenders(
-    model: Model,
-    full: "Full",
-    schedules: Sequence[Result],
-    ratios: Sequence[float],
-    rivals: Sequence[str],
-    prompts: Sequence[str],
-    seed: int = 0,
-) -> list["Contender"]:
-    """Who stands in an evaluation: masks as they are, importances at every ratio, rivals at the cost of each ratio.
-
-    Where no ratio is given the rivals cost what the masks do. They are tuned on 8 pictures of `prompts`. Raises
-    ValueError for an importance without a ratio, and for an unknown rival.
-    """
-    from explorer.evidence import rivals as few_step
-    from explorer.evidence.evaluation import Contender
-    from explorer.prompts import cycled
-    from explorer.trials import Trials
-
-    masks = [schedule for schedule in schedules if isinstance(schedule, Mask)]
-    if len(masks) < len(schedules) and not ratios:
-        raise ValueError("an importance serves every ratio; say which with --ratio")
-    masks += [schedule.at(ratio) for schedule in schedules if isinstance(schedule, Importance) for ratio in ratios]
-    found = [
-        Contender(header.pruner.name, header.sampler, header.steps, header.ratio.asked, header.pruner.config, mask=mask)
-        for mask, header in ((mask, mask.header) for mask in masks)
-    ]
-    if rivals:
-        trials = Trials(model, cycled(prompts, 8), full.sampler, full.steps, full.guidance, seed)
-        for kept in [1 - ratio for ratio in ratios] or sorted({mask.kept for mask in masks}):
-            found += few_step.all_at(model, full, kept, trials, rivals)
-    return found
 
 
 def evaluate(

@@ -64,6 +64,14 @@ def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
     assert drawn["kept"] == pytest.approx(priced[0]["kept"]) and drawn["macs_total"] == 2 * whole["macs_per_call"]
 
 
+def test_a_smaller_network_is_evaluated_by_its_method_or_its_file(document, tmp_path):
+    file, few = tmp_path / "w.safetensors", ["--ratio", "0.2", "--steps", "2", "--prompts", "2", "--truth-steps", "0"]
+    document("prune", "--method", "random-widths", "--seed", "1", "--out", file)
+    rows = document("evaluate", "--method", "magnitude", "--mask", file, *few, "--out", tmp_path / "e.parquet")
+    assert [row["method"] for row in rows] == ["full", "magnitude", "random-widths"]
+    assert rows[1]["params"] == pytest.approx(0.8 * rows[0]["params"], rel=1e-3) and rows[1]["kept"] < 1
+
+
 def test_cost_counts_calls_and_masks(document, tmp_path):
     plain = document("cost", "--model", "sd15", "--steps", "50", "--sampler", "pndm")
     assert plain["calls"] == 51 and plain["kept"] == 1 and plain["macs_total"] == 51 * plain["macs_per_call"]

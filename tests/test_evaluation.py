@@ -260,3 +260,19 @@ def test_the_jury_of_an_embedded_model_knows_its_names_and_their_synonyms():
     assert seen["rank"][0] >= 0 and seen["rank"][1] >= 0 and seen["rank"][2] is None
     assert len(seen["features"]) == 3 and np.linalg.norm(seen["features"][0]) == pytest.approx(1, abs=1e-5)
     json.dumps(jury.missing)
+
+
+def test_a_smaller_network_stands_beside_schedules_and_is_priced_as_it_is(model, tmp_path):
+    from explorer.evidence.rivals import contenders
+
+    widths = [finished(prune(model, "magnitude", config_of("magnitude", {"ratio": ratio}))) for ratio in (0.1, 0.2)]
+    found = contenders(model, FULL, [half(model).mask, *widths], [], ["ddim-steps"], ["dog"])
+    assert [one.method for one in found] == ["random", "magnitude", "magnitude", *["ddim-steps"] * 3]
+    rows = trial(model, found, tmp_path / "t.parquet")
+    assert rows.error.isna().all()
+    for contender in found[1:3]:
+        own = rows[rows.key == contender.key]
+        smaller = contender.widths.narrowed(model)
+        assert (own.params == smaller.priced().params).all() and own.params.iloc[0] < model.priced().params
+        assert own.kept.iloc[0] == pytest.approx(smaller.graph().macs_per_call / model.graph().macs_per_call)
+        assert (own.psnr < 70).all()

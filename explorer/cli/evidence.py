@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from explorer import catalogue, experiment, masks
+from explorer import catalogue, experiment
 from explorer.cli.flags import (
     MODEL_HELP,
     AsJson,
@@ -27,6 +27,7 @@ from explorer.cli.flags import (
     setting,
 )
 from explorer.prompts import cycled, names, part, read
+from explorer.widths import found_in
 from explorer.work import finished
 
 
@@ -55,16 +56,16 @@ def evaluate(
 ) -> None:
     """What schedules and few-step samplers cost and lose, picture by picture, from the same noise."""
     from explorer.evidence.evaluation import Full, pairs_of
+    from explorer.evidence.rivals import contenders
 
     named = models or ["emoji-unet"]
     outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in named] if named[1:] else [out]
     for file in outs:
         refuse_unless_writable(file)
     full = Full(sampler, steps, guidance)
-    schedules = [masks.load(file) for file in files or []]
-    trajectory = vars(full) | {"seed": seed} | dict(map(setting, settings or []))
+    decided = [found_in(file) for file in files or []]
     configs = [
-        (method, experiment.config_of(method, trajectory | asked))
+        (method, experiment.config_of(method, dict(map(setting, settings or [])), vars(full) | {"seed": seed} | asked))
         for method in methods or []
         for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
     ]
@@ -75,11 +76,11 @@ def evaluate(
         search = part(prompts, "search")
         if shared := set(search) & set(part(prompts, "evaluation")):
             progress(f"too few prompts to set some aside: rivals are tuned on the {len(shared)} that judge them")
-        own = [known for known in schedules if not named[1:] or known.header.model.id == subject.id]
+        own = [known for known in decided if not named[1:] or known.header.model.id == subject.id]
         own += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
         found = finished(
             experiment.evaluate(
-                *(subject, full, experiment.contenders(subject, full, own, ratios or [], rivals or [], search, seed)),
+                *(subject, full, contenders(subject, full, own, ratios or [], rivals or [], search, seed)),
                 *(pairs_of(part(prompts, "evaluation"), count, seed), file),
                 real=real,
                 truth_steps=truth_steps,

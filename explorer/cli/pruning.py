@@ -59,9 +59,9 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
-    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance}
-    asked = {"seed": seed} | ({} if method in WIDTHS else trajectory) | ({} if ratio is None else {"ratio": ratio})
-    config = experiment.config_of(method, asked | dict(map(setting, settings or [])))
+    trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed, "ratio": ratio}
+    trajectory = {name: value for name, value in trajectory.items() if value is not None}
+    config = experiment.config_of(method, dict(map(setting, settings or [])), trajectory)
     refuse_unless_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)

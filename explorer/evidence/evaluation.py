@@ -25,6 +25,7 @@ from explorer.evidence.jury import Jury
 from explorer.evidence.results import Results
 from explorer.graph import Forecast
 from explorer.masks import Mask
+from explorer.widths import Widths
 from explorer.work import Progress
 
 BEST_PSNR = 100.0  # of equal pictures, whose PSNR is infinite, so that means stay finite
@@ -58,6 +59,7 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)  # what else tells it from others of its method
     solver: dict[str, Any] = field(default_factory=dict)
     mask: Mask | None = None
+    widths: Widths | None = None
 
     @property
     def key(self) -> str:
@@ -68,8 +70,14 @@ class Contender:
             order, reach = Forecast.of(self.mask.header)
             how = bytes([order]) + (b"" if reach is None else f"{reach}".encode())
             digest = sha256(self.mask.keep.tobytes() + how).hexdigest()
+        if self.widths is not None:
+            digest += sha256(b"".join(keep.tobytes() for keep in self.widths.keep.values())).hexdigest()
         text = json.dumps(parts, sort_keys=True) + digest
         return f"{self.method}-{sha256(text.encode()).hexdigest()[:12]}"
+
+    def drawing_with(self, model: Any) -> Any:
+        """The model that it draws with: a smaller one where it has widths."""
+        return model if self.widths is None else self.widths.narrowed(model)
 
 
 def pairs_of(prompts: Sequence[str], count: int, seed: int = 0) -> list[Pair]:
@@ -111,6 +119,7 @@ def evaluate(
     results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
     again = Contender("full", full.sampler, full.steps)  # drawn a second time: its distance is the floor of all others
     everyone = list({contender.key: contender for contender in (again, *contenders)}.values())
+    subjects = {contender.key: contender.drawing_with(model) for contender in everyone}
     batches = [list(pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
     total = len(everyone) * len(pairs)
     for number, some in enumerate(batches):
@@ -120,7 +129,7 @@ def evaluate(
         references = _references(model, full, truth_steps, some, keep)
         for contender in waiting:
             page = album and album / f"{contender.key}-{number:03}.safetensors"
-            rows = _rows(model, full, calls, contender, some, references, jury, page)
+            rows = _rows((model, subjects[contender.key]), full, calls, contender, some, references, jury, page)
             results.add(rows, number)
             yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
         results.write()
@@ -156,7 +165,7 @@ def _references(
 
 
 def _rows(
-    model: Any,
+    models: tuple[Any, Any],  # the whole one, and the one to draw with
     full: Full,
     calls: int,
     contender: Contender,
@@ -167,8 +176,8 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """One row per pair, in their order; the pictures on a page of the album."""
     rows, pages = [], []
-    for part, drawn in _drawn(model, full, contender, pairs):
-        about = _cost(model, calls, contender) | drawn.costs
+    for part, drawn in _drawn(models[1], full, contender, pairs):
+        about = _cost(models, calls, contender) | drawn.costs
         which = [pairs.index(pair) for pair in part]
         losses = {} if drawn.pictures is None else _losses(drawn.pictures, {k: v[which] for k, v in references.items()})
         looks = {} if drawn.pictures is None else jury.look(drawn.pictures, [pair.prompt for pair in part])
@@ -221,11 +230,13 @@ def _drawn(model: Any, full: Full, contender: Contender, pairs: list[Pair]) -> I
     yield pairs, Drawn(pictures, seconds | {"error": None})
 
 
-def _cost(model: Any, calls: int, contender: Contender) -> dict[str, Any]:
+def _cost(models: tuple[Any, Any], calls: int, contender: Contender) -> dict[str, Any]:
     """What a contender is, and its MACs a picture beside the full run's `calls` whole calls."""
+    model, subject = models
     per_call = model.graph().macs_per_call
     own = trajectory.calls_of(contender.sampler, model.scheduler_config, contender.steps, contender.solver)
     kept = own / calls if contender.mask is None else contender.mask.kept
+    kept *= subject.graph().macs_per_call / per_call
     return {
         "key": contender.key,
         "model": model.id,
@@ -236,7 +247,7 @@ def _cost(model: Any, calls: int, contender: Contender) -> dict[str, Any]:
         "steps": contender.steps,
         "kept": kept,
         "macs": kept * calls * per_call,
-        "params": model.priced().params,
+        "params": subject.priced().params,
     }
 
 

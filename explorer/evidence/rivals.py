@@ -6,7 +6,10 @@ from typing import Any
 
 from explorer import trajectory
 from explorer.evidence.evaluation import Contender, Full
+from explorer.masks import Importance, Mask, Result
+from explorer.prompts import cycled
 from explorer.trials import Trials
+from explorer.widths import WidthImportance, Widths
 
 RIVALS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -51,3 +54,47 @@ def all_at(
             if name not in RIVALS:
                 raise
     return found
+
+
+def contenders(
+    model: Any,
+    full: Full,
+    files: Sequence[Result | Widths | WidthImportance],
+    ratios: Sequence[float],
+    rivals: Sequence[str],
+    prompts: Sequence[str],
+    seed: int = 0,
+) -> list[Contender]:
+    """Who stands in an evaluation: masks and widths as they are, importances at every ratio, rivals that cost as much.
+
+    Rivals are tuned on 8 pictures of `prompts`. Raises ValueError for an importance without a ratio, and for an unknown
+    rival.
+    """
+    orders = [file for file in files if isinstance(file, (Importance, WidthImportance))]
+    if orders and not ratios:
+        raise ValueError("an importance serves every ratio; say which with --ratio")
+    decided = [file for file in files if isinstance(file, (Mask, Widths))]
+    decided += [order.at(ratio) for order in orders for ratio in ratios]
+    found = [_standing(full, one) for one in decided]
+    if rivals:
+        trials = Trials(model, cycled(prompts, 8), full.sampler, full.steps, full.guidance, seed)
+        smaller = [one for one in decided if isinstance(one, Widths)]
+        costs = [] if smaller else [1 - ratio for ratio in ratios]
+        for kept in costs or sorted({_macs(model, one) for one in decided}):
+            found += all_at(model, full, kept, trials, rivals)
+    return found
+
+
+def _standing(full: Full, decided: Mask | Widths) -> Contender:
+    header = decided.header
+    about = (header.ratio.asked, header.pruner.config)
+    if isinstance(decided, Widths):
+        return Contender(header.pruner.name, full.sampler, full.steps, *about, widths=decided)
+    return Contender(header.pruner.name, header.sampler, header.steps, *about, mask=decided)
+
+
+def _macs(model: Any, decided: Mask | Widths) -> float:
+    """Share of the full run's MACs."""
+    if isinstance(decided, Mask):
+        return decided.kept
+    return decided.narrowed(model).graph().macs_per_call / model.graph().macs_per_call
