@@ -194,6 +194,7 @@ function wins({ table, at, state }) {
   const found = table.first[at.stop];
   if (!found) return "";
   const [first, over] = [found.method, found.over].map((name) => table.methods[name].title);
+  if (Math.abs(found.by[0]) < 0.05) return `At this cost <b>${escaped(first)}</b> and <b>${escaped(over)}</b> are equally near to the full run.`;
   const sure = found.by[1] > 0 ? "" : ", which may be luck";
   const own = at.method === found.method ? "" : ` <b>${escaped(table.methods[at.method].title)} does not win here.</b>`;
   return `At this cost <b>${escaped(first)}</b> is nearest to the full run: ${between(found.by, 1)} dB ahead of ${escaped(over)}, nearer for ${found.higher} of ${found.n} pictures${sure}.${own}`;
