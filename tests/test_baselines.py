@@ -9,7 +9,7 @@ from explorer.graph import describe
 from explorer.masks import Importance, Mask
 from explorer.pruners import PRUNERS
 from explorer.pruners.baselines import deepcache_row
-from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
+from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS, WIDTHS
 from explorer.pruners.search import child, founder
 from explorer.pruners.spacing import nested, spaced, spread, staleness, thinned
 from explorer.trials import Trials
@@ -28,7 +28,7 @@ def made(model, method, **settings):
 def test_every_method_has_settings_and_every_sampler_a_name():
     from explorer import trajectory
 
-    assert PRUNERS.keys() == CONFIGS.keys()
+    assert PRUNERS.keys() == CONFIGS.keys() | WIDTHS.keys()
     assert tuple(trajectory.SAMPLERS) == SAMPLERS
 
 

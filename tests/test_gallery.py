@@ -109,14 +109,3 @@ def test_a_manifest_says_with_what_it_was_made(made):
     manifest = gallery.Manifest.model_validate_json((made[2] / gallery.MANIFEST).read_bytes())
     assert manifest.model == made[0].record and {"torch", "diffusers"} <= set(manifest.versions)
     assert manifest.created <= datetime.now(timezone.utc)
-
-
-def test_the_shipped_gallery_is_whole_and_drawn_by_the_model_that_is_here():
-    assert gallery.check(gallery.FOLDER, catalogue.revision("emoji-unet")) == gallery.Checked(usable=True)
-    table = table_of(gallery.FOLDER)
-    scenes = [(scene["prompt"], scene["seed"]) for scene in table["scenes"]]
-    assert scenes == [tuple(pair) for pair in showcase.scenes()] and len({prompt for prompt, _ in scenes}) >= 12
-    assert table["ratios"] == list(showcase.RATIOS) and list(table["methods"]) == list(showcase.METHODS)
-    assert sum(file.stat().st_size for file in gallery.FOLDER.iterdir()) < 40e6
-    stops = [stop for method in table["methods"].values() for stop in method["stops"] if stop]
-    assert all(len(stop["each"]["ssim"]) == len(scenes) and stop["seconds"] > 0 for stop in stops)

@@ -1,9 +1,12 @@
-"""Looking up what a method learned beforehand."""
+"""Looking up what a method learned beforehand, and what was drawn beforehand."""
+
+import json
 
 import numpy as np
 import pytest
 
-from explorer import catalogue, shipped
+from explorer import catalogue, gallery, shipped
+from explorer.evidence import showcase
 from explorer.experiment import config_of, prune
 from explorer.work import finished
 
@@ -55,3 +58,14 @@ def test_files_of_dipgo_come_for_four_trajectories_in_our_way_and_as_published(s
     for ratio in (0.5, 0.7, 0.8, 0.9):
         largest = found.header.graph.macs_per_call if decision == "argmax" else found.header.graph.macs.max()
         assert abs(1 - found.at(ratio).kept - ratio) <= largest / found.header.graph.macs_per_call / found.header.calls
+
+
+def test_the_shipped_gallery_is_whole_and_drawn_by_the_model_that_is_here():
+    assert gallery.check(gallery.FOLDER, catalogue.revision("emoji-unet")) == gallery.Checked(usable=True)
+    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+    scenes = [(scene["prompt"], scene["seed"]) for scene in table["scenes"]]
+    assert scenes == [tuple(pair) for pair in showcase.scenes()] and len({prompt for prompt, _ in scenes}) >= 12
+    assert table["ratios"] == list(showcase.RATIOS) and list(table["methods"]) == list(showcase.METHODS)
+    assert sum(file.stat().st_size for file in gallery.FOLDER.iterdir()) < 40e6
+    stops = [stop for method in table["methods"].values() for stop in method["stops"] if stop]
+    assert all(len(stop["each"]["ssim"]) == len(scenes) and stop["seconds"] > 0 for stop in stops)

@@ -4,6 +4,7 @@ import { close, pack, unpack } from "./schedule.js";
 import { map, state } from "./state.js";
 
 export function remember() {
+  if (!state.asked.method) return; // the controls have not spoken yet, and Python still has to read what the address says
   const query = new URLSearchParams(location.search);
   const kept = [...query].filter(([name]) => name.startsWith("__") || name === "embed");
   const { method } = state.asked;
