@@ -45,6 +45,20 @@ class RatioRecord(Record):
     of: Literal["macs", "params"]
 
 
+class Origin(Record):
+    """What every file says of itself: for which model, by which method, when and with what."""
+
+    format: Literal[1]
+    kind: Literal["mask", "importance"]
+    model: ModelRecord
+    max_ratio: Share
+    pruner: PrunerRecord
+    ratio: RatioRecord
+    seed: int
+    versions: dict[str, Text]
+    created: datetime
+
+
 def document_of(path: str | Path, kind: type[R]) -> R:
     """The header of a file of this kind, checked. Raises ValueError with one sentence for any other file."""
     try:

@@ -4,7 +4,6 @@ Everything about a file (ratios, cost, cascade) follows from it alone, without t
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,9 @@ from safetensors import safe_open
 
 from explorer.files import (
     ModelRecord,
+    Origin,
     PrunerRecord,
     RatioRecord,
-    Record,
-    Share,
     Text,
     document_of,
     refuse_beyond,
@@ -30,12 +28,9 @@ from explorer.letters import unpacked
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
 
 
-class Header(Record):
+class Header(Origin):
     """What the file says of itself. `model`, `sampler`, `calls` and `units` are what it may be used with."""
 
-    format: Literal[1]
-    kind: Literal["mask", "importance"]
-    model: ModelRecord
     sampler: Text
     calls: int = Field(ge=1, le=MAX_CALLS)
     steps: int = Field(ge=1, le=MAX_CALLS)
@@ -45,12 +40,6 @@ class Header(Record):
     reach: int | None = Field(None, ge=1)  # of extrapolation, in calls
     units: tuple[Unit, ...] = Field(min_length=1, max_length=MAX_UNITS)
     macs_fixed: int = Field(ge=0)
-    max_ratio: Share
-    pruner: PrunerRecord
-    ratio: RatioRecord
-    seed: int
-    versions: dict[str, Text]
-    created: datetime
 
     @property
     def graph(self) -> BlockGraph:

@@ -7,21 +7,17 @@ denoiser's parameters. Costs follow from the file alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 from safetensors import safe_open
 
 from explorer.files import (
-    ModelRecord,
-    PrunerRecord,
+    Origin,
     RatioRecord,
     Record,
-    Share,
-    Text,
     document_of,
     refuse_beyond,
     text_of,
@@ -42,20 +38,11 @@ class SiteRecord(Record):
     rest: int = Field(0, ge=0)  # that go with the last one
 
 
-class WidthHeader(Record):
+class WidthHeader(Origin):
     """What the file says of itself. `model` and `sites` are what it may be used with."""
 
-    format: Literal[1]
-    kind: Literal["mask", "importance"]
-    model: ModelRecord
     sites: tuple[SiteRecord, ...] = Field(min_length=1, max_length=MAX_UNITS)
     params: int = Field(ge=1)  # of the whole denoiser
-    max_ratio: Share
-    pruner: PrunerRecord
-    ratio: RatioRecord
-    seed: int
-    versions: dict[str, Text]
-    created: datetime
 
     def refuse_unless(self, model_id: str, sites: Mapping[str, Any]) -> None:
         """Raise ValueError naming the first thing in which the model at hand differs from this file's."""
