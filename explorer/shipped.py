@@ -12,11 +12,16 @@ from explorer.masks import Header, Importance, header_of
 FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
 
 
+def headers(model_id: str) -> dict[Path, Header]:
+    """The headers of a model's files, by file; none for a model that does not come with the project."""
+    return headers_in(FOLDER / model_id) if model_id in catalogue.EMBEDDED else {}
+
+
 @lru_cache
-def headers(model_id: str, folder: Path = FOLDER) -> dict[Path, Header]:
-    """The headers of a model's files, by file; a damaged one is left out."""
+def headers_in(folder: Path) -> dict[Path, Header]:
+    """The headers of the files in a folder; a damaged one is left out."""
     found = {}
-    for file in sorted((folder / model_id).glob("*.safetensors")) if model_id in catalogue.EMBEDDED else ():
+    for file in sorted(folder.glob("*.safetensors")):
         try:
             found[file] = header_of(file)
         except ValueError:

@@ -21,8 +21,7 @@ def folder(sd_folder, tmp_path, monkeypatch):
         importance = finished(prune(model, "uniform", config_of("uniform", {"steps": 6, "order": order})))
         importance.save(tmp_path / model.id / f"uniform-{order}.safetensors")
     (tmp_path / model.id / "broken.safetensors").write_bytes(b"nothing")
-    known = shipped.headers.__wrapped__
-    monkeypatch.setattr(shipped, "headers", lambda model_id: known(model_id, tmp_path))
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     return model.id
 
 

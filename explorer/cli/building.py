@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ TRAJECTORIES = {
     ("pndm", 50): {"start": "even"},
     ("ddim", 50): {},
 }
+SEEDS = (1, 2)  # beside the shipped file's 0
 SHORTER = {"iterations": 100}  # than the paper's 1000 pictures, which would take half a day
 RESULTS = catalogue.ASSETS / "results"
 
@@ -79,24 +81,46 @@ def _learned(model: Any, settings: dict[str, Any], out: Path) -> None:
     kept.forget()
 
 
+def _seeds(pictures: int) -> None:
+    """What DiP-GO finds for 50 steps with other seeds, on the pictures of the duel."""
+    from explorer.evidence import duel
+    from explorer.evidence.evaluation import Full
+    from explorer.evidence.suite import learned
+
+    model, full = catalogue.load("emoji-unet"), Full("ddim", 50)
+    folder = shipped.FOLDER / model.id / "seeds"
+    for seed in SEEDS:
+        out = folder / f"dipgo-{full.sampler}-{full.steps}-seed-{seed}.safetensors"
+        _learned(model, {"sampler": full.sampler, "steps": full.steps, "seed": seed}, out)
+    contenders = [one for ratio in duel.RATIOS for one in learned(model, full, ratio, folder)]
+    _fought(model, full, contenders, 2 * pictures, "seeds")
+
+
 def _duel(pictures: int) -> None:
     """What was learned against the strongest rivals, on twice as many pictures; where all is new, on a quarter."""
     from explorer.evidence import duel
-    from explorer.evidence.evaluation import Full, pairs_of
-    from explorer.evidence.results import publish, read
-    from explorer.prompts import chosen
+    from explorer.evidence.evaluation import Full
+    from explorer.evidence.results import read
 
     model = catalogue.load("emoji-unet")
     for sampler, steps in TRAJECTORIES:
-        full, name = Full(sampler, steps), f"{model.id}-{sampler}-{steps}"
-        known = RESULTS / f"{name}.parquet"
+        full, known = Full(sampler, steps), RESULTS / f"{model.id}-{sampler}-{steps}.parquet"
         work = duel.everybody(model, full, read(known)[1]) if known.exists() else duel.beside(model, full)
         count = 2 * pictures if known.exists() else max(2, pictures // 4)
-        contenders, file = finished(work, progress), _runs("results") / f"{name}-duel.parquet"
-        pairs = pairs_of(chosen(model, "evaluation"), count)
-        drawing = experiment.evaluate(model, full, contenders, pairs, file, resume=True, truth_steps=0)
-        finished(drawing, progress).to_json(RESULTS / f"{name}-duel.json", orient="records", indent=1)
-        publish(file, RESULTS / f"{name}-duel.parquet")
+        _fought(model, full, finished(work, progress), count, "duel")
+
+
+def _fought(model: Any, full: Any, contenders: Sequence[Any], count: int, what: str) -> None:
+    """Draw contenders on `count` pictures of the evaluation names; their rows and summary become results."""
+    from explorer.evidence.evaluation import pairs_of
+    from explorer.evidence.results import publish
+    from explorer.prompts import chosen
+
+    name = f"{model.id}-{full.sampler}-{full.steps}-{what}"
+    pairs, file = pairs_of(chosen(model, "evaluation"), count), _runs("results") / f"{name}.parquet"
+    drawing = experiment.evaluate(model, full, contenders, pairs, file, resume=True, truth_steps=0)
+    finished(drawing, progress).to_json(RESULTS / f"{name}.json", orient="records", indent=1)
+    publish(file, RESULTS / f"{name}.parquet")
 
 
 def _ablations(pictures: int) -> None:
@@ -159,6 +183,7 @@ PARTS = {
     "results": _results,
     "deepcache": _deepcache,
     "duel": _duel,
+    "seeds": _seeds,
     "gallery": _gallery,
     "features": _features,
     "figures": _figures,

@@ -146,10 +146,10 @@ def deepcaches(model: Any, full: Full) -> list[Contender]:
     return found
 
 
-def learned(model: Any, full: Full, ratio: float) -> list[Contender]:
-    """What comes with the project for this model and full run, at `ratio`."""
+def learned(model: Any, full: Full, ratio: float, folder: Path | None = None) -> list[Contender]:
+    """What comes with the project for this model and full run, or lies in `folder`, at `ratio`."""
     found = []
-    for file, header in shipped.headers(model.id).items():
+    for file, header in (shipped.headers_in(folder) if folder else shipped.headers(model.id)).items():
         if (header.sampler, header.steps) != (full.sampler, full.steps) or ratio > header.max_ratio:
             continue
         settings = header.pruner.config | {"how": file.stem}
