@@ -64,6 +64,8 @@ class Channels:
                 raise ValueError(
                     f"{name} has {there[name].size} channels, of which at least one stays; got {keep.shape}"
                 )
+            if len(set(keep.reshape(there[name].blocks, -1).sum(axis=1))) > 1:
+                raise ValueError(f"{name} is normalised in {there[name].blocks} blocks, which must stay equally large")
         frozen = {name for name, parameter in self.denoiser.named_parameters() if not parameter.requires_grad}
         for found in list(self._found()):
             keep = widths.get(self._name(found))
@@ -129,26 +131,29 @@ def chosen(group: Group, importance: np.ndarray, ratio: float, rule: str = "pape
     `paper`: as many go from each block of the GroupNorm, ranked inside it. `torch-pruning`: the same places go in every
     block, ranked by their mean over blocks; of few channels a block that is far more than the ratio.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
-    blocks = importance.reshape(group.blocks, -1)
+    blocks, count = importance.reshape(group.blocks, -1), going(group.size, group.blocks, ratio, rule)
     if rule == "torch-pruning":
         blocks = np.tile(blocks.mean(axis=0), (group.blocks, 1))
-        going = blocks.shape[1] - int(blocks.shape[1] * (1 - ratio))
-    else:
-        going = (group.size - int(group.size * (1 - ratio))) // group.blocks
-    going = min(going, blocks.shape[1] - 1)
     keep = np.ones(blocks.shape, dtype=bool)
-    np.put_along_axis(keep, np.argsort(blocks, axis=1, kind="stable")[:, :going], False, axis=1)
+    np.put_along_axis(keep, np.argsort(blocks, axis=1, kind="stable")[:, :count], False, axis=1)
     return keep.reshape(-1)
+
+
+def going(size: int, blocks: int, ratio: float, rule: str) -> int:
+    """How many channels go from each block of a group at a channel ratio. Raises ValueError for an unknown rule."""
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
+    if not 0 <= ratio < 1:
+        raise ValueError(f"the channel ratio must be at least 0 and below 1, got {ratio}")
+    each = size // blocks
+    count = (size - int(size * (1 - ratio))) // blocks if rule == "paper" else each - int(each * (1 - ratio))
+    return min(count, each - 1)
 
 
 def widths_at(
     groups: Mapping[str, Group], importance: Mapping[str, np.ndarray], ratio: float, rule: str = "paper"
 ) -> dict[str, np.ndarray]:
     """What stays of every group. Raises ValueError for a ratio outside 0 .. 1 and an unknown rule."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"the channel ratio must be at least 0 and below 1, got {ratio}")
     return {name: chosen(group, importance[name], ratio, rule) for name, group in groups.items()}
 
 

@@ -42,7 +42,7 @@ class PrunerRecord(Record):
 class RatioRecord(Record):
     asked: Share | None
     reached: Share | None
-    of: Literal["macs", "params"]
+    of: Literal["macs", "params", "channels"]
 
 
 class Origin(Record):

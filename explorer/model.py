@@ -90,12 +90,10 @@ class Model:
     def priced(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> "Architecture":
         """Units with MACs and parameters. Raises ValueError for an unknown class or granularity."""
         from explorer import cost
-        from explorer.structure import cut
 
         if (granularity, reuse) not in self._priced:
             skeleton = cost.on_meta(type(self.denoiser), dict(self.denoiser.config))
-            if self._widths:
-                cut(skeleton, self._widths)
+            self._narrow(skeleton, self._widths)
             graph = describe(self.denoiser, granularity, reuse)
             self._priced[granularity, reuse] = cost.price(skeleton, graph, self.size, self.tokens)
         return self._priced[granularity, reuse]
@@ -176,19 +174,40 @@ class Model:
         other.denoiser = copy.deepcopy(self.denoiser, shared)
         return other
 
+    def sites(self, channels: bool) -> Mapping[str, Any]:
+        """The places whose units can go: heads and neurons (`structure.Site`), or channels (`channels.Group`) as well.
+
+        Raises ValueError for channels of anything but a U-Net.
+        """
+        from explorer.structure import sites
+
+        return sites(self.denoiser) | (self._channels(self.denoiser).groups() if channels else {})
+
     def smaller(self, widths: Mapping[str, np.ndarray]) -> "Model":
-        """A model without the heads and neurons that `widths` (site -> bool) does not keep; this one stays whole.
+        """A model without the units that `widths` (site -> bool) does not keep; this one stays whole.
 
         Raises ValueError for widths of another model, and where this one is cut already.
         """
-        from explorer.structure import cut
-
         if self._widths:
             raise ValueError(f"{self.id} is cut already; cut the whole model once")
         other = self.twin()
-        cut(other.denoiser, widths)
+        self._narrow(other.denoiser, widths)
         other._priced, other._widths = {}, dict(widths)
         return other
+
+    def _narrow(self, denoiser: Any, widths: Mapping[str, np.ndarray]) -> None:
+        from explorer.structure import cut
+
+        thinner = {name: keep for name, keep in widths.items() if name.endswith(":channels")}
+        cut(denoiser, {name: keep for name, keep in widths.items() if name not in thinner})
+        if thinner:
+            self._channels(denoiser).cut(thinner)
+
+    def _channels(self, denoiser: Any) -> Any:
+        from explorer import cost
+        from explorer.channels import Channels
+
+        return Channels(denoiser, cost.example_inputs(denoiser, self.size, self.tokens))
 
     def _need_weights(self) -> None:
         if self.pipe is None:

@@ -7,6 +7,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -125,11 +126,12 @@ def rollout(
     noise: torch.Tensor,
     conditioning: dict,
     guidance: float,
-    net: Mixture,
-    gates: Gates,
+    net: Mixture | None = None,
+    gates: Gates | None = None,
     memory: Memory = "step",
 ) -> torch.Tensor:
-    """Final latents (B, C, H, W) of the whole chain under `gates`, differentiable in them.
+    """Final latents (B, C, H, W) of the whole chain, differentiable in `gates` of a `net`, and in whatever else the
+    denoiser's output depends on, as long as that stays the same until the way back is over.
 
     memory: `plain` keeps every activation; `step` keeps what goes from one call to the next and computes the rest again
     on the way back; `nested` keeps that at every sqrt(T)-th call only, for one more forward. Raises ValueError for a
@@ -141,16 +143,16 @@ def rollout(
         )
     scheduler.set_timesteps(steps, device=noise.device)
     timesteps = scheduler.timesteps
-    if len(timesteps) != len(gates.own):
+    if gates is not None and len(timesteps) != len(gates.own):
         raise ValueError(f"the sampler makes {len(timesteps)} calls, but there are gates for {len(gates.own)}")
 
     def step(moment: _Moment, call: int) -> _Moment:
         solver = _copied(moment.scheduler)
         x = solver.scale_model_input(moment.latents, timesteps[call])
-        with net.at(call, gates, moment.held):
+        with net.at(call, gates, moment.held) if net else nullcontext():
             output = model.denoise(x, timesteps[call], conditioning, guidance)
         latents = solver.step(output, timesteps[call], moment.latents, return_dict=False)[0]
-        return _Moment(latents, solver, net.held)
+        return _Moment(latents, solver, net.held if net else {})
 
     def stretch(moment: _Moment, calls: range) -> _Moment:
         for call in calls:

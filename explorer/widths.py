@@ -1,4 +1,5 @@
-"""Widths: which heads and neurons of a network stay, for all calls, and the order in which they go. Loads no torch.
+"""Widths: which heads, neurons or channels of a network stay, for all calls, and the order in which they go. Loads no
+torch.
 
 The file is one .safetensors as that of a schedule (`masks`), with `sites` in place of units and calls: `width/<site>`
 bool in a mask, `rank/width/<site>` int32 and `score/width/<site>` float32 in an importance. Ratios are shares of the
@@ -7,11 +8,12 @@ denoiser's parameters. Costs follow from the file alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import safe_open
 
 from explorer.files import (
@@ -27,22 +29,65 @@ from explorer.masks import MAX_UNITS, Result
 from explorer.masks import load as load_schedule
 
 MAX_SIZE = 1_000_000  # units of one site
+Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class SiteRecord(Record):
-    """A place with units that can go one by one; see `structure.Site`."""
+    """A place with units that can go one by one, or so many at a time; see `structure.Site` and `channels.Group`."""
 
-    name: str = Field(pattern=r"^[\w.]+:(heads|neurons)$", max_length=200)
+    name: str = Field(pattern=r"^[\w.]+:(heads|neurons|channels)$", max_length=200)
     size: int = Field(ge=1, le=MAX_SIZE)
-    params: int = Field(ge=0)  # of one unit
-    rest: int = Field(0, ge=0)  # that go with the last one
+    params: Count = 0  # of one unit; what channels cost follows from `layers`
+    rest: Count = 0  # that go with the last one
+    bunch: int = Field(1, ge=1, le=MAX_SIZE)  # what stays is a multiple of it
+
+    @property
+    def can_vanish(self) -> bool:
+        return not self.name.endswith(":channels")
+
+
+class LayerRecord(Record):
+    """A layer whose channels can go: kernel x outputs x inputs + bias x outputs parameters."""
+
+    kernel: Count
+    bias: Count
+    outputs: dict[str, Count]  # site -> how often each of its channels occurs
+    inputs: dict[str, Count]
+    fixed_outputs: Count
+    fixed_inputs: Count
 
 
 class WidthHeader(Origin):
     """What the file says of itself. `model` and `sites` are what it may be used with."""
 
     sites: tuple[SiteRecord, ...] = Field(min_length=1, max_length=MAX_UNITS)
+    layers: tuple[LayerRecord, ...] = Field((), max_length=MAX_UNITS)
     params: int = Field(ge=1)  # of the whole denoiser
+
+    @model_validator(mode="after")
+    def _layers_of_sites(self) -> "WidthHeader":
+        known = {site.name for site in self.sites}
+        if unknown := {name for layer in self.layers for name in (*layer.outputs, *layer.inputs)} - known:
+            raise ValueError(f"a layer has channels of {unknown.pop()}, which is none of the sites")
+        return self
+
+    def lost(self, gone: np.ndarray) -> np.ndarray:
+        """Parameters (K,) that go with `gone` (K, S) units of each site."""
+        size, params, rest = (np.array([getattr(s, f) for s in self.sites]) for f in ("size", "params", "rest"))
+        return gone @ params + (gone == size) @ rest + self._in_layers(np.zeros_like(gone[:1])) - self._in_layers(gone)
+
+    def _in_layers(self, gone: np.ndarray) -> np.ndarray:
+        """Parameters (K,) of the layers that have channels."""
+        stays = np.array([site.size for site in self.sites]) - gone
+        numbers = {site.name: number for number, site in enumerate(self.sites)}
+        found = np.zeros(len(gone), dtype=np.int64)
+        for layer in self.layers:
+            sides = [
+                fixed + sum((times * stays[:, numbers[name]] for name, times in side.items()), np.int64(0))
+                for fixed, side in ((layer.fixed_outputs, layer.outputs), (layer.fixed_inputs, layer.inputs))
+            ]
+            found += layer.kernel * sides[0] * sides[1] + layer.bias * sides[0]
+        return found
 
     def refuse_unless(self, model_id: str, sites: Mapping[str, Any]) -> None:
         """Raise ValueError naming the first thing in which the model at hand differs from this file's."""
@@ -67,17 +112,12 @@ class Widths:
     @property
     def kept(self) -> float:
         """Share of the denoiser's parameters that stays."""
-        gone = sum(
-            int((~self.keep[site.name]).sum()) * site.params + (0 if self.keep[site.name].any() else site.rest)
-            for site in self.header.sites
-        )
-        return 1 - gone / self.header.params
+        gone = np.array([[int((~self.keep[site.name]).sum()) for site in self.header.sites]])
+        return 1 - float(self.header.lost(gone)[0]) / self.header.params
 
     def narrowed(self, model: Any) -> Any:
-        """The model without the heads and neurons that go, really smaller. Raises ValueError for another model."""
-        from explorer.structure import sites  # here, because files are read without torch
-
-        self.header.refuse_unless(model.id, sites(model.denoiser))
+        """The model without the units that go, really smaller. Raises ValueError for another model."""
+        self.header.refuse_unless(model.id, model.sites(channels=not all(s.can_vanish for s in self.header.sites)))
         return model.smaller(self.keep)
 
     def save(self, path: str | Path) -> None:
@@ -102,24 +142,58 @@ class WidthImportance:
         if not all(np.isfinite(score).all() for score in self.score.values()):
             raise ValueError("score holds values that are not finite")
 
-    @property
-    def saved(self) -> np.ndarray:
-        """Share of the parameters that the first k removals save, for k = 0 .. all."""
-        gone = np.zeros(sum(site.size for site in self.header.sites), dtype=np.int64)
+    @cached_property
+    def stops(self) -> tuple[np.ndarray, np.ndarray]:
+        """After how many removals (K,) one may stop, so that bunches are whole and channels are left everywhere, and
+        the share (K,) of the parameters that is saved there."""
+        total = sum(site.size for site in self.header.sites)
+        opened, emptied = np.zeros(total, dtype=np.int64), np.zeros(total, dtype=np.int64)
+        for site in self.header.sites:
+            places, left = np.sort(self.rank[site.name]), site.size - 1 - np.arange(site.size)
+            broken = (left % site.bunch != 0).astype(np.int64)
+            opened[places] = np.diff(broken, prepend=0)
+            emptied[places[-1]] = not site.can_vanish
+        whole = (np.cumsum(opened) == 0) & (np.cumsum(emptied) == 0)
+        stops = np.concatenate([[0], 1 + np.flatnonzero(whole)])
+        return stops, self._saved(stops) / self.header.params
+
+    def _saved(self, stops: np.ndarray) -> np.ndarray:
+        """Parameters (K,) that the first so many removals save."""
+        if self.header.layers:
+            ranks = [np.sort(self.rank[site.name]) for site in self.header.sites]
+            return self.header.lost(np.stack([np.searchsorted(rank, stops) for rank in ranks], axis=1))
+        gone = np.zeros(1 + sum(site.size for site in self.header.sites), dtype=np.int64)
         for site in self.header.sites:
             rank = self.rank[site.name]
-            gone[rank] = site.params
-            gone[rank.max()] += site.rest
-        return np.concatenate([[0.0], np.cumsum(gone)]) / self.header.params
+            gone[1 + rank] = site.params
+            gone[1 + rank.max()] += site.rest
+        return np.cumsum(gone)[stops]
 
     def at(self, ratio: float) -> Widths:
         """What stays when nearest to `ratio` of the parameters went. Raises ValueError outside 0 .. max_ratio."""
         refuse_beyond(self.header.max_ratio, ratio)
-        saved = self.saved
-        gone = int(np.abs(saved[saved <= self.header.max_ratio + 1e-9] - ratio).argmin())
-        reached = RatioRecord(asked=ratio, reached=float(saved[gone]), of="params")
-        header = self.header.model_copy(update={"kind": "mask", "ratio": reached})
-        return Widths(header, {name: rank >= gone for name, rank in self.rank.items()})
+        stops, saved = self.stops
+        gone = int(stops[np.abs(saved - ratio).argmin()])
+        return self._without({name: rank >= gone for name, rank in self.rank.items()}, ratio)
+
+    def thinned(self, ratio: float) -> Widths:
+        """What stays when every layer loses the share `ratio` of its channels, counted by the file's rule: what the
+        papers call a channel ratio. Raises ValueError for an order that is not over channels."""
+        from explorer.channels import going  # here, because files are read without torch
+
+        if not self.header.layers:
+            raise ValueError("a channel ratio is for an order over channels; make one with axis=channels")
+        rule, keep = self.header.pruner.config["rule"], {}
+        for site in self.header.sites:
+            lowest = np.argsort(self.rank[site.name])[: going(site.size, site.bunch, ratio, rule) * site.bunch]
+            keep[site.name] = ~np.isin(np.arange(site.size), lowest)
+        return self._without(keep, ratio, "channels")
+
+    def _without(self, keep: Mapping[str, np.ndarray], asked: float, of: str = "params") -> Widths:
+        header = self.header.model_copy(update={"kind": "mask"})
+        reached = 1 - Widths(header, keep).kept if of == "params" else asked
+        ratio = RatioRecord(asked=asked, reached=reached, of=of)
+        return Widths(header.model_copy(update={"ratio": ratio}), keep)
 
     def save(self, path: str | Path) -> None:
         tensors = {f"rank/width/{name}": rank for name, rank in self.rank.items()}
@@ -127,12 +201,17 @@ class WidthImportance:
         write_whole(path, tensors, {"explorer": self.header.model_dump_json()})
 
 
-def ranked(sites: Mapping[str, Any], score: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """site name -> int32 (size,): the place at which each unit goes, the lowest score of all sites first."""
-    places = np.empty(sum(site.size for site in sites.values()), dtype=np.int32)
-    places[np.argsort(np.concatenate([score[name] for name in sites]), kind="stable")] = np.arange(len(places))
-    ends = np.cumsum([site.size for site in sites.values()])
-    return dict(zip(sites, np.split(places, ends[:-1]), strict=True))
+def ranked(keys: Mapping[str, np.ndarray], bunches: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """site -> int32 (size,): the place at which each unit goes, the lowest key of all sites first.
+
+    Units of a bunch (site -> its number, for each unit) have one key and go one after another.
+    """
+    sizes = [len(key) for key in keys.values()]
+    bunch = np.concatenate([bunches[name] if bunches else np.arange(len(key)) for name, key in keys.items()])
+    order = np.lexsort((bunch, np.repeat(np.arange(len(sizes)), sizes), np.concatenate(list(keys.values()))))
+    places = np.empty(len(order), dtype=np.int32)
+    places[order] = np.arange(len(order))
+    return dict(zip(keys, np.split(places, np.cumsum(sizes)[:-1]), strict=True))
 
 
 def _check(header: WidthHeader, tables: Mapping[str, np.ndarray], dtype: str) -> None:

@@ -135,8 +135,14 @@ def test_what_a_channel_takes_part_in_is_added_up():
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda channels: widths_at(channels.groups(), {}, 1.0), "at least 0 and below 1, got 1.0"),
-        (lambda channels: widths_at(channels.groups(), {}, float("nan")), "at least 0 and below 1, got nan"),
+        (
+            lambda channels: widths_at(channels.groups(), first_ones(channels.groups()), 1.0),
+            "at least 0 and below 1, got 1.0",
+        ),
+        (
+            lambda channels: widths_at(channels.groups(), first_ones(channels.groups()), float("nan")),
+            "at least 0 and below 1, got nan",
+        ),
         (lambda channels: chosen(Group("a", 4, 1, ()), np.arange(4.0), 0.5, "magic"), "rule 'magic' is unknown"),
         (lambda channels: channels.cut({"nothing:channels": np.ones(4, bool)}), "no group of channels"),
         (lambda channels: channels.cut({next(iter(channels.groups())): np.ones(3, bool)}), "at least one stays"),

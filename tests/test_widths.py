@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from explorer import catalogue
+from explorer.channels import chosen
 from explorer.drawing import draw
 from explorer.experiment import Question, config_of, prune
 from explorer.structure import sites
@@ -19,9 +20,9 @@ def model(sd_folder):
     return catalogue.load(sd_folder)
 
 
-@pytest.fixture(scope="module")
-def importance(model) -> WidthImportance:
-    return finished(prune(model, "magnitude", config_of("magnitude", {})))
+@pytest.fixture(scope="module", params=["heads and neurons", "channels"])
+def importance(request, model) -> WidthImportance:
+    return finished(prune(model, "magnitude", config_of("magnitude", {"axis": request.param})))
 
 
 def params(model) -> int:
@@ -29,8 +30,10 @@ def params(model) -> int:
 
 
 def test_widths_are_nested_and_nearest_to_the_ratio(importance):
-    saved, before = importance.saved, {name: np.ones(len(rank), bool) for name, rank in importance.rank.items()}
+    stops, saved = importance.stops
+    before = {name: np.ones(len(rank), bool) for name, rank in importance.rank.items()}
     assert saved[-1] == pytest.approx(importance.header.max_ratio) and (np.diff(saved) > 0).all()
+    assert stops[0] == 0 and (np.diff(stops) == 1).all() == (not importance.header.layers)
     for ratio in np.linspace(0, importance.header.max_ratio, 23):
         found = importance.at(ratio)
         assert 1 - found.kept == pytest.approx(found.header.ratio.reached)
@@ -41,7 +44,8 @@ def test_widths_are_nested_and_nearest_to_the_ratio(importance):
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.25, None])
 def test_a_smaller_model_has_as_many_parameters_as_the_file_says_and_draws(model, importance, ratio):
-    found = importance.at(importance.header.max_ratio if ratio is None else ratio)
+    most = 0.6 if importance.header.layers else 1.0  # torch normalises no single value, which a block is at the end
+    found = importance.at(most * importance.header.max_ratio if ratio is None else ratio)
     smaller = found.narrowed(model)
     assert params(smaller) == round(found.kept * params(model)) == smaller.priced().params
     assert smaller.graph().macs_per_call <= model.graph().macs_per_call
@@ -83,11 +87,48 @@ def test_random_widths_follow_the_seed(model):
 
 
 def test_the_lowest_score_of_all_sites_goes_first():
-    class Site:
-        size = 2
-
-    found = ranked({"a": Site, "b": Site}, {"a": np.array([0.5, 0.1]), "b": np.array([0.3, 0.7])})
+    found = ranked({"a": np.array([0.5, 0.1]), "b": np.array([0.3, 0.7])})
     assert found["a"].tolist() == [2, 0] and found["b"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("rule", ["paper", "torch-pruning"])
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 0.3, 0.5, 0.8])
+def test_a_channel_ratio_leaves_what_the_papers_rule_leaves_and_lies_on_the_order(model, rule, ratio):
+    found = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels", "rule": rule})))
+    groups = model.sites(channels=True)
+    thin = found.thinned(ratio)
+    for name, keep in thin.keep.items():
+        assert np.array_equal(keep, chosen(groups[name], found.score[name].astype(float), ratio, rule))
+    gone = sum(int((~keep).sum()) for keep in thin.keep.values())
+    assert gone in found.stops[0] and all(
+        np.array_equal(keep, found.rank[name] >= gone) for name, keep in thin.keep.items()
+    )
+    assert thin.header.ratio.of == "channels" and params(thin.narrowed(model)) == round(thin.kept * params(model))
+
+
+def test_a_channel_ratio_is_for_channels(model):
+    with pytest.raises(ValueError, match="make one with axis=channels"):
+        finished(prune(model, "magnitude", config_of("magnitude", {}))).thinned(0.3)
+
+
+def test_neurons_stay_in_multiples_and_places_in_equal_shares_where_that_is_asked(model):
+    asked = {"round_to": 8, "ranking": "local"}
+    found = finished(prune(model, "magnitude", config_of("magnitude", asked)))
+    assert len(found.stops[0]) < sum(site.size for site in found.header.sites)
+    for ratio in (0.05, 0.1, 0.2):
+        keep = found.at(ratio).keep
+        shares = [kept.mean() for name, kept in keep.items() if name.endswith("neurons")]
+        assert all(kept.sum() % 8 == 0 for name, kept in keep.items() if name.endswith("neurons"))
+        assert max(shares) - min(shares) <= 8 / min(len(k) for n, k in keep.items() if n.endswith("neurons")) + 1e-9
+        assert params(found.at(ratio).narrowed(model)) == round(found.at(ratio).kept * params(model))
+
+
+def test_blocks_of_a_norm_that_are_not_equally_large_are_refused(model):
+    found = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels"}))).at(0.0)
+    site = next(site for site in found.header.sites if site.bunch > 1)
+    uneven = np.arange(site.size) >= 1
+    with pytest.raises(ValueError, match="which must stay equally large"):
+        Widths(found.header, found.keep | {site.name: uneven}).narrowed(model)
 
 
 def test_files_come_back_as_they_were(importance, tmp_path):
@@ -97,6 +138,9 @@ def test_files_come_back_as_they_were(importance, tmp_path):
     assert isinstance(again, WidthImportance) and isinstance(decided, Widths)
     assert again.header == importance.header and decided.kept == importance.at(0.1).kept
     assert all(np.array_equal(again.rank[name], rank) for name, rank in importance.rank.items())
+
+
+LAYER = {"kernel": 1, "bias": 0, "outputs": {}, "inputs": {}, "fixed_outputs": 1, "fixed_inputs": 1}
 
 
 def _header(importance, **changes) -> dict[str, str]:
@@ -114,9 +158,11 @@ def _damaged(importance, tensors) -> list[tuple[dict, dict, str]]:
         (tensors | {score: tensors[score] * np.nan}, {}, "not finite"),
         (tensors | {first: tensors[first][1:]}, {}, "must be int32"),
         (tensors | {"more": rank}, {}, "not those of the sites"),
-        (tensors, {"sites": sites[1:]}, "not those of the sites"),
+        (tensors, {"sites": sites[1:], "layers": []}, "not those of the sites"),
         (tensors, {"sites": [sites[0] | {"name": "../x:heads"}, *sites[1:]]}, "sites.0.name"),
         (tensors, {"params": 0}, "params"),
+        (tensors, {"layers": [LAYER | {"outputs": {"nothing": 1}}]}, "channels of nothing"),
+        (tensors, {"layers": [LAYER | {"kernel": -1}]}, "layers.0.kernel"),
         (tensors, {"max_ratio": float("nan")}, "max_ratio"),
         (tensors, {"format": 2}, "format"),
         (tensors, {"calls": 3}, "calls: Extra inputs"),
@@ -152,7 +198,7 @@ def test_widths_of_another_model_are_refused(model, importance):
         Widths(other, importance.at(0.1).keep).narrowed(model)
     sized = header.sites[0].model_copy(update={"size": 99})
     keep = importance.at(0.1).keep | {sized.name: np.ones(99, bool)}
-    with pytest.raises(ValueError, match="has 99 units in this file, 2 in the model"):
+    with pytest.raises(ValueError, match=r"has 99 units in this file, \d+ in the model"):
         Widths(header.model_copy(update={"sites": (sized, *header.sites[1:])}), keep).narrowed(model)
 
 

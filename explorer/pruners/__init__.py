@@ -2,6 +2,7 @@
 
 from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
+from explorer.pruners.ecodiff import ecodiff
 from explorer.pruners.search import genetic, search
 from explorer.pruners.widths import magnitude, random_widths
 
@@ -15,4 +16,5 @@ PRUNERS = {
     "dipgo": dipgo,
     "magnitude": magnitude,
     "random-widths": random_widths,
+    "ecodiff": ecodiff,
 }

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
 REACH = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any"
-RULES = ("paper", "torch-pruning")  # how many channels of a layer go at a ratio
+RULES = ("paper", "torch-pruning")  # how many channels of a layer go at a ratio; see `channels.chosen`
 SAMPLERS = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
 
 
@@ -151,7 +151,7 @@ class DipgoConfig(ScheduleConfig):
 
 
 class WidthConfig(BaseModel):
-    """Which heads and neurons go, for all calls."""
+    """Which heads, neurons or channels go, for all calls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -160,12 +160,49 @@ class WidthConfig(BaseModel):
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of whatever the method draws")
     ratio: float | None = Field(None, ge=0, le=1, description="share of parameters to remove; empty: for all ratios")
+    axis: Literal["heads and neurons", "channels"] = Field(
+        "heads and neurons", description="what goes: attention heads and feed-forward neurons, or a U-Net's channels"
+    )
+    ranking: Literal["global", "local"] = Field(
+        "global", description="heads and neurons: one order by score, or every place in equal shares"
+    )
+    round_to: int = Field(1, ge=1, le=1024, description="neurons stay in multiples of this, as fast kernels like it")
+    rule: Literal["paper", "torch-pruning"] = Field(
+        "paper", description="channels: as many of each block of a norm, or the same places in all blocks"
+    )
 
 
 class MagnitudeConfig(WidthConfig):
     """Units whose weights are small go first."""
 
     norm: Literal[1, 2] = Field(2, description="1: sum of the absolute weights; 2: of their squares")
+
+
+class EcodiffConfig(WidthConfig):
+    """Masks on heads and neurons learned through the whole chain (Zhang et al., EcoDiff, 2024)."""
+
+    LEARNS: ClassVar[bool] = True
+
+    axis: Literal["heads and neurons"] = Field("heads and neurons", description="EcoDiff is about those")
+    steps: int = Field(10, ge=1, le=1000, description="denoising steps of the full run")
+    sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
+    guidance: float = Field(7.5, ge=0, le=100, description="classifier-free guidance; at most 1 switches it off")
+    distance: Literal["chain", "call"] = Field(
+        "chain", description="to the full run: of the final latents, or of each call's output (the per-step rival)"
+    )
+    pictures: int = Field(64, ge=1, le=100_000, description="pictures that are looked at, again and again")
+    iterations: int = Field(50, ge=1, le=100_000, description="optimizer steps")
+    batch: int = Field(4, ge=1, le=256, description="pictures a step")
+    rate: float = Field(0.15, gt=0, le=100, description="learning rate of AdamW, without weight decay")
+    price: Literal["l0", "l1"] = Field(
+        "l0", description="expected share of parameters kept, or the released code's mean of the logits' size"
+    )
+    weight: float = Field(0.5, ge=0, le=1000, description="of the price, beside the distance")
+    start: float = Field(3.0, ge=-100, le=100, description="logit of every mask at first")
+    noise: float = Field(0.5, ge=0, le=100, description="bounds the noise of the masks; 0: unbounded, as in theory")
+    memory: Literal["step", "nested", "plain"] = Field(
+        "step", description="what is kept for the way back: every call's ends, every sqrt(T)-th call's, or everything"
+    )
 
 
 # section 4.1 and appendix D of the paper; alpha, tau and the initialisation are its text's
@@ -193,5 +230,9 @@ CONFIGS: dict[str, type[ScheduleConfig]] = {
     "genetic": GeneticConfig,
     "dipgo": DipgoConfig,
 }
-WIDTHS: dict[str, type[WidthConfig]] = {"magnitude": MagnitudeConfig, "random-widths": WidthConfig}
+WIDTHS: dict[str, type[WidthConfig]] = {
+    "magnitude": MagnitudeConfig,
+    "random-widths": WidthConfig,
+    "ecodiff": EcodiffConfig,
+}
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)

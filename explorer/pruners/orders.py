@@ -1,0 +1,119 @@
+"""From scores of heads, neurons or channels to the order in which they go, and to the file that holds it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explorer.files import PrunerRecord, RatioRecord, stamped
+from explorer.pruners.configs import WidthConfig
+from explorer.widths import LayerRecord, SiteRecord, WidthHeader, WidthImportance, Widths, ranked
+
+if TYPE_CHECKING:
+    import torch
+
+
+def places(model: Any, config: WidthConfig) -> Mapping[str, Any]:
+    """Where units can go on the axis that is asked for: `structure.Site` or `channels.Group` by name.
+
+    Raises ValueError for channels of anything but a U-Net, and for a network without any such place.
+    """
+    on_channels = config.axis == "channels"
+    found = model.sites(channels=on_channels)
+    found = {name: place for name, place in found.items() if name.endswith(":channels") == on_channels}
+    if not found:
+        raise ValueError(f"{model.id} has no {config.axis}")
+    return found
+
+
+def added_up(denoiser: Any, place: Any, values: Mapping[str, "torch.Tensor"]) -> np.ndarray:
+    """(size,): `values` (parameter's name -> a tensor of its shape, none negative) of all weights that a unit takes
+    part in, those that make its features and those that read them; of heads and neurons per parameter, so that they
+    compare."""
+    from explorer.channels import Group, summed
+
+    if isinstance(place, Group):
+        return summed(place, values)
+    total = np.zeros(place.size * place.width)
+    for path in place.producers:
+        made = values[f"{path}.weight"].double().sum(dim=1)
+        total += made.reshape(place.halves, -1).sum(dim=0).cpu().numpy()
+    for path, first in place.consumers:
+        total += values[f"{path}.weight"][:, first : first + len(total)].double().sum(dim=0).cpu().numpy()
+    return total.reshape(place.size, place.width).sum(axis=1) / place.params
+
+
+def answer(
+    model: Any, there: Mapping[str, Any], score: Mapping[str, np.ndarray], name: str, config: WidthConfig
+) -> Widths | WidthImportance:
+    """The order that scores make; at the ratio that is asked for, if one is."""
+    sites = tuple(_record(place, config) for place in there.values())
+    header = WidthHeader(
+        format=1,
+        kind="importance",
+        model=model.record,
+        sites=sites,
+        layers=tuple(_layers(model.denoiser, there)) if config.axis == "channels" else (),
+        params=sum(parameter.numel() for parameter in model.denoiser.parameters()),
+        max_ratio=1,
+        pruner=PrunerRecord(name=name, config=config.model_dump()),
+        ratio=RatioRecord(asked=None, reached=None, of="params"),
+        seed=config.seed,
+        **stamped(),
+    )
+    keys, bunches = {}, {}
+    for site in sites:
+        bunches[site.name], keys[site.name] = _bunched(site, score[site.name], config)
+    scores = {one: np.asarray(values, dtype=np.float32) for one, values in score.items()}
+    importance = WidthImportance(header, ranked(keys, bunches), scores)
+    header = header.model_copy(update={"max_ratio": float(importance.stops[1].max())})
+    importance = WidthImportance(header, importance.rank, scores)
+    return importance if config.ratio is None else importance.at(config.ratio)
+
+
+def _record(place: Any, config: WidthConfig) -> SiteRecord:
+    if place.name.endswith(":channels"):
+        return SiteRecord(name=place.name, size=place.size, bunch=place.blocks)
+    bunch = min(config.round_to, place.size) if place.name.endswith(":neurons") else 1
+    return SiteRecord(name=place.name, size=place.size, params=place.params, rest=place.rest, bunch=bunch)
+
+
+def _bunched(site: SiteRecord, score: np.ndarray, config: WidthConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Of each unit (size,): the number of the bunch that it goes with, and what that is ordered by over all sites."""
+    if config.axis == "channels":
+        blocks = score.reshape(site.bunch, -1)  # each bunch takes one channel from every block of the norm
+        if config.rule == "torch-pruning":
+            blocks = np.tile(blocks.mean(axis=0), (site.bunch, 1))
+        number = blocks.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").reshape(-1)
+        first = (number + 1) * site.bunch - 1 if config.rule == "paper" else number * site.bunch
+        beyond = first / site.size  # the channel ratio beyond which it goes: `channels.going`
+        return number, np.where(number == number.max(), 1.0, beyond)
+    place = score.argsort(kind="stable").argsort(kind="stable")
+    number = (place + -site.size % site.bunch) // site.bunch
+    if config.ranking == "local":
+        return number, (number + 1) / (number.max() + 1)
+    return number, (np.bincount(number, weights=score) / np.bincount(number))[number]
+
+
+def _layers(denoiser: Any, groups: Mapping[str, Any]) -> Iterator[LayerRecord]:
+    """Every layer in which channels of a group occur."""
+    sides: dict[str, dict[str, dict[str, int]]] = {}
+    for group in groups.values():
+        for path, side, where, _ in group.members:
+            counts = sides.setdefault(path, {"out": {}, "in": {}})[side]
+            counts[group.name] = counts.get(group.name, 0) + len(where)
+    sizes = {group.name: group.size for group in groups.values()}
+    for path, both in sides.items():
+        layer = denoiser.get_submodule(path)
+        if getattr(layer, "weight", None) is None:
+            continue
+        flat = layer.weight.ndim < 2
+        outputs, inputs = ({name: count // sizes[name] for name, count in both[side].items()} for side in ("out", "in"))
+        yield LayerRecord(
+            kernel=0 if flat else layer.weight[0, 0].numel(),
+            bias=(1 if flat else 0) + (getattr(layer, "bias", None) is not None),
+            outputs=outputs,
+            inputs=inputs,
+            fixed_outputs=len(layer.weight) - sum(both["out"].values()),
+            fixed_inputs=0 if flat else layer.weight.shape[1] - sum(both["in"].values()),
+        )
