@@ -20,6 +20,7 @@ from explorer.files import (
     Origin,
     RatioRecord,
     Record,
+    Share,
     document_of,
     refuse_beyond,
     text_of,
@@ -63,6 +64,7 @@ class WidthHeader(Origin):
     sites: tuple[SiteRecord, ...] = Field(min_length=1, max_length=MAX_UNITS)
     layers: tuple[LayerRecord, ...] = Field((), max_length=MAX_UNITS)
     params: int = Field(ge=1)  # of the whole denoiser
+    trace: tuple[tuple[int, Share], ...] = Field((), max_length=MAX_UNITS)  # timestep, loss as a share of the largest
 
     @model_validator(mode="after")
     def _layers_of_sites(self) -> "WidthHeader":

@@ -4,6 +4,7 @@ from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
 from explorer.pruners.ecodiff import ecodiff
 from explorer.pruners.search import genetic, search
+from explorer.pruners.taylor import taylor
 from explorer.pruners.widths import magnitude, random_widths
 
 PRUNERS = {
@@ -16,5 +17,6 @@ PRUNERS = {
     "dipgo": dipgo,
     "magnitude": magnitude,
     "random-widths": random_widths,
+    "taylor": taylor,
     "ecodiff": ecodiff,
 }

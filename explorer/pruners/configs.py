@@ -178,6 +178,24 @@ class MagnitudeConfig(WidthConfig):
     norm: Literal[1, 2] = Field(2, description="1: sum of the absolute weights; 2: of their squares")
 
 
+class TaylorConfig(WidthConfig):
+    """What the loss would change by at timesteps of little noise (Fang et al., Diff-Pruning, NeurIPS 2023)."""
+
+    axis: Literal["heads and neurons", "channels"] = Field("channels", description="what goes")
+    pictures: int = Field(32, ge=1, le=10_000, description="how many pictures are noised, the same at every timestep")
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps, where the model draws these pictures itself")
+    sampler: str = Field("ddim", max_length=20, description="sampler, where the model draws them itself")
+    guidance: float = Field(7.5, ge=0, le=100, description="guidance, where the model draws them itself")
+    threshold: float = Field(0.05, ge=0, lt=1, description="stop where the loss is below this share of the largest")
+    stop: Literal["before", "after"] = Field(
+        "before", description="whether the timestep that falls below still counts; before: as the paper says"
+    )
+    stride: int = Field(5, ge=1, le=1000, description="every so many timesteps; the paper takes each")
+    accumulate: Literal["signed", "absolute", "squared"] = Field(
+        "signed", description="gradients over timesteps: their sum, as published, sum of sizes, or of squares (Fisher)"
+    )
+
+
 class EcodiffConfig(WidthConfig):
     """Masks on heads and neurons learned through the whole chain (Zhang et al., EcoDiff, 2024)."""
 
@@ -233,6 +251,7 @@ CONFIGS: dict[str, type[ScheduleConfig]] = {
 WIDTHS: dict[str, type[WidthConfig]] = {
     "magnitude": MagnitudeConfig,
     "random-widths": WidthConfig,
+    "taylor": TaylorConfig,
     "ecodiff": EcodiffConfig,
 }
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)

@@ -44,7 +44,12 @@ def added_up(denoiser: Any, place: Any, values: Mapping[str, "torch.Tensor"]) ->
 
 
 def answer(
-    model: Any, there: Mapping[str, Any], score: Mapping[str, np.ndarray], name: str, config: WidthConfig
+    model: Any,
+    there: Mapping[str, Any],
+    score: Mapping[str, np.ndarray],
+    name: str,
+    config: WidthConfig,
+    trace: tuple[tuple[int, float], ...] = (),
 ) -> Widths | WidthImportance:
     """The order that scores make; at the ratio that is asked for, if one is."""
     sites = tuple(_record(place, config) for place in there.values())
@@ -59,6 +64,7 @@ def answer(
         pruner=PrunerRecord(name=name, config=config.model_dump()),
         ratio=RatioRecord(asked=None, reached=None, of="params"),
         seed=config.seed,
+        trace=trace,
         **stamped(),
     )
     keys, bunches = {}, {}
