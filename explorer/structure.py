@@ -97,15 +97,16 @@ def _site(
 class Gates:
     """`with Gates(denoiser, values):` the network runs with each unit times its value.
 
-    values: site name -> (size,), bool or differentiable. Raises ValueError for those of another network.
+    values: site name -> (size,), bool or differentiable; or (B, size), for each picture of a batch its own, guided ones
+    twice. Raises ValueError for those of another network.
     """
 
     def __init__(self, denoiser: torch.nn.Module, values: Mapping[str, Any]):
         self.denoiser = denoiser
         self.handles: list[Any] = []
         self.at: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
-        for site, value in _known(denoiser, values):
-            factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width)
+        for site, value in _known(denoiser, values, most=2):
+            factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width, dim=-1)
             for path, first in site.consumers:
                 self.at[path].append((first, factors))
 
@@ -124,8 +125,11 @@ class Gates:
         x, *others = inputs
         pieces, done = [], 0
         for first, factors in sorted(parts, key=lambda part: part[0]):
-            pieces += [x[..., done:first], x[..., first : first + len(factors)] * factors.to(x.dtype)]
-            done = first + len(factors)
+            end = first + factors.shape[-1]
+            if factors.ndim > 1:
+                factors = factors.repeat(len(x) // len(factors), 1).reshape(len(x), *(1,) * (x.ndim - 2), -1)
+            pieces += [x[..., done:first], x[..., first:end] * factors.to(x.dtype)]
+            done = end
         return torch.cat([*pieces, x[..., done:]], dim=-1), *others
 
 
@@ -148,8 +152,8 @@ def cut(denoiser: torch.nn.Module, widths: Mapping[str, np.ndarray]) -> None:
         _note(denoiser, site, int(keep.sum()))
 
 
-def _known(denoiser: torch.nn.Module, values: Mapping[str, Any]) -> Iterator[tuple[Site, Any]]:
-    """Each site with its value. All names and sizes are checked before the first one is handed out.
+def _known(denoiser: torch.nn.Module, values: Mapping[str, Any], most: int = 1) -> Iterator[tuple[Site, Any]]:
+    """Each site with its value of at most so many dimensions. All are checked before the first one is handed out.
 
     Of two sites that share a consumer the later one goes first, so that the other's inputs stay where they are.
     """
@@ -157,7 +161,7 @@ def _known(denoiser: torch.nn.Module, values: Mapping[str, Any]) -> Iterator[tup
     for name, value in values.items():
         if name not in there:
             raise ValueError(f"{name} is no site of this {type(denoiser).__name__}; it was made for another model")
-        if tuple(value.shape) != (there[name].size,):
+        if tuple(value.shape)[-1:] != (there[name].size,) or len(value.shape) > most:
             raise ValueError(f"{name} has {there[name].size} units in this model, not {tuple(value.shape)}")
     known = [(there[name], value) for name, value in values.items()]
     yield from sorted(known, key=lambda one: -max(first for _, first in one[0].consumers))

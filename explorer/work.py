@@ -1,6 +1,7 @@
 """Long work: a generator that yields its progress and returns its result. Anybody can drive it, stop it, go on."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 Outcome = TypeVar("Outcome")
@@ -25,3 +26,16 @@ def finished(work: Generator[Progress, None, Outcome], report: Callable[[str], N
         except StopIteration as stop:
             return stop.value
         report(f"{step.done} of {step.total}: {step.message}")
+
+
+@contextmanager
+def memory_sufficing(batch: int) -> Iterator[None]:
+    """Around a step of learning: what PyTorch says of memory becomes a ValueError that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # of which torch.OutOfMemoryError is one
+        if "memory" not in f"{error}":
+            raise
+        raise ValueError(
+            f"the memory does not suffice for {batch} pictures at once; take a smaller batch, or memory=nested"
+        ) from error

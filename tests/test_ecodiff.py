@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from explorer import catalogue, trajectory
+from explorer import catalogue
 from explorer.experiment import config_of, prune
-from explorer.pruners.concrete import Learner, hard_concrete, open_share
+from explorer.pruners.chain import Chain
+from explorer.pruners.concrete import Concrete, hard_concrete, open_share
 from explorer.pruners.orders import places
+from explorer.pruners.worth import Worth
 from explorer.structure import Gates
 from explorer.work import finished
 
@@ -20,9 +22,12 @@ def model(sd_folder):
     return catalogue.load(sd_folder)
 
 
-def learner(model, **settings) -> Learner:
-    config = config_of("ecodiff", FEW | settings)
-    return Learner(model, places(model, config), PROMPTS, config)
+CONCRETE = FEW | {"decision": "concrete"}
+
+
+def learner(model, **settings) -> Concrete:
+    config = config_of("ecodiff", CONCRETE | settings)
+    return Concrete(Chain(model, places(model, config), PROMPTS, config))
 
 
 def test_masks_are_those_of_the_paper_and_their_openness_is_exact():
@@ -42,28 +47,53 @@ def test_masks_are_those_of_the_paper_and_their_openness_is_exact():
 @pytest.mark.parametrize("memory", ["step", "nested"])
 def test_the_gradient_through_checkpoints_is_that_of_plain_back_propagation(model, memory):
     plain, other = learner(model, memory="plain", start=0.5), learner(model, memory=memory, start=0.5)
-    (far, slope), (again, same) = plain._distance(), other._distance()
+    (far, slope), (again, same) = (one._distance(one.chain.batch(0)) for one in (plain, other))
     assert far == pytest.approx(again) and far > 0 and slope.abs().max() > 0
     assert torch.allclose(slope, same, atol=1e-6 * slope.abs().max().item() + 1e-9)
 
 
 def test_the_loss_is_that_of_the_masked_network(model):
     one = learner(model, start=0.2)
-    masks = {name: mask.detach() for name, mask in one._masks().items()}
-    noise, _ = model.noise([2**30, 2**30 + 1])
-    chain = (3, noise, model.encode(PROMPTS, 3.0), 3.0)
+    masks, batch, chain = one._masks().detach(), one.chain.batch(0), one.chain
 
     def drawn(masks):
-        with Gates(one.model.denoiser, masks):
-            scheduler = trajectory.sampler("ddim", model.scheduler_config)
-            *_, last = trajectory.denoise(one.model, scheduler, *chain, generators=None)
+        with Gates(chain.model.denoiser, masks):
+            *_, last = chain.calls(chain.model, batch)
         return last.latents
 
-    expected = (drawn(masks) - drawn({})).square().mean().item()
-    assert one._distance()[0] == pytest.approx(expected, rel=1e-4)
+    expected = (drawn(chain.by_site(masks)) - drawn({})).square().mean().item()
+    assert one._distance(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"distance": "call"}, {"price": "l1"}, {"ranking": "local", "round_to": 4}])
+def test_the_worth_of_a_unit_is_what_its_absence_costs(model):
+    """To second order, and for directions that are drawn: so only on average, and where the order can be seen."""
+    config = config_of("ecodiff", FEW | {"iterations": 40, "first": 40, "batch": 4})
+    chain = Chain(model, places(model, config), PROMPTS, config)
+    worth, batch = Worth(chain), chain.batch(0)
+    for _ in range(config.iterations):
+        worth.step()
+    found, truth = worth.score() * chain.params, []
+    some = np.random.default_rng(0).permutation(len(found))[:40]
+    for unit in some:
+        gates = torch.ones(len(found))
+        gates[unit] = 0
+        with chain.gated(gates, batch) as ends:
+            truth.append((ends - chain.full(batch)).square().mean().item())
+    ranks = [np.argsort(np.argsort(values)) for values in (found[some], truth)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8
+    assert np.median(found[some] / np.array(truth)) == pytest.approx(1, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"first": 1, "ranking": "local", "round_to": 4},
+        CONCRETE,
+        CONCRETE | {"distance": "call"},
+        CONCRETE | {"price": "l1"},
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_to_the_same_order(model, settings):
     config = config_of("ecodiff", FEW | settings)
     whole = finished(prune(model, "ecodiff", config, PROMPTS))
@@ -85,7 +115,7 @@ def test_a_unit_that_does_nothing_goes_before_its_like(model):
         layer.weight = torch.nn.Parameter(layer.weight.clone(), requires_grad=False)
         layer.weight *= 30  # so that the others are missed
         layer.weight[:, first : first + 4] = 0
-    config = config_of("ecodiff", FEW | {"iterations": 12, "start": 0.5, "noise": 0.1, "weight": 0.02})
+    config = config_of("ecodiff", CONCRETE | {"iterations": 12, "start": 0.5, "noise": 0.1, "weight": 0.02})
     found = finished(prune(other, "ecodiff", config, PROMPTS)).score[name]
     assert found[:4].max() < np.median(found[4:])
 

@@ -205,19 +205,28 @@ class EcodiffConfig(WidthConfig):
     steps: int = Field(10, ge=1, le=1000, description="denoising steps of the full run")
     sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
     guidance: float = Field(7.5, ge=0, le=100, description="classifier-free guidance; at most 1 switches it off")
+    decision: Literal["worth", "concrete"] = Field(
+        "worth",
+        description="worth: what each unit moves in the final picture, in the whole network and at ratios drawn anew; "
+        "concrete: masks drawn from learned logits, against a price for what is kept, as published",
+    )
     distance: Literal["chain", "call"] = Field(
-        "chain", description="to the full run: of the final latents, or of each call's output (the per-step rival)"
+        "chain",
+        description="concrete: to the full run, of the final latents, or of each call's output (the per-step rival)",
     )
     pictures: int = Field(64, ge=1, le=100_000, description="pictures that are looked at, again and again")
     iterations: int = Field(50, ge=1, le=100_000, description="optimizer steps")
     batch: int = Field(4, ge=1, le=256, description="pictures a step")
-    rate: float = Field(0.15, gt=0, le=100, description="learning rate of AdamW, without weight decay")
+    first: int = Field(16, ge=1, le=100_000, description="worth: steps that look at the whole network, to begin with")
+    lowest: float = Field(0.05, ge=0, le=1, description="worth: the smallest share of what can go that is drawn")
+    highest: float = Field(0.8, ge=0, le=1, description="worth: the largest share of what can go that is drawn")
+    rate: float = Field(0.15, gt=0, le=100, description="concrete: learning rate of AdamW, without weight decay")
     price: Literal["l0", "l1"] = Field(
-        "l0", description="expected share of parameters kept, or the released code's mean of the logits' size"
+        "l0", description="concrete: expected share of parameters kept, or the released code's mean of the logits' size"
     )
-    weight: float = Field(0.5, ge=0, le=1000, description="of the price, beside the distance")
-    start: float = Field(3.0, ge=-100, le=100, description="logit of every mask at first")
-    noise: float = Field(0.5, ge=0, le=100, description="bounds the noise of the masks; 0: unbounded, as in theory")
+    weight: float = Field(0.02, ge=0, le=1000, description="concrete: of the price, beside the distance")
+    start: float = Field(3.0, ge=-100, le=100, description="concrete: logit of every mask at first")
+    noise: float = Field(0.5, ge=0, le=100, description="concrete: bounds the noise of masks; 0: not at all")
     memory: Literal["step", "nested", "plain"] = Field(
         "step", description="what is kept for the way back: every call's ends, every sqrt(T)-th call's, or everything"
     )

@@ -4,7 +4,7 @@ Zhang et al., "Learnable Sparsity for Vision Generative Models" (EcoDiff), arXiv
 each step masks are drawn from it (hard concrete, Louizos et al. 2018), and the loss is the distance of what the masked
 network draws to what the whole one draws, plus a price on what is kept. Unlike in the released code, masks are drawn
 once a step, so that the way back goes through the network that went forth; the price is the expected number of
-parameters; and weights do not decay.
+parameters; and weights do not decay. That is `decision=concrete`; `worth`, ours, measures units one by one, see there.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -14,7 +14,7 @@ from explorer.prompts import chosen
 from explorer.pruners.configs import EcodiffConfig
 from explorer.pruners.orders import answer, places
 from explorer.widths import WidthImportance, Widths
-from explorer.work import Progress
+from explorer.work import Progress, memory_sufficing
 
 
 def ecodiff(
@@ -25,14 +25,18 @@ def ecodiff(
     Every yield hands out the state from which a later call with `state` goes on exactly. Raises ValueError where the
     loss or a gradient is no longer finite, where the memory does not suffice, and for a state of other settings.
     """
-    from explorer.pruners.concrete import Learner  # here, because the table of pruners is read without torch
+    from explorer.pruners.chain import Chain  # here, because the table of pruners is read without torch
+    from explorer.pruners.concrete import Concrete
+    from explorer.pruners.worth import Worth
 
     there = places(model, config)
-    learner = Learner(model, there, list(prompts) or chosen(model, "search"), config)
+    chain = Chain(model, there, list(prompts) or chosen(model, "search"), config)
+    learner = (Concrete if config.decision == "concrete" else Worth)(chain)
     if state is not None:
         learner.restore(state)
     while learner.done < config.iterations:
-        numbers = learner.step()
+        with memory_sufficing(config.batch):
+            numbers = learner.step()
         said = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        yield Progress(learner.done, config.iterations, said, numbers, learner.state(), learner.picture)
-    return answer(model, there, learner.scores(), "ecodiff", config)
+        yield Progress(learner.done, config.iterations, said, numbers, learner.state(), chain.picture)
+    return answer(model, there, chain.by_site(learner.score()), "ecodiff", config)

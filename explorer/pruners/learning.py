@@ -18,6 +18,7 @@ from explorer.pruners.queries import Network, Table
 from explorer.pruners.spacing import nested
 from explorer.supernet import NoiseEstimate
 from explorer.trials import Trials
+from explorer.work import memory_sufficing
 
 LOSSES = {
     "latent": lambda latents, full: (latents - full).square().mean(dim=(1, 2, 3)),
@@ -81,15 +82,8 @@ class Learner:
 
     def step(self) -> dict[str, float]:
         """Move the gates once. Returns the loss, its terms and the share of MACs kept."""
-        try:
+        with memory_sufficing(self.config.batch):
             numbers = self._step()
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if "memory" not in f"{error}":
-                raise
-            raise ValueError(
-                f"the memory does not suffice for {self.config.batch} pictures at once; "
-                "take a smaller batch, or memory=nested"
-            ) from error
         self.done += 1
         every = self.config.checks if self.config.decision == "prefix" else 0
         if every and (self.done % every == 0 or self.done == self.config.iterations):
