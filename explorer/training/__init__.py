@@ -10,6 +10,8 @@ _HOMES = {
     "emoji-clip": ("explorer.training.clip", "train_clip"),
     "emoji-judge": ("explorer.training.clip", "train_judge"),
     "emoji-unet": ("explorer.training.denoisers", "train"),
+    "emoji-dit": ("explorer.training.transformer", "train"),
+    "emoji-ddpm": ("explorer.training.pixels", "train"),
 }
 
 

@@ -1,10 +1,9 @@
 """emoji-unet: a small latent diffusion model of SD-1.5's shape, conditioned by the frozen text tower of emoji-clip."""
 
-import json
 import math
 import random
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from explorer.training import autoencoder, record
+from explorer.training import autoencoder, publishing, record
 from explorer.training import data as pictures
-from explorer.training.captions import caption, known_words, labels, load_tokenizer
+from explorer.training.captions import caption, labels, load_tokenizer
 from explorer.training.clip import tokens
 from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
 
@@ -97,7 +96,7 @@ class Captions:
         self.texts.append(text)
         return len(self.texts) - 1
 
-    def draw(self, items: list[int], rng: random.Random) -> torch.Tensor:
+    def draw(self, items: list[int], rng: random.Random) -> dict[str, torch.Tensor]:
         """One caption for each picture: style and name, a tenth with tags, a tenth empty; bare names for one style."""
         chosen = []
         for item in items:
@@ -110,13 +109,14 @@ class Captions:
                 chosen.append(rng.choice(self.bare[item]))
             else:
                 chosen.append(rng.choice(self.styled[item]))
-        return self.hidden[chosen]
+        return {"encoder_hidden_states": self.hidden[chosen]}
 
-    def sample(self, count: int, rng: random.Random) -> list[int]:
-        """Random pictures, half of them of the style that bare names stand for."""
-        plain = [i for i, is_plain in enumerate(self.plain) if is_plain]
-        other = [i for i, is_plain in enumerate(self.plain) if not is_plain] or plain
-        return [rng.choice(plain if rng.random() < BARE_SHARE else other) for _ in range(count)]
+
+def sample(plain: list[bool], count: int, rng: random.Random) -> list[int]:
+    """Random pictures, half of them of the style that bare names stand for, which are marked in `plain`."""
+    bare = [i for i, is_plain in enumerate(plain) if is_plain]
+    other = [i for i, is_plain in enumerate(plain) if not is_plain] or bare
+    return [rng.choice(bare if rng.random() < BARE_SHARE else other) for _ in range(count)]
 
 
 def noisy(
@@ -138,20 +138,23 @@ def noisy(
     return latent, target
 
 
-def objective(unet: UNet2DConditionModel, latents: torch.Tensor, captions: Captions, device: torch.device, batch: int):
-    """The loss of the training loop: mean squared error of v at timesteps spread over each batch."""
+def objective(denoiser: torch.nn.Module, latents: torch.Tensor, asked: Any, device: torch.device, batch: int):
+    """The loss of the training loop: mean squared error of v at timesteps spread over each batch.
+
+    asked: has `plain` and `draw`, as `Captions`: what each picture is of, as arguments of the denoiser.
+    """
     kept_at = scheduler().alphas_cumprod
     centre = latents.mean(0, keepdim=True)
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        index = captions.sample(batch, rng)
+        index = sample(asked.plain, batch, rng)
         even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
         times = (even**NOISINESS * len(kept_at)).long().clamp(max=len(kept_at) - 1)
         latent, target = noisy(latents[index], centre, kept_at[times], generator)
-        text = captions.draw(index, rng).to(device)
+        said = {name: value.to(device) for name, value in asked.draw(index, rng).items()}
         latent = latent.to(device, memory_format=torch.channels_last)
-        found = unet(latent, times.to(device), encoder_hidden_states=text).sample
+        found = denoiser(latent, times.to(device), **said).sample
         return F.mse_loss(found.float(), target.to(device)), {}
 
     return loss
@@ -169,30 +172,6 @@ def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def publish(pipe: StableDiffusionPipeline, emoji: pictures.Emoji, out: Path, stretches: list[dict]) -> None:
-    """Write pipeline, names and record beside `out`, then put the finished folder in its place; card and grid stay."""
-    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
-    for leftover in (part, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    pipe.save_pretrained(part, max_shard_size="9MB")
-    names = {
-        "names": emoji.names,
-        "words": known_words(emoji),
-        "styles": list(pictures.STYLES),
-        "groups": {item.name: item.group for item in emoji.items},
-        "also": {name: list(words) for name, words in pictures.well_known().items() if words},
-    }
-    (part / "names.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    record.write(part, stretches)
-    for kept in ("README.md", "grid.png"):
-        if (out / kept).exists():
-            shutil.copy(out / kept, part)
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def generate(
@@ -257,7 +236,7 @@ def train(
         pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
         this = record.stretch("U-Net", loop.state.seconds, loop.state.step, BATCH, device, seed)
         record.write(home, [*earlier, this])
-        publish(pipe, known, out, [*decoder_stretches(out), *earlier, this])
+        publishing.publish(pipe, publishing.vocabulary(known), out, [*decoder_stretches(out), *earlier, this])
         return pipe
 
     def sample(model: UNet2DConditionModel, path: Path) -> None:
@@ -270,11 +249,11 @@ def train(
     say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate")
 
 
-def earlier_stretches(home: Path, out: Path) -> list[dict]:
+def earlier_stretches(home: Path, out: Path, part: str = "U-Net") -> list[dict]:
     """What the weights went through that a run goes on from: those before its checkpoint, else all published ones."""
     if (home / Loop.CHECKPOINT).exists():
         return record.read(home)[:-1]
-    return [stretch for stretch in record.read(out) if stretch["part"] == "U-Net"]
+    return [stretch for stretch in record.read(out) if stretch["part"] == part]
 
 
 def decoder_stretches(out: Path) -> list[dict]:

@@ -1,0 +1,80 @@
+"""emoji-dit and emoji-ddpm: trained for a second they are pipelines that load, draw, go on, and can be cut."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from explorer import catalogue, training
+from explorer.drawing import draw
+from explorer.training import data as pictures
+from explorer.training import pixels, record, transformer
+from explorer.training.transformer import NOBODY, Classes
+from tests.test_training import made_up
+
+
+@pytest.fixture
+def emoji(monkeypatch, tmp_path):
+    """Made-up pictures under well-known names, and runs in a folder of the test's own."""
+    some = made_up(4)
+    names = dict(zip(some.names, pictures.well_known(), strict=False))
+    items = [pictures.Item(names[item.name], item.style, item.tags, item.group) for item in some.items]
+    known = pictures.Emoji(some.pictures, items)
+    monkeypatch.setattr(pictures, "load", lambda data=None: known)
+    monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(transformer, "WORKERS", 1)
+    monkeypatch.setattr(pixels, "WORKERS", 1)
+    return known
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("emoji-dit", 7.5), ("emoji-ddpm", 1.0)])
+def test_a_second_of_training_makes_a_pipeline_that_loads_draws_and_goes_on(emoji, tmp_path, name, guidance):
+    out = tmp_path / name
+    training.train(name, minutes=0.02, out=out)
+    model = catalogue.load(out)
+    prompt = emoji.names[0] if name == "emoji-dit" else ""
+    *_, (frame, shown) = draw(model, [prompt], [0], "ddim", 3, guidance, previews=1)
+    assert frame.done and shown.shape == (1, 3, model.size * (4 if name == "emoji-dit" else 1), shown.shape[-1])
+    assert model.denoiser.dtype == torch.float32
+    part = next(out.glob("*/diffusion_pytorch_model*.safetensors"))
+    with safe_open(part, framework="pt") as file:
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118 (no mapping)
+    first = record.read(out)
+    training.train(name, minutes=0.02, out=out, resume=True)
+    again = record.read(out)
+    assert len(again) == len(first) and again[-1]["steps"] > first[-1]["steps"]
+    assert json.loads((out / "names.json").read_text())["names"] == (emoji.names if name == "emoji-dit" else [""])
+
+
+def test_classes_are_bare_names_first_and_then_styles(emoji):
+    classes = Classes(emoji)
+    assert classes.labels[: len(emoji.names)] == emoji.names and len(set(classes.labels)) == len(classes.labels)
+    for item, number, plain in zip(emoji.items, classes.of, classes.plain, strict=True):
+        assert classes.labels[number] == (item.name if item.style == "flat" else f"{item.style} {item.name}")
+        assert plain == (item.style == "flat")
+    import random
+
+    drawn = classes.draw([0] * 2000, random.Random(0))["class_labels"]
+    assert (drawn == NOBODY).float().mean() == pytest.approx(0.1, abs=0.03) and set(drawn.tolist()) == {
+        classes.of[0],
+        NOBODY,
+    }
+
+
+def test_the_networks_are_shaped_as_the_pruners_need_them():
+    dit, unet = transformer.build(), pixels.build()
+    assert len(dit.transformer_blocks) >= 12 and dit.config.num_embeds_ada_norm == 1000
+    norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
+    assert norms and all(norm.num_channels // norm.num_groups >= 8 for norm in norms)
+    half = sum(p.numel() for network in (dit, unet) for p in network.parameters()) * 2 / 1e6
+    assert half < 13  # MB in half precision: what there is room for
+
+
+def test_pictures_shrink_to_half():
+    images = np.full((2, 64, 64, 3), 255, dtype=np.uint8)
+    images[0] = 0
+    small = pixels.shrunk(images)
+    assert small.shape == (2, 3, 32, 32) and small[0].max() == -1 and small[1].min() == 1
