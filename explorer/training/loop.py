@@ -61,6 +61,7 @@ class Plan:
     seed: int = 0
     resume: bool = False
     sample_minutes: float = 8.0
+    bfloat16: bool = False  # on a CPU as well: convolutions gain by it, narrow transformers do not
     workers: int = (
         1  # threads, each with its own part of the batch: on a busy machine faster than threads in each operation
     )
@@ -186,7 +187,7 @@ class Loop:
         """One worker's gradients, in the order of `trained`, and its numbers."""
         plan = self.plan
         generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step * plan.workers + worker)
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda"):
+        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.device == "cuda" or plan.bfloat16):
             loss, numbers = self.loss(generator, step)
         gradients = torch.autograd.grad(loss, list(self.trained.values()))
         return list(gradients), {"loss": loss.item(), **numbers}

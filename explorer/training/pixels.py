@@ -30,12 +30,12 @@ def build() -> UNet2DModel:
         sample_size=SIDE,
         in_channels=3,
         out_channels=3,
-        block_out_channels=(40, 80, 80),
+        block_out_channels=(32, 64, 64),
         layers_per_block=2,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=None,  # one head, as in that model
-        norm_num_groups=5,
+        norm_num_groups=4,
         downsample_padding=0,
         flip_sin_to_cos=False,
         freq_shift=1,
@@ -95,7 +95,9 @@ def train(
     workers = WORKERS if device == "cpu" else 1
     if workers > 1:
         torch.set_num_threads(1)
-    plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
+    plan = Plan(
+        minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers, bfloat16=True
+    )
     loss = objective(unet, shrunk(known.pictures), target, BATCH // workers)
 
     def finish(model: UNet2DModel) -> None:
