@@ -7,6 +7,7 @@
 Importing this loads no torch; the functions do.
 """
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, WIDTHS, ScheduleConfig
+from explorer.widths import Widths
 from explorer.work import Progress, finished
 
 if TYPE_CHECKING:
@@ -61,8 +63,6 @@ class Question(BaseModel):
 
     @model_validator(mode="after")
     def _known_method(self) -> "Question":
-        if self.method in WIDTHS:
-            raise ValueError(f"method {self.method!r} makes a smaller network, not a schedule of calls")
         config_of(self.method, self.settings)
         return self
 
@@ -156,7 +156,12 @@ def prune(
 
 
 def answer(model: Model, question: Question) -> Result:
-    """What its method says to a question: made at once, or looked up where a method has to learn first."""
+    """What its method says to a question: made at once, or looked up where a method has to learn first.
+
+    Raises ValueError where the method makes a smaller network instead of a schedule.
+    """
+    if question.method in WIDTHS:
+        raise ValueError(f"method {question.method!r} makes a smaller network, not a schedule of calls")
     if not question.config.RUNS_MODEL:
         return finished(prune(model, question.method, question.config))
     return shipped.find(model.id, question.method, question.sampler, question.steps, question.settings)
@@ -165,6 +170,30 @@ def answer(model: Model, question: Question) -> Result:
 def mask_for(model: Model, question: Question) -> Mask:
     """The schedule that a question asks for."""
     return _chosen(answer(model, question), question)
+
+
+@lru_cache(maxsize=8)
+def _widths(model_id: str, method: str, settings: str, ratio: float) -> Widths:
+    return shipped.find_widths(model_id, method, json.loads(settings)).at(ratio)
+
+
+def widths_for(question: Question) -> Widths:
+    """What is left of the network that a question asks for, as was learned beforehand; needs no torch."""
+    return _widths(question.model, question.method, json.dumps(question.settings, sort_keys=True), question.ratio)
+
+
+def pruned(model: Model, question: Question) -> tuple[Model, Mask | None, float]:
+    """What a question draws with, a smaller network or the whole one under a mask, and the share of MACs kept."""
+    if question.method in WIDTHS:
+        widths = widths_for(question)
+        return _narrowed(model, widths), None, widths.kept_macs
+    mask = mask_for(model, question)
+    return model, mask, mask.kept
+
+
+@lru_cache(maxsize=4)
+def _narrowed(model: Model, widths: Widths) -> Model:
+    return widths.narrowed(model)
 
 
 def _chosen(result: Result, question: Question) -> Mask:
@@ -251,16 +280,17 @@ def compare(question: Question) -> Iterator[Frame]:
     from explorer.metrics import IMAGE_MEASURES
 
     model = loaded(question.model)
-    mask = mask_for(model, question)
-    rival_steps, _ = trajectory.equal_steps(question.rival, model.scheduler_config, mask.kept * mask.header.calls)
+    subject, mask, kept = pruned(model, question)
+    calls = trajectory.calls_of(question.sampler, model.scheduler_config, question.steps)
+    rival_steps, _ = trajectory.equal_steps(question.rival, model.scheduler_config, kept * calls)
     runs = {
-        "original": (question.sampler, question.steps, None),
-        "pruned": (question.sampler, question.steps, mask),
-        "rival": (question.rival, rival_steps, None),
+        "original": (model, question.sampler, question.steps, None),
+        "pruned": (subject, question.sampler, question.steps, mask),
+        "rival": (model, question.rival, rival_steps, None),
     }
     original = None
-    for role, (sampler, steps, schedule) in runs.items():
-        frames = draw(model, [question.prompt], [question.seed], sampler, steps, question.guidance, schedule)
+    for role, (drawing, sampler, steps, schedule) in runs.items():
+        frames = draw(drawing, [question.prompt], [question.seed], sampler, steps, question.guidance, schedule)
         for frame, pictures in frames:
             losses = {}
             if pictures is not None and original is not None:

@@ -1,4 +1,5 @@
-"""Importance files that come with the project: what learning methods found for the embedded models. Loads no torch."""
+"""Importance files that come with the project: schedules and widths that methods found for the embedded models. Loads
+no torch."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -7,9 +8,12 @@ from typing import Any
 
 from explorer import catalogue
 from explorer.features import Similarity
+from explorer.files import document_of
 from explorer.masks import Header, Importance, header_of
+from explorer.widths import WidthHeader, WidthImportance, load
 
 FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
+WIDTHS = catalogue.ASSETS / "widths"  # likewise
 
 
 def headers(model_id: str) -> dict[Path, Header]:
@@ -59,4 +63,29 @@ def find(model_id: str, method: str, sampler: str, steps: int, settings: Mapping
     raise ValueError(
         f"{method} was learned for {there} steps, not for {sampler} {steps} with these settings; "
         "choose one of those, or make a file with the command prune"
+    )
+
+
+@lru_cache
+def widths(model_id: str) -> dict[str, WidthHeader]:
+    """The headers of a model's widths, by the name of their file; a damaged one is left out."""
+    found = {}
+    for file in sorted((WIDTHS / model_id).glob("*.safetensors")) if model_id in catalogue.EMBEDDED else ():
+        try:
+            found[file.stem] = document_of(file, WidthHeader)
+        except ValueError:
+            continue
+    return found
+
+
+def find_widths(model_id: str, method: str, settings: Mapping[str, Any]) -> WidthImportance:
+    """The order over a model's units that a method found with these of its settings. Raises ValueError for none."""
+    for stem, header in widths(model_id).items():
+        config = header.pruner.config
+        if header.pruner.name == method and all(config.get(name) == value for name, value in settings.items()):
+            return load(WIDTHS / model_id / f"{stem}.safetensors")
+    there = ", ".join(widths(model_id)) or "none"
+    raise ValueError(
+        f"no widths of {method} with these settings come with the project for {model_id} (there are: {there}); make a "
+        "file with the command prune"
     )

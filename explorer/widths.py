@@ -40,6 +40,7 @@ class SiteRecord(Record):
     size: int = Field(ge=1, le=MAX_SIZE)
     params: Count = 0  # of one unit; what channels cost follows from `layers`
     rest: Count = 0  # that go with the last one
+    macs: int = Field(0, ge=0, le=10**15)  # of one unit, in one call
     bunch: int = Field(1, ge=1, le=MAX_SIZE)  # what stays is a multiple of it
 
     @property
@@ -48,10 +49,14 @@ class SiteRecord(Record):
 
 
 class LayerRecord(Record):
-    """A layer whose channels can go: kernel x outputs x inputs + bias x outputs parameters."""
+    """A layer whose channels can go: kernel x outputs x inputs + bias x outputs parameters.
+
+    As many MACs for each of its `positions` in a call; a norm has none.
+    """
 
     kernel: Count
     bias: Count
+    positions: Count
     outputs: dict[str, Count]  # site -> how often each of its channels occurs
     inputs: dict[str, Count]
     fixed_outputs: Count
@@ -64,6 +69,7 @@ class WidthHeader(Origin):
     sites: tuple[SiteRecord, ...] = Field(min_length=1, max_length=MAX_UNITS)
     layers: tuple[LayerRecord, ...] = Field((), max_length=MAX_UNITS)
     params: int = Field(ge=1)  # of the whole denoiser
+    macs: int = Field(ge=1)  # of one whole call
     trace: tuple[tuple[int, Share], ...] = Field((), max_length=MAX_UNITS)  # timestep, loss as a share of the largest
 
     @model_validator(mode="after")
@@ -76,20 +82,26 @@ class WidthHeader(Origin):
     def lost(self, gone: np.ndarray) -> np.ndarray:
         """Parameters (K,) that go with `gone` (K, S) units of each site."""
         size, params, rest = (np.array([getattr(s, f) for s in self.sites]) for f in ("size", "params", "rest"))
-        return gone @ params + (gone == size) @ rest + self._in_layers(np.zeros_like(gone[:1])) - self._in_layers(gone)
+        return gone @ params + (gone == size) @ rest + self._in_layers(0 * gone[:1])[0] - self._in_layers(gone)[0]
 
-    def _in_layers(self, gone: np.ndarray) -> np.ndarray:
-        """Parameters (K,) of the layers that have channels."""
+    def lost_macs(self, gone: np.ndarray) -> np.ndarray:
+        """MACs (K,) of a call that go with `gone` (K, S) units of each site."""
+        macs = np.array([site.macs for site in self.sites])
+        return gone @ macs + self._in_layers(0 * gone[:1])[1] - self._in_layers(gone)[1]
+
+    def _in_layers(self, gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters and MACs (K,) of the layers that have channels."""
         stays = np.array([site.size for site in self.sites]) - gone
         numbers = {site.name: number for number, site in enumerate(self.sites)}
-        found = np.zeros(len(gone), dtype=np.int64)
+        params = macs = np.zeros(len(gone), dtype=np.int64)
         for layer in self.layers:
-            sides = [
+            outputs, inputs = (
                 fixed + sum((times * stays[:, numbers[name]] for name, times in side.items()), np.int64(0))
                 for fixed, side in ((layer.fixed_outputs, layer.outputs), (layer.fixed_inputs, layer.inputs))
-            ]
-            found += layer.kernel * sides[0] * sides[1] + layer.bias * sides[0]
-        return found
+            )
+            own = layer.kernel * outputs * inputs + layer.bias * outputs
+            params, macs = params + own, macs + layer.positions * own
+        return params, macs
 
     def refuse_unless(self, model_id: str, sites: Mapping[str, Any]) -> None:
         """Raise ValueError naming the first thing in which the model at hand differs from this file's."""
@@ -114,8 +126,16 @@ class Widths:
     @property
     def kept(self) -> float:
         """Share of the denoiser's parameters that stays."""
-        gone = np.array([[int((~self.keep[site.name]).sum()) for site in self.header.sites]])
-        return 1 - float(self.header.lost(gone)[0]) / self.header.params
+        return 1 - float(self.header.lost(self._gone)[0]) / self.header.params
+
+    @property
+    def kept_macs(self) -> float:
+        """Share of a call's MACs that stays."""
+        return 1 - float(self.header.lost_macs(self._gone)[0]) / self.header.macs
+
+    @property
+    def _gone(self) -> np.ndarray:
+        return np.array([[int((~self.keep[site.name]).sum()) for site in self.header.sites]])
 
     def narrowed(self, model: Any) -> Any:
         """The model without the units that go, really smaller. Raises ValueError for another model."""

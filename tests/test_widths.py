@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from explorer import catalogue
 from explorer.channels import chosen
 from explorer.drawing import draw
-from explorer.experiment import Question, config_of, prune
+from explorer.experiment import Question, config_of, mask_for, prune, widths_for
 from explorer.structure import sites
 from explorer.widths import WidthImportance, Widths, found_in, ranked
 from explorer.work import finished
@@ -48,7 +48,7 @@ def test_a_smaller_model_has_as_many_parameters_as_the_file_says_and_draws(model
     found = importance.at(most * importance.header.max_ratio if ratio is None else ratio)
     smaller = found.narrowed(model)
     assert params(smaller) == round(found.kept * params(model)) == smaller.priced().params
-    assert smaller.graph().macs_per_call <= model.graph().macs_per_call
+    assert smaller.graph().macs_per_call == round(found.kept_macs * model.graph().macs_per_call)
     *_, (frame, pictures) = draw(smaller, ["dog"], [0], "ddim", 3, 3.0, previews=1)
     assert frame.done and pictures.shape[0] == 1
     if ratio == 0.0:
@@ -140,7 +140,7 @@ def test_files_come_back_as_they_were(importance, tmp_path):
     assert all(np.array_equal(again.rank[name], rank) for name, rank in importance.rank.items())
 
 
-LAYER = {"kernel": 1, "bias": 0, "outputs": {}, "inputs": {}, "fixed_outputs": 1, "fixed_inputs": 1}
+LAYER = {"kernel": 1, "bias": 0, "positions": 1, "outputs": {}, "inputs": {}, "fixed_outputs": 1, "fixed_inputs": 1}
 
 
 def _header(importance, **changes) -> dict[str, str]:
@@ -202,6 +202,8 @@ def test_widths_of_another_model_are_refused(model, importance):
         Widths(header.model_copy(update={"sites": (sized, *header.sites[1:])}), keep).narrowed(model)
 
 
-def test_a_question_is_about_schedules():
+def test_a_question_about_a_smaller_network_has_no_schedule(model):
     with pytest.raises(ValueError, match="makes a smaller network, not a schedule of calls"):
-        Question(method="magnitude")
+        mask_for(model, Question(method="magnitude"))
+    with pytest.raises(ValueError, match="no widths of magnitude with these settings"):
+        widths_for(Question(method="magnitude", settings={"norm": 1, "round_to": 999}))

@@ -52,14 +52,16 @@ def answer(
     trace: tuple[tuple[int, float], ...] = (),
 ) -> Widths | WidthImportance:
     """The order that scores make; at the ratio that is asked for, if one is."""
-    sites = tuple(_record(place, config) for place in there.values())
+    macs = _macs(model)
+    sites = tuple(_record(model.denoiser, place, config, macs) for place in there.values())
     header = WidthHeader(
         format=1,
         kind="importance",
         model=model.record,
         sites=sites,
-        layers=tuple(_layers(model.denoiser, there)) if config.axis == "channels" else (),
+        layers=tuple(_layers(model.denoiser, there, macs)) if config.axis == "channels" else (),
         params=sum(parameter.numel() for parameter in model.denoiser.parameters()),
+        macs=sum(macs.values()),
         max_ratio=1,
         pruner=PrunerRecord(name=name, config=config.model_dump()),
         ratio=RatioRecord(asked=None, reached=None, of="params"),
@@ -77,11 +79,33 @@ def answer(
     return importance if config.ratio is None else importance.at(config.ratio)
 
 
-def _record(place: Any, config: WidthConfig) -> SiteRecord:
+def _macs(model: Any) -> Mapping[str, int]:
+    """MACs of every layer in one call, by its path."""
+    import torch
+
+    from explorer import cost
+
+    denoiser = model.twin().denoiser
+    with torch.no_grad(), cost.counting(denoiser) as macs:
+        denoiser(**cost.example_inputs(denoiser, model.size, model.tokens), return_dict=False)
+    return macs
+
+
+def _record(denoiser: Any, place: Any, config: WidthConfig, macs: Mapping[str, int]) -> SiteRecord:
     if place.name.endswith(":channels"):
         return SiteRecord(name=place.name, size=place.size, bunch=place.blocks)
     bunch = min(config.round_to, place.size) if place.name.endswith(":neurons") else 1
-    return SiteRecord(name=place.name, size=place.size, params=place.params, rest=place.rest, bunch=bunch)
+    made = sum(macs[path] // denoiser.get_submodule(path).out_features for path in place.producers)
+    consumers = [(denoiser.get_submodule(path), macs[path]) for path, _ in place.consumers]
+    read = sum(_positions(layer, spent) * layer.out_features for layer, spent in consumers)
+    each = place.width * (place.halves * made + read)
+    return SiteRecord(name=place.name, size=place.size, params=place.params, rest=place.rest, bunch=bunch, macs=each)
+
+
+def _positions(layer: Any, macs: int) -> int:
+    """How often a call computes an output of a layer."""
+    each = layer.weight.numel() + (layer.bias is not None) * len(layer.weight)
+    return macs // each
 
 
 def _bunched(site: SiteRecord, score: np.ndarray, config: WidthConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +125,7 @@ def _bunched(site: SiteRecord, score: np.ndarray, config: WidthConfig) -> tuple[
     return number, (np.bincount(number, weights=score) / np.bincount(number))[number]
 
 
-def _layers(denoiser: Any, groups: Mapping[str, Any]) -> Iterator[LayerRecord]:
+def _layers(denoiser: Any, groups: Mapping[str, Any], macs: Mapping[str, int]) -> Iterator[LayerRecord]:
     """Every layer in which channels of a group occur."""
     sides: dict[str, dict[str, dict[str, int]]] = {}
     for group in groups.values():
@@ -118,6 +142,7 @@ def _layers(denoiser: Any, groups: Mapping[str, Any]) -> Iterator[LayerRecord]:
         yield LayerRecord(
             kernel=0 if flat else layer.weight[0, 0].numel(),
             bias=(1 if flat else 0) + (getattr(layer, "bias", None) is not None),
+            positions=0 if flat else _positions(layer, macs[path]),
             outputs=outputs,
             inputs=inputs,
             fixed_outputs=len(layer.weight) - sum(both["out"].values()),
