@@ -1,4 +1,4 @@
-"""Numbers of a schedule -> plotly figures. Imports neither torch nor gradio.
+"""Numbers of a schedule or of widths -> plotly figures. Imports neither torch nor gradio.
 
 Each figure is two steps: what is shown, as plain numbers and words, then how it is drawn. Nothing to show gives an
 empty figure with a note. Backgrounds are transparent and the font colour is left to the page, so that a figure reads
@@ -9,6 +9,7 @@ from explorer.figures.features import adjacent_curves, change_map, similarity_ma
 from explorer.figures.results import Point, trade_off
 from explorer.figures.schedules import FATES, KeepMap, keep_heatmap, keep_map, order_heatmap
 from explorer.figures.style import COLOURS, short
+from explorer.figures.widths import threshold_curve, used_at, width_map
 
 __all__ = [
     "COLOURS",
@@ -22,5 +23,8 @@ __all__ = [
     "order_heatmap",
     "short",
     "similarity_map",
+    "threshold_curve",
     "trade_off",
+    "used_at",
+    "width_map",
 ]

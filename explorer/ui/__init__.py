@@ -15,7 +15,7 @@ import gradio as gr
 from explorer import gallery
 from explorer.experiment import Question
 from explorer.jobs.executors import Executor, OneProcess
-from explorer.ui import api, browser, components, explore, features
+from explorer.ui import api, browser, components, explore, features, smaller
 
 TITLE = "Diffusion Pruning Explorer"
 HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
@@ -44,6 +44,8 @@ def build(executor: Executor | None = None) -> gr.Blocks:
                 explored = explore.build(page, executor)
             with gr.Tab("Features", id="features") as tab:
                 features.build(executor, explored.question, tab, explored.keep, tabs)
+            with gr.Tab("Smaller", id="smaller") as tab:
+                smaller.build(executor, explored.question, tab)
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 

@@ -73,18 +73,22 @@ def planned(question: Question, plan: Plan) -> dict[str, Any]:
 
 def verdict(question: Question, plan: Plan, cards: Mapping[str, Card]) -> str:
     """Which of the two that cost the same came nearer to the original; empty if they were not finished."""
-    pruned, rival = cards["pruned"].frame, cards["rival"].frame
+    what = "skipping whole calls, that is DDIM with fewer steps," if only_fewer_steps(question, plan) else "pruning"
+    return nearer(what, plan.rival_sampler, plan.rival_steps, cards["pruned"].frame, cards["rival"].frame)
+
+
+def nearer(what: str, sampler: str, steps: int, pruned: Frame | None, rival: Frame | None) -> str:
+    """Whether `what` or a sampler with fewer steps is nearer to the original; empty if they were not finished."""
     if pruned is None or rival is None or pruned.ssim is None or rival.ssim is None:
         return ""
-    sampler = f"plain {plan.rival_sampler.upper()} with {plan.rival_steps} steps"
-    what = "skipping whole calls, that is DDIM with fewer steps," if only_fewer_steps(question, plan) else "pruning"
+    plain = f"plain {sampler.upper()} with {steps} steps"
     if abs(pruned.ssim - rival.ssim) < NEAR:
-        words = f"A tie: {sampler} comes as near to the original as {what.rstrip(',')} does"
+        words = f"A tie: {plain} comes as near to the original as {what.rstrip(',')} does"
     elif rival.ssim > pruned.ssim:
-        words = f"Here {what} does not pay: {sampler} comes nearer to the original"
+        words = f"Here {what} does not pay: {plain} comes nearer to the original"
     else:
-        words = f"Here {what} pays: it comes nearer to the original than {sampler}"
-    figures = f"SSIM {pruned.ssim:.3f} pruned, {rival.ssim:.3f} {plan.rival_sampler.upper()}"
+        words = f"Here {what} pays: it comes nearer to the original than {plain}"
+    figures = f"SSIM {pruned.ssim:.3f} pruned, {rival.ssim:.3f} {sampler.upper()}"
     return f'<p class="verdict">{words} ({figures}). One prompt and one seed: try others.</p>'
 
 

@@ -1,0 +1,190 @@
+"""The Smaller tab: a network with fewer heads, neurons or channels, what is left of it, and what it draws."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from functools import partial
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from explorer import figures, shipped
+from explorer.experiment import Frame, Question, widths_for
+from explorer.figures import used_at
+from explorer.jobs.executors import Executor, Run
+from explorer.ui import address
+from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
+from explorer.ui.story import nearer
+from explorer.widths import WidthHeader, Widths
+
+WHY = """<p class="why">A schedule leaves parts of the network out at some calls; here they go for good. Attention heads
+and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order that a method
+learned: what is left is a network with fewer parameters, which needs less memory and less time at every call. Prompt,
+seed, steps and guidance are those of the Explore tab.</p>"""
+MAP = "Each row is a layer. Blue stays, pale is gone. Heads one by one; of neurons or channels the share that stays."
+CURVE = (
+    "Diff-Pruning's idea: with the same pictures and noise the loss is largest where there is little noise. Only "
+    "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
+)
+WAITING = "What is left is drawn in a moment."
+ROLES = {"original": "Original", "pruned": "Smaller", "rival": "Same cost, fewer steps"}
+NOTHING = "–"
+
+
+def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab: gr.Tab) -> None:
+    """Lay out the tab and connect it; `asked` are the controls of the question on Explore."""
+    markup(WHY)
+    with gr.Row():
+        file = gr.Dropdown([], label="Learned by", elem_id="learned", scale=2)
+        label, info = "Pruning ratio", "share of the network's parameters to remove"
+        ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="share", scale=3)
+        with gr.Column(scale=1, min_width=150):
+            draw = gr.Button("Draw", variant="primary", elem_id="draw-smaller")
+            stop = gr.Button("Stop", elem_id="stop-smaller")
+    trouble = markup(elem_id="smaller-alert")
+    tiles = markup(elem_id="left")
+    pictures = markup(elem_id="smaller-pictures")
+    plot = plotly_view(WAITING, MAP, elem_id="widths")
+    with gr.Column(visible=False, elem_id="expansion") as expansion:
+        label, info = "Threshold", "the share of the largest loss at which the method stops; what is shipped used 0.05"
+        threshold = gr.Slider(0, 0.5, 0.05, step=0.005, label=label, info=info, elem_id="threshold")
+        said = markup(elem_id="looked")
+        curve = plotly_view(WAITING, CURVE, elem_id="curve")
+
+    def show(model: str, stem: str | None, share: float, floor: float) -> tuple:
+        return shown(model, stem, share, floor)
+
+    def drawn(request: gr.Request, stem: str | None, share: float, *values: Any) -> Iterator[tuple[str, str]]:
+        run = partial(executor.run, request.session_hash)
+        yield from on_draw(run, stem, share, dict(zip(asked, values, strict=True)))
+
+    def halt(request: gr.Request) -> None:
+        executor.stop(request.session_hash)
+
+    light = {name: value for name, value in LIGHT.items() if name != "preprocess"}
+    inputs = [asked["model"], file, ratio, threshold]
+    outputs = [file, ratio, trouble, tiles, plot, expansion, said, curve]
+    tab.select(show, inputs, outputs, **light)
+    gr.on([file.input, ratio.change, threshold.change], show, inputs, outputs, trigger_mode="always_last", **light)
+    drawing = draw.click(
+        drawn,
+        [file, ratio, *asked.values()],
+        [trouble, pictures],
+        trigger_mode="multiple",
+        concurrency_limit=4,
+        concurrency_id="draw",
+        **LIGHT | {"queue": True},
+    )
+    stop.click(halt, None, None, cancels=[drawing], **LIGHT)
+
+
+def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
+    """The files to choose from, the largest ratio, what is left in numbers and as a map, the curve over timesteps."""
+    there = shipped.widths(model)
+    if not there:
+        said = alert([f"no widths come with the project for {model}; make a file with the command prune"])
+        return gr.update(choices=[], value=None), gr.update(), said, "", None, gr.update(visible=False), "", None
+    stem = stem if stem in there else next(iter(there))
+    header = there[stem]
+    share = min(max(share, 0.0), header.max_ratio)
+    widths = widths_for(asked_of(model, header, share))
+    choices = gr.update(choices=[(title(one), name) for name, one in there.items()], value=stem)
+    slider = gr.update(maximum=int(100 * header.max_ratio) / 100)
+    picture, looked = as_value(figures.width_map(widths.keep)), used_at(header.trace, floor)
+    if not header.trace:
+        return choices, slider, "", numbers(widths), picture, gr.update(visible=False), "", None
+    sentence = f"<p role='status'>{looked} of {len(header.trace)} timesteps are looked at.</p>"
+    curve = as_value(figures.threshold_curve(header.trace, floor))
+    return choices, slider, "", numbers(widths), picture, gr.update(visible=True), sentence, curve
+
+
+def title(header: WidthHeader) -> str:
+    """What a file is, for the list of files."""
+    config, name = header.pruner.config, header.pruner.name
+    names = {
+        "ecodiff": "EcoDiff",
+        "taylor": "Diff-Pruning (Taylor)",
+        "magnitude": "Magnitude",
+        "random-widths": "Chance",
+    }
+    how = {"concrete": "as published", "worth": "ours"}.get(config.get("decision"), "")
+    return ", ".join(part for part in (names.get(name, name), how, config["axis"]) if part)
+
+
+def asked_of(model: str, header: WidthHeader, share: float, **others: Any) -> Question:
+    """The question that a file answers at a ratio."""
+    settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
+    return Question(model=model, method=header.pruner.name, settings=settings, ratio=share, **others)
+
+
+def numbers(widths: Widths) -> str:
+    """What is left, in tiles."""
+    header = widths.header
+    params, macs = widths.kept * header.params, widths.kept_macs * header.macs
+    found = [
+        ("removed", f"{1 - widths.kept:.1%}", f"of the parameters; at most {header.max_ratio:.1%} is possible"),
+        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M"),
+        (
+            "memory",
+            f"{params * 4 / 1e6:.1f} MB",
+            f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}",
+        ),
+        ("MACs of a call", f"{widths.kept_macs:.1%}", f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
+        ("ideal speed", f"{1 / widths.kept_macs:.2f}×", "if time went with MACs; press Draw to measure"),
+    ]
+    tiles = (f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in found)
+    return f'<dl class="tiles">{"".join(tiles)}</dl>'
+
+
+def on_draw(run: Run, stem: str | None, share: float, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The alert and the three pictures, one update a call."""
+    yield "", cards({}, {})
+    with user_errors() as said:
+        on_explore = address.question(values)
+        there = shipped.widths(on_explore.model)
+        if stem not in there:
+            raise ValueError(f"there are no widths to draw with for {on_explore.model}")
+        same = {name: getattr(on_explore, name) for name in ("prompt", "seed", "steps", "sampler", "guidance", "rival")}
+        question = asked_of(on_explore.model, there[stem], share, **same)
+        frames: dict[str, Frame] = {}
+        seen: dict[str, bytes] = {}
+        for frame in run("compare", question):
+            frames[frame.role] = frame
+            seen |= {frame.role: frame.picture} if frame.picture else {}
+            yield "", cards(frames, seen)
+        yield "", cards(frames, seen) + footer(question, frames)
+    if said:
+        yield alert(said), cards({}, {})
+
+
+def cards(frames: Mapping[str, Frame], seen: Mapping[str, bytes]) -> str:
+    """The three pictures, as far as they have come."""
+    return f'<div class="strip">{"".join(_card(role, frames, seen.get(role)) for role in ROLES)}</div>'
+
+
+def _card(role: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
+    frame, whole = frames.get(role), frames.get("original")
+    image = f'<img alt="{ROLES[role]}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
+    calls = f"{frame.call} of {frame.calls} calls" if frame else "Press Draw"
+    seconds = f"{frame.seconds:.2f}" if frame else NOTHING
+    if frame and frame.done and role != "original" and whole:
+        seconds += f" ({whole.seconds / frame.seconds:.2f}×)"
+    ssim = NOTHING if frame is None or frame.ssim is None else f"{frame.ssim:.3f}"
+    facts = (("seconds", seconds), ("SSIM", ssim))
+    told = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    frame_class = "frame" if picture else "frame noise"
+    return (
+        f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{ROLES[role]}</h2><p>{calls}</p>'
+        f"<dl>{told}</dl></figcaption></figure>"
+    )
+
+
+def footer(question: Question, frames: Mapping[str, Frame]) -> str:
+    """Who came nearer to the original, and what the pictures belong to."""
+    drawn = (
+        f"Drawn for “{question.prompt}”, seed {question.seed}, {question.steps} steps, guidance {question.guidance:g}, "
+        f"{question.method} at {question.ratio:.0%} of the parameters."
+    )
+    rival = frames.get("rival")
+    words = nearer("the smaller network", question.rival, rival.calls if rival else 0, frames.get("pruned"), rival)
+    return f'{words}<p class="footer">{escape(drawn)}</p>'
