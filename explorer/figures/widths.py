@@ -59,7 +59,7 @@ def _draw_heads(figure: go.Figure, heads: Mapping[str, np.ndarray], right: float
     left = sum(int(kept.sum()) for kept in heads.values())
     whole = sum(len(kept) for kept in heads.values())
     figure.update_layout(
-        xaxis=dict(title=f"head ({left} of {whole} stay)", range=[-0.5, most - 0.5], dtick=1, domain=[0, right]),
+        xaxis=dict(title=f"{left} of {whole} heads stay", range=[-0.5, most - 0.5], dtick=1, domain=[0, right]),
         yaxis=dict(range=[len(heads) - 0.5, -0.5], tickvals=list(range(len(heads))), ticktext=list(heads)),
     )
 
@@ -77,7 +77,7 @@ def _draw_shares(figure: go.Figure, layers: Mapping[str, np.ndarray], left: floa
         barmode="stack",
         xaxis2=base
         | dict(
-            title=dict(text=f"share of {what} ({stay:,} of {total:,} stay)", standoff=8),
+            title=dict(text=f"{stay:,} of {total:,} {what} stay", standoff=8),
             range=[0, 1],
             domain=[left, 1],
             tickformat=".0%",

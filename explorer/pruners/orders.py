@@ -20,10 +20,15 @@ def places(model: Any, config: WidthConfig) -> Mapping[str, Any]:
     """
     on_channels = config.axis == "channels"
     found = model.sites(channels=on_channels)
-    found = {name: place for name, place in found.items() if name.endswith(":channels") == on_channels}
-    if not found:
+    order = {path: number for number, (path, _) in enumerate(model.denoiser.named_modules())}
+    names = sorted((name for name in found if name.endswith(":channels") == on_channels), key=lambda n: order[_path(n)])
+    if not names:
         raise ValueError(f"{model.id} has no {config.axis}")
-    return found
+    return {name: found[name] for name in names}
+
+
+def _path(site: str) -> str:
+    return site.rpartition(":")[0]
 
 
 def added_up(denoiser: Any, place: Any, values: Mapping[str, "torch.Tensor"]) -> np.ndarray:

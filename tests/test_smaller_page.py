@@ -1,0 +1,76 @@
+"""The Smaller tab in a real browser: files, what is left, the three pictures, and what cannot be asked."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from explorer import shipped
+from explorer.experiment import widths_for
+from explorer.ui import smaller
+
+
+def opened(visitor):
+    page = visitor.open().page
+    page.get_by_role("tab", name="Smaller").click()
+    page.wait_for_selector("#left .tiles")
+    page.wait_for_selector("#widths .drawn")
+    return page
+
+
+def test_what_is_left_follows_the_slider(visitor):
+    page = opened(visitor)
+    header = next(iter(shipped.widths("emoji-unet").values()))
+    box = page.locator("#share input[type=number]")
+    for share in (0.1, 0.3):
+        box.fill(str(share))
+        box.press("Enter")
+        kept = widths_for(smaller.asked_of("emoji-unet", header, share))
+        expect(page.locator("#left")).to_contain_text(f"{1 - kept.kept:.1%}")
+        expect(page.locator("#left")).to_contain_text(f"{kept.kept_macs:.1%}")
+    assert not visitor.complaints and not visitor.foreign
+
+
+def test_every_file_that_comes_along_can_be_looked_at(visitor):
+    page = opened(visitor)
+    for header in shipped.widths("emoji-unet").values():
+        page.click("#learned input")
+        page.get_by_role("option", name=smaller.title(header), exact=True).click()
+        axis = header.pruner.config["axis"].split(" and ")[0]
+        expect(page.locator("#widths .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {axis} stay"))
+        expect(page.locator("#expansion")).to_be_visible() if header.trace else expect(
+            page.locator("#expansion")
+        ).to_be_hidden()
+    assert not visitor.complaints
+
+
+def test_the_smaller_network_draws_beside_the_whole_one_and_the_rival(visitor):
+    page = opened(visitor)
+    page.click("#draw-smaller")
+    page.wait_for_selector("#smaller-pictures .verdict", timeout=120_000)
+    pictures = page.locator("#smaller-pictures img")
+    sources = [pictures.nth(number).get_attribute("src") for number in range(3)]
+    assert pictures.count() == 3 and len(set(sources)) >= 2
+    text = page.locator("#smaller-pictures").inner_text()
+    assert text.count("×") == 2 and "Drawn for “dog”, seed 0, 4 steps" in text
+    assert not visitor.complaints
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("emoji-nothing", "no widths come with the project for emoji-nothing"), ("sd15", "prune")]
+)
+def test_a_model_without_widths_is_said(model, said):
+    _, _, trouble, tiles, plot, *_ = smaller.shown(model, None, 0.2, 0.05)
+    assert said in trouble and not tiles and plot is None
+
+
+def test_a_drawing_that_cannot_be_is_a_sentence():
+    def run(work, question):
+        raise ValueError("the run ended in values that are not finite")
+        yield
+
+    values = {"model": "emoji-unet", "method": "uniform", "prompt": "<b>dog</b>", "ratio": 0.5}
+    *_, (said, _) = smaller.on_draw(run, next(iter(shipped.widths("emoji-unet"))), 0.2, values)
+    assert "not finite" in said and 'role="alert"' in said
+    *_, (said, _) = smaller.on_draw(run, "../../etc/passwd", 0.2, values)
+    assert "no widths to draw with" in said
