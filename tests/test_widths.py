@@ -123,6 +123,17 @@ def test_neurons_stay_in_multiples_and_places_in_equal_shares_where_that_is_aske
         assert params(found.at(ratio).narrowed(model)) == round(found.at(ratio).kept * params(model))
 
 
+def test_whole_blocks_go_where_that_is_asked(model):
+    found = finished(prune(model, "magnitude", config_of("magnitude", {"ranking": "blocks"})))
+    blocks: dict[str, list[str]] = {}
+    for name in found.rank:
+        blocks.setdefault(name.rpartition(":")[0].rpartition(".")[0], []).append(name)
+    for names in blocks.values():
+        places = np.sort(np.concatenate([found.rank[name] for name in names]))
+        assert places[-1] - places[0] == len(places) - 1
+    assert len(blocks) > 2 and all(len(names) == 3 for names in blocks.values())
+
+
 def test_blocks_of_a_norm_that_are_not_equally_large_are_refused(model):
     found = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels"}))).at(0.0)
     site = next(site for site in found.header.sites if site.bunch > 1)

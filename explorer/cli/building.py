@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,6 +124,22 @@ def _fought(model: Any, full: Any, contenders: Sequence[Any], count: int, what: 
     publish(file, RESULTS / f"{name}.parquet")
 
 
+def _widths(pictures: int) -> None:
+    """What heads, neurons and channels are worth by every method, and what is left when they go, at a third of the
+    pictures."""
+    from explorer.evidence import thinning
+    from explorer.evidence.evaluation import Full
+
+    model, full, runs = catalogue.load("emoji-unet"), Full("ddim", 25), _runs("widths")
+    for what, names in {"heads": thinning.HEADS, "channels": thinning.THIN}.items():
+        orders = finished(thinning.learned(model, tuple(names), runs), progress)
+        _fought(model, full, thinning.contenders(model, full, orders), max(2, pictures // 3), what)
+    for name in thinning.SHIPPED:
+        out = shipped.WIDTHS / model.id / f"{name}.safetensors"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(runs / out.name, out)
+
+
 def _ablations(pictures: int) -> None:
     """What each decision inside DiP-GO is worth, and what searches without a gradient find."""
     from explorer.evidence.ablations import ablate, search
@@ -180,6 +197,7 @@ PARTS = {
     "catalogue": lambda _: catalogue.measure(),
     "schedules": _schedules,
     "ablations": _ablations,
+    "widths": _widths,
     "results": _results,
     "deepcache": _deepcache,
     "duel": _duel,

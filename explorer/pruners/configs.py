@@ -163,8 +163,8 @@ class WidthConfig(BaseModel):
     axis: Literal["heads and neurons", "channels"] = Field(
         "heads and neurons", description="what goes: attention heads and feed-forward neurons, or a U-Net's channels"
     )
-    ranking: Literal["global", "local"] = Field(
-        "global", description="heads and neurons: one order by score, or every place in equal shares"
+    ranking: Literal["global", "local", "blocks"] = Field(
+        "global", description="heads and neurons: one order by score, every place in equal shares, or whole blocks"
     )
     round_to: int = Field(1, ge=1, le=1024, description="neurons stay in multiples of this, as fast kernels like it")
     rule: Literal["paper", "torch-pruning"] = Field(

@@ -1,6 +1,6 @@
 """From scores of heads, neurons or channels to the order in which they go, and to the file that holds it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,8 @@ def answer(
     keys, bunches = {}, {}
     for site in sites:
         bunches[site.name], keys[site.name] = _bunched(site, score[site.name], config)
+    if config.ranking == "blocks" and config.axis != "channels":
+        keys = _by_block(sites, score)
     scores = {one: np.asarray(values, dtype=np.float32) for one, values in score.items()}
     importance = WidthImportance(header, ranked(keys, bunches), scores)
     header = header.model_copy(update={"max_ratio": float(importance.stops[1].max())})
@@ -128,6 +130,19 @@ def _bunched(site: SiteRecord, score: np.ndarray, config: WidthConfig) -> tuple[
     if config.ranking == "local":
         return number, (number + 1) / (number.max() + 1)
     return number, (np.bincount(number, weights=score) / np.bincount(number))[number]
+
+
+def _by_block(sites: Sequence[SiteRecord], score: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of each unit the mean score of all parameters of its block: its attentions and feed-forwards go together."""
+    blocks: dict[str, list[SiteRecord]] = {}
+    for site in sites:
+        blocks.setdefault(_path(site.name).rpartition(".")[0], []).append(site)
+    keys = {}
+    for own in blocks.values():
+        weights = np.concatenate([np.full(site.size, site.params, dtype=float) for site in own])
+        mean = np.average(np.concatenate([score[site.name] for site in own]), weights=weights)
+        keys |= {site.name: np.full(site.size, mean) for site in own}
+    return {site.name: keys[site.name] for site in sites}
 
 
 def _layers(denoiser: Any, groups: Mapping[str, Any], macs: Mapping[str, int]) -> Iterator[LayerRecord]:

@@ -1,0 +1,103 @@
+"""Smaller networks against each other: what each way of choosing units is worth, at the same share of parameters.
+
+Everybody cuts the same network to the same size, and draws the same pictures; beside them stand few-step samplers of
+the whole network that cost as many MACs.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from explorer.evidence.evaluation import Contender, Full
+from explorer.evidence.rivals import all_at
+from explorer.prompts import chosen, cycled
+from explorer.pruners import PRUNERS
+from explorer.pruners.configs import WIDTHS, WidthConfig
+from explorer.pruners.orders import answer, places
+from explorer.trials import Trials
+from explorer.widths import WidthImportance, load
+from explorer.work import Progress
+
+SEEDS = (0, 1, 2)
+PICTURES = 8  # that few-step samplers are tuned on
+SAME = {"steps": 10, "iterations": 48}  # of both ways of EcoDiff
+CHANNELS = {"axis": "channels"}
+WALK = {"stride": 10}  # of the expansion over timesteps; the paper's is 1
+
+# what stands for heads and neurons, and for channels: name -> method and settings
+HEADS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ecodiff": ("ecodiff", SAME),
+        "ecodiff-published": ("ecodiff", SAME | {"decision": "concrete"}),
+        "ecodiff-call": ("ecodiff", SAME | {"decision": "concrete", "distance": "call"}),
+        "ecodiff-blocks": ("ecodiff", SAME | {"ranking": "blocks"}),
+        "taylor": ("taylor", WALK | {"axis": "heads and neurons"}),
+        "magnitude": ("magnitude", {}),
+        "magnitude-l1": ("magnitude", {"norm": 1}),
+        **{f"random-{seed}": ("random-widths", {"seed": seed}) for seed in SEEDS},
+    }
+)
+THRESHOLDS = (0.0, 0.01, 0.1, 0.2)  # beside the default
+THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        **{f"taylor-channels{f'-seed-{s}' if s else ''}": ("taylor", CHANNELS | WALK | {"seed": s}) for s in SEEDS},
+        **{f"taylor-channels-{t}": ("taylor", CHANNELS | WALK | {"threshold": t}) for t in THRESHOLDS},
+        "taylor-channels-absolute": ("taylor", CHANNELS | WALK | {"accumulate": "absolute"}),
+        "fisher-channels": ("taylor", CHANNELS | WALK | {"accumulate": "squared"}),
+        "magnitude-channels": ("magnitude", CHANNELS),
+        "magnitude-channels-l1": ("magnitude", CHANNELS | {"norm": 1}),
+        **{f"random-channels-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
+    }
+)
+SHIPPED = ("ecodiff", "ecodiff-published", "taylor-channels", "magnitude", "magnitude-channels")
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the parameters
+RATIOS = (0.2, 0.3, 0.5)  # of the channels of each layer
+
+
+def learned(model: Any, names: Sequence[str], folder: Path) -> Generator[Progress, None, dict[str, WidthImportance]]:
+    """The orders of these names; what is not in `folder` yet is learned and written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for number, name in enumerate(names):
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            yield Progress(number, len(names), name)
+            method, settings = (HEADS | THIN)[name]
+            config = WIDTHS[method](**settings)
+            (yield from _order(model, method, config, found)).save(file)
+        found[name] = load(file)
+    return found
+
+
+def _order(
+    model: Any, method: str, config: WidthConfig, known: Mapping[str, WidthImportance]
+) -> Generator[Progress, None, WidthImportance]:
+    """What a method finds; where its scores are known already, and only their ranking is new, from those."""
+    for one in known.values():
+        pruner = one.header.pruner
+        if pruner.name == method and pruner.config == config.model_copy(update={"ranking": "global"}).model_dump():
+            return answer(model, places(model, config), dict(one.score), method, config)
+    return (yield from PRUNERS[method](model, chosen(model, "search"), config))
+
+
+def contenders(
+    model: Any, full: Full, orders: Mapping[str, WidthImportance], rivals: Sequence[str] = ("unipc-steps",)
+) -> list[Contender]:
+    """Everybody at every share of the parameters (heads and neurons) or channel ratio, and few-step samplers of the
+    first one's MACs."""
+    trials = Trials(model, cycled(chosen(model, "search"), PICTURES), full.sampler, full.steps, full.guidance)
+    found, priced = [], {}
+    for name, order in orders.items():
+        thin = bool(order.header.layers)
+        for ratio in RATIOS if thin else SHARES:
+            if not thin and ratio > order.header.max_ratio:
+                continue
+            widths = order.thinned(ratio) if thin else order.at(ratio)
+            settings = order.header.pruner.config | {"how": name}
+            method = order.header.pruner.name
+            found.append(Contender(method, full.sampler, full.steps, ratio, settings, widths=widths))
+            priced.setdefault((thin, ratio), widths.kept_macs)
+    for kept in sorted(set(priced.values())):
+        found += all_at(model, full, kept, trials, rivals)
+    return found
