@@ -39,6 +39,7 @@ from explorer.work import Progress
 SAVE_EVERY = 30.0  # seconds between two states on disk
 SAY_EVERY = 5.0  # seconds between two lines, where there is no terminal to draw a bar on
 SHOWN = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # ratios of the table at the end
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)  # likewise, of parameters
 
 
 @app.command()
@@ -86,7 +87,7 @@ def told(result: masks.Result | Widths | WidthImportance) -> str:
     if isinstance(result, Widths):
         return f"widths that keep {result.kept:.1%} of the parameters"
     if isinstance(result, WidthImportance):
-        return f"an importance for every ratio up to {result.header.max_ratio:.1%} of the parameters"
+        return "\n".join(_left(result))
     lines = [
         "an importance for every ratio",
         f"{'asked':>7} {'reached':>8} {'calls entered':>14} {'of them whole':>14}",
@@ -96,6 +97,19 @@ def told(result: masks.Result | Widths | WidthImportance) -> str:
         entered, whole = int(mask.keep.any(axis=1).sum()), int(mask.keep.all(axis=1).sum())
         lines.append(f"{ratio:>7.0%} {1 - mask.kept:>8.1%} {entered:>14} {whole:>14}")
     return "\n".join(lines)
+
+
+def _left(order: WidthImportance) -> list[str]:
+    """What an order over heads, neurons or channels leaves at some ratios."""
+    lines = [
+        f"an importance for every ratio up to {order.header.max_ratio:.1%} of the parameters",
+        f"{'asked':>7} {'reached':>8} {'parameters':>12} {'MACs kept':>10}",
+    ]
+    for ratio in (ratio for ratio in SHARES if ratio <= order.header.max_ratio):
+        left = order.at(ratio)
+        params = round(left.kept * order.header.params)
+        lines.append(f"{ratio:>7.0%} {1 - left.kept:>8.1%} {params:>12,} {left.kept_macs:>10.1%}")
+    return lines
 
 
 class Kept:

@@ -15,6 +15,7 @@ from explorer.pruners.chain import Chain
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 NEAR = 0.1  # of what can go: how far from the cut a look counts
+LEAST = 0.25  # of the second order: what a unit is worth at least, for the first is noisy, and of either sign
 TINY = 1e-12
 
 
@@ -23,11 +24,12 @@ class Worth:
 
     def __init__(self, chain: Chain):
         self.chain, self.config, self.done = chain, chain.config, 0
-        self.total, self.looks = np.zeros(len(chain.params)), np.zeros(len(chain.params))
+        self.moved, self.slope, self.looks = np.zeros((3, len(chain.params)))  # sums over looks, and their number
 
     def score(self) -> np.ndarray:
         """float32 (N,): by how much the mean squared distance grows for each of a unit's parameters that go."""
-        return (self.total / np.maximum(self.looks, TINY)).astype(np.float32)
+        worth = np.maximum(self.moved - self.slope, LEAST * self.moved) / self.chain.params
+        return (worth / np.maximum(self.looks, TINY)).astype(np.float32)
 
     def step(self) -> dict[str, float]:
         """Look once. Returns the distance to the full run, and the share of what can go that was kept."""
@@ -43,11 +45,13 @@ class Worth:
             if not keep.all():
                 slope = torch.autograd.grad(ends, gates, 2 * far / full[0].numel(), retain_graph=True)[0]
             moved = torch.autograd.grad(ends, gates, direction)[0].square()
-        worth = torch.where(gates > 0, moved - slope, -moved - slope).mean(dim=0).detach().double().numpy()
+        moved, slope = (term.mean(dim=0).double().numpy() for term in (moved, slope))
         distance = far.square().mean().item()
-        if not (math.isfinite(distance) and np.isfinite(worth).all()):
+        if not (math.isfinite(distance) and np.isfinite(moved - slope).all()):
             raise ValueError(f"the distance is no longer finite at step {self.done}; lower the guidance")
-        self.total += near * worth / self.chain.params
+        # closing an open gate leaves |far - v|^2, opening a closed one |far + v|^2
+        self.moved += near * moved
+        self.slope += near * (slope + np.where(keep, 0, 2 * moved))
         self.looks += near
         self.done += 1
         return {"distance": distance, "kept": float(keep @ self.chain.params / self.chain.params.sum())}
@@ -66,10 +70,12 @@ class Worth:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, as named arrays."""
-        return {"total": self.total.copy(), "looks": self.looks.copy(), "done": np.array(self.done)}
+        sums = {name: getattr(self, name).copy() for name in ("moved", "slope", "looks")}
+        return sums | {"done": np.array(self.done)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state. Raises ValueError where it is one of other settings."""
-        if "total" not in state or state["total"].shape != self.total.shape:
+        if "moved" not in state or state["moved"].shape != self.moved.shape:
             raise ValueError("the state to go on from was learned with other settings; start anew without it")
-        self.total, self.looks, self.done = state["total"].copy(), state["looks"].copy(), int(state["done"])
+        self.moved, self.slope, self.looks = (state[name].copy() for name in ("moved", "slope", "looks"))
+        self.done = int(state["done"])
