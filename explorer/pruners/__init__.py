@@ -3,6 +3,7 @@
 from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
 from explorer.pruners.ecodiff import ecodiff
+from explorer.pruners.released import released
 from explorer.pruners.search import genetic, search
 from explorer.pruners.taylor import taylor
 from explorer.pruners.widths import magnitude, random_widths
@@ -19,4 +20,5 @@ PRUNERS = {
     "random-widths": random_widths,
     "taylor": taylor,
     "ecodiff": ecodiff,
+    "ecodiff-released": released,
 }

@@ -232,6 +232,19 @@ class EcodiffConfig(WidthConfig):
     )
 
 
+class ReleasedConfig(WidthConfig):
+    """The logits that EcoDiff's authors released for SDXL, at the shares of units that their code keeps."""
+
+    RUNS_MODEL: ClassVar[bool] = False
+
+    axis: Literal["heads and neurons"] = Field("heads and neurons", description="EcoDiff is about those")
+    ratio: None = Field(None, description="the shares say it")
+    attention: str = Field(max_length=500, description="file with the logits of heads, attn.pt")
+    feedforward: str = Field(max_length=500, description="file with the logits of neurons, ff.pt")
+    heads: float = Field(0.68, ge=0, le=1, description="share of all heads that stays")
+    neurons: float = Field(0.88, ge=0, le=1, description="share of all neurons that stays")
+
+
 # section 4.1 and appendix D of the paper; alpha, tau and the initialisation are its text's
 PUBLISHED = {
     "granularity": "stage",
@@ -262,5 +275,6 @@ WIDTHS: dict[str, type[WidthConfig]] = {
     "random-widths": WidthConfig,
     "taylor": TaylorConfig,
     "ecodiff": EcodiffConfig,
+    "ecodiff-released": ReleasedConfig,
 }
 AT_ONCE = tuple(method for method, config in CONFIGS.items() if not config.RUNS_MODEL)

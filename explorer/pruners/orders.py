@@ -57,13 +57,41 @@ def answer(
     trace: tuple[tuple[int, float], ...] = (),
 ) -> Widths | WidthImportance:
     """The order that scores make; at the ratio that is asked for, if one is."""
+    header = _header(model, there, name, config, trace)
+    keys, bunches = {}, {}
+    for site in header.sites:
+        bunches[site.name], keys[site.name] = _bunched(site, score[site.name], config)
+    if config.ranking == "blocks" and config.axis != "channels":
+        keys = _by_block(header.sites, score)
+    scores = {one: np.asarray(values, dtype=np.float32) for one, values in score.items()}
+    importance = WidthImportance(header, ranked(keys, bunches), scores)
+    header = header.model_copy(update={"max_ratio": float(importance.stops[1].max())})
+    importance = WidthImportance(header, importance.rank, scores)
+    return importance if config.ratio is None else importance.at(config.ratio)
+
+
+def decided(
+    model: Any, there: Mapping[str, Any], keep: Mapping[str, np.ndarray], name: str, config: WidthConfig
+) -> Widths:
+    """Widths that were decided without an order."""
+    header = _header(model, there, name, config).model_copy(update={"kind": "mask"})
+    reached = RatioRecord(asked=None, reached=1 - Widths(header, keep).kept, of="params")
+    return Widths(header.model_copy(update={"ratio": reached}), keep)
+
+
+def _header(
+    model: Any,
+    there: Mapping[str, Any],
+    name: str,
+    config: WidthConfig,
+    trace: tuple[tuple[int, float], ...] = (),
+) -> WidthHeader:
     macs = _macs(model)
-    sites = tuple(_record(model.denoiser, place, config, macs) for place in there.values())
-    header = WidthHeader(
+    return WidthHeader(
         format=1,
         kind="importance",
         model=model.record,
-        sites=sites,
+        sites=tuple(_record(model.denoiser, place, config, macs) for place in there.values()),
         layers=tuple(_layers(model.denoiser, there, macs)) if config.axis == "channels" else (),
         params=sum(parameter.numel() for parameter in model.denoiser.parameters()),
         macs=sum(macs.values()),
@@ -74,16 +102,6 @@ def answer(
         trace=trace,
         **stamped(),
     )
-    keys, bunches = {}, {}
-    for site in sites:
-        bunches[site.name], keys[site.name] = _bunched(site, score[site.name], config)
-    if config.ranking == "blocks" and config.axis != "channels":
-        keys = _by_block(sites, score)
-    scores = {one: np.asarray(values, dtype=np.float32) for one, values in score.items()}
-    importance = WidthImportance(header, ranked(keys, bunches), scores)
-    header = header.model_copy(update={"max_ratio": float(importance.stops[1].max())})
-    importance = WidthImportance(header, importance.rank, scores)
-    return importance if config.ratio is None else importance.at(config.ratio)
 
 
 def _macs(model: Any) -> Mapping[str, int]:
