@@ -19,10 +19,12 @@ lint: .venv/.dev
 
 # Each goes on from its last checkpoint, if there is one; the order matters.
 train: .venv/.run
-	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet; do \
+	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet emoji-dit emoji-ddpm; do \
 		$(BIN)/python -m explorer train $$name --minutes $(MINUTES) --resume || exit 1; \
 	done
-	$(BIN)/python -m explorer.training.evaluate
+	for name in emoji-unet emoji-dit emoji-ddpm; do \
+		$(BIN)/python -m explorer.training.evaluate --model $$name || exit 1; \
+	done
 
 precompute: .venv/.run
 	$(BIN)/python -m explorer precompute

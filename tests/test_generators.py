@@ -1,6 +1,7 @@
 """emoji-dit and emoji-ddpm: trained for a second they are pipelines that load, draw, go on, and can be cut."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from explorer import catalogue, training
+from explorer import catalogue, metrics, training
 from explorer.drawing import draw
+from explorer.training import cards, evaluate, pixels, record, transformer
 from explorer.training import data as pictures
-from explorer.training import pixels, record, transformer
 from explorer.training.transformer import NOBODY, Classes
 from tests.test_training import made_up
 
@@ -55,8 +56,6 @@ def test_classes_are_bare_names_first_and_then_styles(emoji):
     for item, number, plain in zip(emoji.items, classes.of, classes.plain, strict=True):
         assert classes.labels[number] == (item.name if item.style == "flat" else f"{item.style} {item.name}")
         assert plain == (item.style == "flat")
-    import random
-
     drawn = classes.draw([0] * 2000, random.Random(0))["class_labels"]
     assert (drawn == NOBODY).float().mean() == pytest.approx(0.1, abs=0.03) and set(drawn.tolist()) == {
         classes.of[0],
@@ -78,3 +77,28 @@ def test_pictures_shrink_to_half():
     images[0] = 0
     small = pixels.shrunk(images)
     assert small.shape == (2, 3, 32, 32) and small[0].max() == -1 and small[1].min() == 1
+
+
+def test_what_is_drawn_without_being_asked_is_held_against_real_pictures(emoji, tmp_path, monkeypatch):
+    out = tmp_path / "emoji-ddpm"
+    training.train("emoji-ddpm", minutes=0.01, out=out)
+    monkeypatch.setattr(pixels, "STEPS", 2)
+    judge = metrics.Judge(catalogue.ASSETS / "emoji-judge")
+    facts, images = evaluate.likeness(out, judge, emoji.pictures, 6)
+    assert images.shape == (6, 32, 32, 3) and facts["n"] == 6 and facts["real"] == len(emoji.pictures)
+    assert facts["kid"] > facts["kid_real"] and facts["nearest"] < 1
+    cards.write_pixel_card(out, facts, catalogue.load(out))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"training pictures: {facts['kid']} (n = 6)" in card and "{" not in card
+
+
+def test_the_card_of_the_transformer_says_what_was_measured(emoji, tmp_path):
+    out = tmp_path / "emoji-dit"
+    training.train("emoji-dit", minutes=0.01, out=out)
+    judge = metrics.Judge(catalogue.ASSETS / "emoji-judge")
+    facts, images, shown = evaluate.measure(out, judge, emoji.names, most=2, seeds=1)
+    facts |= {"real": {"top1": 1.0, "top5": 1.0, "clip_score": 34.0, "n": 9}}
+    facts |= {"autoencoder": {"psnr": 31.25, "psnr_worst": 22.0, "n": 230}}
+    cards.write_drawing_card(out, facts, catalogue.load(out))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert len(images) == len(shown) == 2 and "# emoji-dit" in card and "n = 2" in card and "{" not in card

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from explorer.training import captions, clip, denoisers, evaluate, record
+from explorer import catalogue
+from explorer.training import captions, clip, denoisers, evaluate, record, sampling
 from explorer.training import data as pictures
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -25,7 +26,7 @@ def test_the_shipped_pipeline_has_this_architecture_and_draws(pipe):
     fresh = denoisers.build(pipe.text_encoder.config.hidden_size, pipe.vae.config.latent_channels)
     assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in pipe.unet.named_parameters()}
     assert pipe.scheduler.config.prediction_type == "v_prediction"
-    images = denoisers.generate(pipe, ["dog", "flat cat"], seed=0, steps=3)
+    images = sampling.drawn(UNET, ["dog", "flat cat"], steps=3)
     assert images.shape == (2, 64, 64, 3)
     assert not np.array_equal(images[0], images[1])
 
@@ -33,15 +34,15 @@ def test_the_shipped_pipeline_has_this_architecture_and_draws(pipe):
 def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, monkeypatch):
     from explorer.training import cards
 
-    monkeypatch.setattr(evaluate, "generate", lambda _, prompts, seed: np.full((len(prompts), 64, 64, 3), 9, np.uint8))
+    monkeypatch.setattr(evaluate, "drawn", lambda _, prompts, seed: np.full((len(prompts), 64, 64, 3), 9, np.uint8))
     names = json.loads((UNET / "names.json").read_text(encoding="utf-8"))["names"]
     judge = evaluate.metrics.Judge(ASSETS / "emoji-clip")
-    facts, images, drawn = evaluate.measure(pipe, judge, names, most=7, seeds=2)
+    facts, images, drawn = evaluate.measure(UNET, judge, names, most=7, seeds=2)
     assert facts["n"] == 14 and len(images) == len(set(drawn)) == 7 and facts["names"] == len(names)
     assert facts["top1"] <= facts["top5"] <= 5 / 7  # one and the same picture is near to five names at most
     facts |= {"real": facts, "autoencoder": {"psnr": 31.25, "psnr_worst": 22.0, "n": 230}}
     record.write(tmp_path, [record.stretch("U-Net", 12.3, 1234, 5, "cpu", 7)])
-    cards.write_unet_card(tmp_path, facts, pipe)
+    cards.write_drawing_card(tmp_path, facts, catalogue.load(UNET))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "31.2 dB" in card and "| U-Net | 1234 | 5 | 12 | 7 |" in card and "n = 14" in card
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from explorer.model import Model
 from explorer.training import record
 
 _SOURCES = """\
@@ -78,20 +78,86 @@ It knows emoji and nothing else, English only; words outside its captions are sp
     (out / "README.md").write_text(front + text, encoding="utf-8")
 
 
-def write_unet_card(out: Path, quality: dict, pipe: StableDiffusionPipeline) -> None:
-    """Write the card of emoji-unet to `out`/README.md, from the measured `quality` and the training record there."""
-    text = _INTRODUCTION.format(unet=millions(pipe.unet))
-    text += _data_and_training(record.read(out), quality["names"], pipe.vae.config.latent_channels)
+def write_drawing_card(out: Path, quality: dict, model: Model) -> None:
+    """Write the card of emoji-unet or emoji-dit to `out`/README.md, from the measured `quality` and the training record
+    there."""
+    transformer = model.pipeline == "DiTPipeline"
+    text = (_TRANSFORMER if transformer else _INTRODUCTION).format(size=millions(model.denoiser))
+    recipe = _CLASSES if transformer else _CAPTIONS
+    text += _data_and_training(
+        out.name, record.read(out), quality["names"], model.pipe.vae.config.latent_channels, recipe
+    )
     text += _quality(quality)
-    front = _FRONT.format(library="diffusers", tags="emoji, text-to-image, stable-diffusion")
-    (out / "README.md").write_text(front + text, encoding="utf-8")
+    tags = "emoji, class-to-image, dit" if transformer else "emoji, text-to-image, stable-diffusion"
+    (out / "README.md").write_text(_FRONT.format(library="diffusers", tags=tags) + text, encoding="utf-8")
 
+
+def write_pixel_card(out: Path, facts: dict, model: Model) -> None:
+    """Write the card of emoji-ddpm to `out`/README.md."""
+    rows = "\n".join(_row(stretch) for stretch in record.read(out))
+    text = _PIXELS.format(sources=_SOURCES, rows=rows, size=millions(model.denoiser), **facts)
+    (out / "README.md").write_text(_FRONT.format(library="diffusers", tags="emoji, ddpm") + text, encoding="utf-8")
+
+
+def _row(s: dict) -> str:
+    return f"| {s['part']} | {s['steps'] or 'not recorded'} | {s['batch']} | {s['seconds']} | {s['seed']} | {s['on']} |"
+
+
+_PIXELS = """\
+# emoji-ddpm
+
+An unconditional diffusion model of emoji in 32x32 pixels, {size} parameters, in diffusers' DDPMPipeline layout, of the
+kind that Diff-Pruning is about: it predicts the noise, on the linear schedule of Ho et al. 2020. It is measured at 100
+DDIM steps. Stored in half precision.
+
+![48 pictures](grid.png)
+
+## Data
+{sources} A fixed 5 % of the names was not used.
+
+## Training
+From scratch, mirrored pictures of all three styles.
+
+| part | steps | batch | seconds | seed | on |
+|---|---|---|---|---|---|
+{rows}
+
+Again with `python -m explorer train emoji-ddpm`; `--resume` goes on.
+
+## Quality, measured
+KID by emoji-judge's features to the {real} training pictures: {kid} (n = {n}); one half of these to the other:
+{kid_real}. The nearest training picture of a drawing has a cosine of {nearest} on average.
+
+## Limits
+It draws what looks like emoji, mostly of none in particular, without being asked for anything.
+"""
+
+_TRANSFORMER = """\
+# emoji-dit
+
+A class-conditional latent diffusion transformer of emoji, small enough for two CPU cores, in diffusers' DiTPipeline
+layout ({size} parameters, stored in half precision). It predicts v, in the latents of emoji-unet's autoencoder. A class
+is a name ("dog", in the flat style), or a style and a name ("3d dog", "shaded dog"); guidance 7.5 and 25 steps are what
+it is measured at.
+
+![48 pictures drawn from bare names](grid.png)
+"""
+
+_CLASSES = """\
+- Transformer: from scratch, cosine noise. Classes are names (flat style), or styles and names, a tenth of them none.
+  Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back what
+  guidance overshoots."""
+
+_CAPTIONS = """\
+- U-Net: from scratch, cosine noise. Captions are names (flat style), or styles and names, some with tags, a tenth
+  empty. Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back
+  what guidance overshoots."""
 
 _INTRODUCTION = """\
 # emoji-unet
 
 A text-to-image latent diffusion model of emoji, small enough for two CPU cores, in diffusers' StableDiffusionPipeline
-layout. The U-Net has the stages of Stable Diffusion 1.5 ({unet} parameters), predicts v, and is conditioned by the text
+layout. The U-Net has the stages of Stable Diffusion 1.5 ({size} parameters), predicts v, and is conditioned by the text
 tower of emoji-clip. `StableDiffusionPipeline.from_pretrained` loads it as it is; guidance 7.5 and 25 steps are what it
 is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded dog" ask for the others.
 
@@ -99,11 +165,8 @@ is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded d
 """
 
 
-def _data_and_training(stretches: list[dict], names: int, channels: int) -> str:
-    rows = "\n".join(
-        f"| {s['part']} | {s['steps'] or 'not recorded'} | {s['batch']} | {s['seconds']} | {s['seed']} | {s['on']} |"
-        for s in stretches
-    )
+def _data_and_training(name: str, stretches: list[dict], names: int, channels: int, recipe: str) -> str:
+    rows = "\n".join(map(_row, stretches))
     return f"""
 ## Data
 {_SOURCES} The generator learns the {names} names in `names.json`, which everybody knows, in all
@@ -112,16 +175,14 @@ three styles ({3 * names} pictures at most); the autoencoder all names but a fix
 ## Training
 - Autoencoder: 64x64 to {channels} channels of 16x16. The encoder is the first {channels} principal components of 4x4
   patches, computed; the decoder is trained.
-- U-Net: from scratch, cosine noise. Captions are names (flat style), or styles and names, some with tags, a tenth
-  empty. Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back
-  what guidance overshoots.
+{recipe}
 
 | part | steps | batch | seconds | seed | on |
 |---|---|---|---|---|---|
 {rows}
 
 Each stretch goes on from the one before; the code states the last recipe, earlier ones may have differed. Again with
-`python -m explorer train emoji-unet`; `--resume` goes on.
+`python -m explorer train {name}`; `--resume` goes on.
 """
 
 

@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -16,6 +15,7 @@ from explorer.training import data as pictures
 from explorer.training.captions import caption, labels, load_tokenizer
 from explorer.training.clip import tokens
 from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.sampling import SAMPLES, drawn, spread
 
 NAME = "emoji-unet"
 BATCH = 32
@@ -26,10 +26,7 @@ BARE_STYLE = "flat"  # what a bare name draws: one picture is learnt much sooner
 BARE_SHARE = 0.5  # of the pictures in a batch that are of this style
 TAGGED = 4  # captions with tags that are kept per picture
 OVERSHOOT = 8.0  # how far guidance is expected to push an early estimate
-GUIDANCE = 7.5  # StableDiffusionPipeline's own default: a folder cannot store another
-STEPS = 25
 NOISINESS = 0.6  # below 1: more training at noisy timesteps, where the shape is decided
-SAMPLE_NAMES = 24
 
 
 def build(text_width: int, latent_channels: int = autoencoder.LATENT_CHANNELS) -> UNet2DConditionModel:
@@ -174,27 +171,6 @@ def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) 
     )
 
 
-def generate(
-    pipe: StableDiffusionPipeline, prompts: list[str], seed: int, steps: int = STEPS, batch: int = 16
-) -> np.ndarray:
-    """One picture a prompt at guidance 7.5, uint8 (N, 64, 64, 3); picture i starts from noise of seed 1000 seed + i."""
-    pipe.set_progress_bar_config(disable=True)
-    drawn = []
-    for start in range(0, len(prompts), batch):
-        some = prompts[start : start + batch]
-        noise = [torch.Generator().manual_seed(1000 * seed + start + i) for i in range(len(some))]
-        images = pipe(
-            some, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=noise, output_type="np"
-        ).images
-        drawn.append((images * 255).round().astype(np.uint8))
-    return np.concatenate(drawn)
-
-
-def spread(names: list[str], count: int) -> list[str]:
-    """`count` of the names, evenly over the list (which is ordered by group)."""
-    return [names[i * len(names) // count] for i in range(min(count, len(names)))]
-
-
 def train(
     minutes: float,
     resume: bool = False,
@@ -231,17 +207,16 @@ def train(
     plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
     loss = objective(unet, latents, captions, target, BATCH // workers)
 
-    def finish(model: UNet2DConditionModel) -> StableDiffusionPipeline:
+    def finish(model: UNet2DConditionModel) -> None:
         # the decoder may have become sharper meanwhile
         pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
         this = record.stretch("U-Net", loop.state.seconds, loop.state.step, BATCH, device, seed)
         record.write(home, [*earlier, this])
         publishing.publish(pipe, publishing.vocabulary(known), out, [*decoder_stretches(out), *earlier, this])
-        return pipe
 
     def sample(model: UNet2DConditionModel, path: Path) -> None:
-        prompts = spread(known.names, SAMPLE_NAMES)
-        autoencoder.save_grid(generate(finish(model), prompts, seed=0), path)
+        finish(model)
+        autoencoder.save_grid(drawn(out, spread(known.names, SAMPLES)), path)
 
     loop = Loop(home, unet, loss, plan, sample)
     loop.run()

@@ -1,4 +1,4 @@
-"""How good emoji-unet is: `python -m explorer.training.evaluate` draws, judges, writes the card and what KID needs."""
+"""How good a generator is: `python -m explorer.training.evaluate` draws, judges, writes the card and what KID needs."""
 
 import argparse
 import json
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
-from explorer import metrics
+from explorer import catalogue, metrics
 from explorer.evidence.jury import keep_real
-from explorer.training import autoencoder
+from explorer.training import autoencoder, denoisers, pixels, transformer
 from explorer.training import data as pictures
-from explorer.training.cards import write_unet_card
-from explorer.training.denoisers import BARE_STYLE, GUIDANCE, NAME, STEPS, generate, spread
+from explorer.training.cards import write_drawing_card, write_pixel_card
 from explorer.training.loop import say
+from explorer.training.sampling import GUIDANCE, STEPS, drawn, spread
 
 GRID = 48
 MOST_NAMES = 200
@@ -43,7 +42,7 @@ def worst(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[
 
 
 def measure(
-    pipe: StableDiffusionPipeline, judge: metrics.Judge, names: list[str], most: int = MOST_NAMES, seeds: int = 2
+    folder: Path, judge: metrics.Judge, names: list[str], most: int = MOST_NAMES, seeds: int = 2
 ) -> tuple[dict, np.ndarray, list[str]]:
     """Draw `most` of the names (evenly chosen) once a seed at 25 DDIM steps and guidance 7.5.
 
@@ -51,7 +50,7 @@ def measure(
     """
     prompts = spread(names, most)
     started = time.monotonic()
-    images = np.concatenate([generate(pipe, prompts, seed) for seed in range(seeds)])
+    images = np.concatenate([drawn(folder, prompts, seed) for seed in range(seeds)])
     seconds = (time.monotonic() - started) / len(images)
     own = prompts * seeds
     facts = judge_pictures(judge, images, own, names)
@@ -66,28 +65,56 @@ def ceiling(judge: metrics.Judge, emoji: pictures.Emoji, names: list[str]) -> di
     return judge_pictures(judge, some.pictures, [item.name for item in some.items], names)
 
 
+def likeness(folder: Path, judge: metrics.Judge, real: np.ndarray, count: int) -> tuple[dict, np.ndarray]:
+    """KID of `count` pictures of a model that is asked for nothing to `real` ones, and of one half of those to the
+    other; how near each drawing comes to a picture of the training set. Returns the figures and the pictures."""
+    images = drawn(folder, [""] * count, steps=pixels.STEPS, guidance=1.0)
+    seen, known = (judge.pictures(torch.from_numpy(some).permute(0, 3, 1, 2).float() / 255) for some in (images, real))
+    nearest = (seen @ known.T).amax(dim=1)
+    facts = {"kid": round(metrics.kid(seen, known), 4), "kid_real": round(metrics.kid(known[::2], known[1::2]), 4)}
+    return facts | {"n": count, "real": len(known), "nearest": round(nearest.mean().item(), 3)}, images
+
+
 def main() -> None:
-    """Measure the pipeline in assets/ and write its card and grid."""
+    """Measure a pipeline in assets/ and write its card and grid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument(
+        "--model", choices=[one.NAME for one in (denoisers, transformer, pixels)], default=denoisers.NAME
+    )
+    parser.add_argument("--assets", type=Path, default=catalogue.ASSETS)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--names", type=int, default=MOST_NAMES, help="how many of the names to draw")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each")
     options = parser.parse_args()
-    out = options.assets / NAME
-    emoji = pictures.load(options.data)
-    pipe = StableDiffusionPipeline.from_pretrained(out)
-    names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
-    judge = metrics.Judge(options.assets / "emoji-judge")
-    facts, images, drawn = measure(pipe, judge, names, options.names, options.seeds)
-    facts["real"] = ceiling(judge, emoji, names)
-    alike = emoji.where(lambda item: item.name in names and item.style == BARE_STYLE)  # as bare names ask
-    keep_real(alike.pictures, options.assets / "emoji-judge")
-    facts["autoencoder"] = autoencoder.measure(pipe.vae, emoji)
-    shown = [drawn.index(name) for name in spread(drawn, GRID)]
-    autoencoder.save_grid(images[shown], out / "grid.png")
-    write_unet_card(out, facts, pipe)
+    out, emoji, judge = (
+        options.assets / options.model,
+        pictures.load(options.data),
+        metrics.Judge(options.assets / "emoji-judge"),
+    )
+    facts = (_measured_pixels if options.model == pixels.NAME else _measured)(out, emoji, judge, options)
     say(json.dumps(facts))
+
+
+def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
+    names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
+    facts, images, shown = measure(out, judge, names, options.names, options.seeds)
+    facts["real"] = ceiling(judge, emoji, names)
+    if out.name == denoisers.NAME:
+        alike = emoji.where(lambda item: item.name in names and item.style == denoisers.BARE_STYLE)  # as bare names ask
+        keep_real(alike.pictures, options.assets / "emoji-judge")
+    model = catalogue.load(out)
+    facts["autoencoder"] = autoencoder.measure(model.pipe.vae, emoji)
+    autoencoder.save_grid(images[[shown.index(name) for name in spread(shown, GRID)]], out / "grid.png")
+    write_drawing_card(out, facts, model)
+    return facts
+
+
+def _measured_pixels(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
+    known = emoji.where(lambda item: not pictures.held_out(item.name)).pictures
+    facts, images = likeness(out, judge, autoencoder.to_images(pixels.shrunk(known)), options.names)
+    autoencoder.save_grid(images[:GRID], out / "grid.png")
+    write_pixel_card(out, facts, catalogue.load(out))
+    return facts
 
 
 if __name__ == "__main__":

@@ -9,18 +9,17 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
 from explorer import catalogue
-from explorer.drawing import draw
 from explorer.training import autoencoder, publishing, record
 from explorer.training import data as pictures
 from explorer.training.denoisers import WORKERS, earlier_stretches
 from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.sampling import SAMPLES, drawn
 
 NAME = "emoji-ddpm"
 SIDE = 32
 BATCH = 64
 RATE = 1e-3
 STEPS = 100  # of DDIM, as the paper's
-SAMPLES = 24
 
 
 def build() -> UNet2DModel:
@@ -108,10 +107,7 @@ def train(
 
     def sample(model: UNet2DModel, path: Path) -> None:
         finish(model)
-        *_, (_, shown) = draw(
-            catalogue.load(out), [""] * SAMPLES, range(SAMPLES), "ddim", STEPS, guidance=1.0, previews=1
-        )
-        autoencoder.save_grid(autoencoder.to_images(shown * 2 - 1), path)
+        autoencoder.save_grid(drawn(out, [""] * SAMPLES, steps=STEPS, guidance=1.0), path)
 
     loop = Loop(home, unet, loss, plan, sample)
     loop.run()

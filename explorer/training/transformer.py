@@ -10,24 +10,20 @@ import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
 
 from explorer import catalogue
-from explorer.drawing import draw
 from explorer.training import autoencoder, publishing, record
 from explorer.training import data as pictures
 from explorer.training.denoisers import (
     BARE_STYLE,
     DROPPED,
-    GUIDANCE,
-    SAMPLE_NAMES,
-    STEPS,
     WORKERS,
     decoder_stretches,
     earlier_stretches,
     latest_autoencoder,
     objective,
     scheduler,
-    spread,
 )
 from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.sampling import SAMPLES, drawn, spread
 
 NAME = "emoji-dit"
 BATCH = 32
@@ -107,9 +103,7 @@ def train(
 
     def sample(model: DiTTransformer2DModel, path: Path) -> None:
         finish(model)
-        prompts = spread(known.names, SAMPLE_NAMES)
-        *_, (_, shown) = draw(catalogue.load(out), prompts, range(len(prompts)), "ddim", STEPS, GUIDANCE, previews=1)
-        autoencoder.save_grid(autoencoder.to_images(shown * 2 - 1), path)
+        autoencoder.save_grid(drawn(out, spread(known.names, SAMPLES)), path)
 
     loop = Loop(home, transformer, loss, plan, sample)
     loop.run()
