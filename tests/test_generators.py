@@ -11,9 +11,15 @@ from torch import nn
 
 from explorer import catalogue, metrics, training
 from explorer.drawing import draw
-from explorer.training import cards, evaluate, pixels, record, transformer
+from explorer.evidence.evaluation import Full, pairs_of
+from explorer.evidence.evaluation import evaluate as evaluate_rows
+from explorer.evidence.jury import JUDGE, Jury, keep_real
+from explorer.evidence.summary import summary
+from explorer.prompts import names
+from explorer.training import autoencoder, cards, evaluate, pixels, record, transformer
 from explorer.training import data as pictures
 from explorer.training.transformer import NOBODY, Classes
+from explorer.work import finished
 from tests.test_training import made_up
 
 
@@ -102,3 +108,21 @@ def test_the_card_of_the_transformer_says_what_was_measured(emoji, tmp_path):
     cards.write_drawing_card(out, facts, catalogue.load(out))
     card = (out / "README.md").read_text(encoding="utf-8")
     assert len(images) == len(shown) == 2 and "# emoji-dit" in card and "n = 2" in card and "{" not in card
+
+
+def test_a_model_that_is_asked_for_nothing_is_judged_by_likeness_alone(emoji, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
+    monkeypatch.setattr(catalogue, "EMBEDDED", ("emoji-ddpm",))
+    training.train("emoji-ddpm", minutes=0.01, out=tmp_path / "emoji-ddpm")
+    model = catalogue.load(tmp_path / "emoji-ddpm")
+    judge = metrics.Judge(JUDGE)
+    keep_real(autoencoder.to_images(pixels.shrunk(emoji.pictures)), judge, tmp_path / "emoji-ddpm")
+    assert names(model) == [""]
+    jury = Jury.of(model)
+    assert jury.missing == ["no clip score and no retrieval: this model is asked for nothing"]
+    rows = finished(
+        evaluate_rows(model, Full("ddim", 2, 1.0), [], pairs_of([""], 4), tmp_path / "r.parquet", 0, jury=jury)
+    )
+    table = summary(rows, jury.real)
+    assert "clip_score" not in table or table.clip_score.isna().all()
+    assert table.kid.notna().all() and (table.n == 4).all()

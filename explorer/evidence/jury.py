@@ -15,6 +15,7 @@ from explorer.evidence import inception
 from explorer.metrics import Judge, clip_score, ranks
 
 JUDGE = catalogue.ASSETS / "emoji-judge"
+REAL = "real.safetensors"  # features of real pictures
 CLIP = "openai/clip-vit-base-patch16"  # torchmetrics' own choice for its CLIPScore
 
 
@@ -29,6 +30,7 @@ class Jury:
     real: torch.Tensor | None = None  # (M, D) features of real pictures
     missing: list[str] = field(default_factory=list)  # sentences: what cannot be said here, and why
     eyes: Any = None  # the Inception network, where it makes the features instead of the judge
+    asked: bool = True  # whether the model is asked for anything that its pictures could miss
 
     @classmethod
     def of(cls, model: Any, real: Path | None = None) -> "Jury":
@@ -54,14 +56,17 @@ class Jury:
     @classmethod
     def _of_emoji(cls, model: Any) -> "Jury":
         known = catalogue.vocabulary(model.id)
-        captions, synonyms = list(known["names"]), []
+        asked = any(known["names"])
+        captions, synonyms = list(known["names"]) if asked else [], []
         for name, words in known["also"].items():
             synonyms.append([captions.index(name), *range(len(captions), len(captions) + len(words))])
             captions += words
-        file = JUDGE / "real.safetensors"
+        own = catalogue.ASSETS / model.id / REAL
+        file = own if own.is_file() else JUDGE / REAL
         real = load_file(file)["features"] if file.is_file() else None
         missing = [] if real is not None else ["no KID and FID: make the real pictures' features with `make train`"]
-        return cls(Judge(JUDGE), JUDGE.name, captions, synonyms, real, missing)
+        missing += [] if asked else ["no clip score and no retrieval: this model is asked for nothing"]
+        return cls(Judge(JUDGE), JUDGE.name, captions, synonyms, real, missing, asked=asked)
 
     def look(self, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, Sequence[Any]]:
         """What it says of pictures (B, 3, H, W) in [0, 1]: `clip_score`, `rank` (None for captions it does not know
@@ -69,7 +74,10 @@ class Jury:
         seen = {} if self.eyes is None else {"features": list(inception.features(self.eyes, pictures).numpy())}
         if self.judge is None:
             return seen
-        features, own = self.judge.pictures(pictures), self.judge.texts(prompts)
+        features = self.judge.pictures(pictures)
+        if not self.asked:
+            return {"features": list(features.numpy())} | seen
+        own = self.judge.texts(prompts)
         rank: list[int | None] = [None] * len(prompts)
         known = [index for index, prompt in enumerate(prompts) if prompt in self.captions]
         if known:
@@ -99,7 +107,8 @@ def _cached(repo: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def keep_real(pictures: np.ndarray, judge_folder: Path = JUDGE) -> None:
-    """Write the judge's features of real pictures, uint8 (N, H, W, 3), beside its weights."""
+def keep_real(pictures: np.ndarray, judge: Judge, folder: Path) -> None:
+    """Write the judge's features of real pictures, uint8 (N, H, W, 3), beside its weights, or beside those of a model
+    whose pictures are of another kind."""
     shown = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    save_file({"features": Judge(judge_folder).pictures(shown)}, judge_folder / "real.safetensors")
+    save_file({"features": judge.pictures(shown)}, folder / REAL)

@@ -18,6 +18,7 @@ from explorer.training.sampling import GUIDANCE, STEPS, drawn, spread
 
 GRID = 48
 MOST_NAMES = 200
+REAL = 500  # real pictures whose features go with a model of pixels
 
 
 def judge_pictures(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[str]) -> dict:
@@ -101,7 +102,7 @@ def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: a
     facts["real"] = ceiling(judge, emoji, names)
     if out.name == denoisers.NAME:
         alike = emoji.where(lambda item: item.name in names and item.style == denoisers.BARE_STYLE)  # as bare names ask
-        keep_real(alike.pictures, options.assets / "emoji-judge")
+        keep_real(alike.pictures, judge, options.assets / "emoji-judge")
     model = catalogue.load(out)
     facts["autoencoder"] = autoencoder.measure(model.pipe.vae, emoji)
     autoencoder.save_grid(images[[shown.index(name) for name in spread(shown, GRID)]], out / "grid.png")
@@ -111,7 +112,9 @@ def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: a
 
 def _measured_pixels(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
     known = emoji.where(lambda item: not pictures.held_out(item.name)).pictures
-    facts, images = likeness(out, judge, autoencoder.to_images(pixels.shrunk(known)), options.names)
+    real = autoencoder.to_images(pixels.shrunk(known))
+    keep_real(real[:: max(1, len(real) // REAL)], judge, out)
+    facts, images = likeness(out, judge, real, options.names)
     autoencoder.save_grid(images[:GRID], out / "grid.png")
     write_pixel_card(out, facts, catalogue.load(out))
     return facts
