@@ -7,6 +7,7 @@ import torch
 from explorer import catalogue
 from explorer.experiment import config_of, prune
 from explorer.pruners.expansion import Expansion
+from explorer.pruners.taylor import at_thresholds
 from explorer.work import finished
 
 FEW = {"steps": 3, "pictures": 3, "stride": 200, "guidance": 3.0, "threshold": 0.0}
@@ -63,6 +64,21 @@ def test_the_walk_stops_where_the_loss_is_low_and_goes_on_looking(model):
     before, after = expanded(model, threshold=threshold), expanded(model, threshold=threshold, stop="after")
     assert (before.used, after.used) == (2, 3) and len(before.trace) == 5
     assert before.trace == everything.trace
+
+
+@pytest.mark.parametrize("stop", ["before", "after"])
+def test_one_walk_serves_many_thresholds(model, stop):
+    shares = [share for _, share in expanded(model).trace]
+    thresholds = [0.0, sorted(shares)[1] + 1e-6, 0.9999]
+    config = config_of("taylor", FEW | {"stop": stop})
+    together = finished(at_thresholds(model, PROMPTS, config, thresholds))
+    for threshold in thresholds:
+        alone = finished(prune(model, "taylor", config.model_copy(update={"threshold": threshold}), PROMPTS))
+        assert alone.header.pruner == together[threshold].header.pruner
+        for name, score in alone.score.items():
+            assert np.array_equal(score, together[threshold].score[name])
+    some = next(iter(alone.score))
+    assert not np.array_equal(together[0.0].score[some], together[0.9999].score[some])
 
 
 @pytest.mark.parametrize("axis", ["channels", "heads and neurons"])

@@ -22,7 +22,13 @@ def model(sd_folder, monkeypatch):
         "random-0": ("random-widths", {}),
     }
     monkeypatch.setattr(thinning, "HEADS", MappingProxyType(heads))
-    monkeypatch.setattr(thinning, "THIN", MappingProxyType({"magnitude-channels": ("magnitude", thinning.CHANNELS)}))
+    walk = {"steps": 2, "pictures": 2, "stride": 250, "guidance": 3.0}
+    thin = {
+        "magnitude-channels": ("magnitude", thinning.CHANNELS),
+        "taylor": ("taylor", walk),
+        "taylor-all": ("taylor", walk | {"threshold": 0.0}),
+    }
+    monkeypatch.setattr(thinning, "THIN", MappingProxyType(thin))
     monkeypatch.setattr(thinning, "SHARES", (0.05, 0.9))
     monkeypatch.setattr(thinning, "RATIOS", (0.3,))
     return found
@@ -36,13 +42,15 @@ def test_everybody_stands_at_the_same_share_and_few_steps_beside_them(model, tmp
         "ecodiff",
         "random-widths",
         "magnitude",
+        *("taylor", "taylor"),
     ]
     full = Full("ddim", 3, 3.0)
     found = thinning.contenders(model, full, orders)
     smaller = [one for one in found if one.widths]
     assert [one.settings["how"] for one in smaller] == names  # nobody can remove 90 % of the parameters by heads
     assert all(one.widths.kept == pytest.approx(0.95, abs=0.02) for one in smaller[:3])
-    assert smaller[3].widths.header.ratio.of == "channels"
+    assert all(one.widths.header.ratio.of == "channels" for one in smaller[3:])
+    assert [order.header.pruner.config["threshold"] for order in list(orders.values())[4:]] == [0.05, 0.0]
     assert {one.method for one in found if not one.widths} == {"unipc-steps"}
     rows = finished(evaluate(model, full, found, pairs_of(["dog"], 2), tmp_path / "rows.parquet", truth_steps=0))
     assert rows.error.isna().all() and rows[rows.method == "magnitude"].params.iloc[0] < rows.params.max()

@@ -15,6 +15,7 @@ from explorer.prompts import chosen, cycled
 from explorer.pruners import PRUNERS
 from explorer.pruners.configs import WIDTHS, WidthConfig
 from explorer.pruners.orders import answer, places
+from explorer.pruners.taylor import at_thresholds
 from explorer.trials import Trials
 from explorer.widths import WidthImportance, load
 from explorer.work import Progress
@@ -58,16 +59,35 @@ RATIOS = (0.2, 0.3, 0.5)  # of the channels of each layer
 def learned(model: Any, names: Sequence[str], folder: Path) -> Generator[Progress, None, dict[str, WidthImportance]]:
     """The orders of these names; what is not in `folder` yet is learned and written there."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for number, name in enumerate(names):
-        file = folder / f"{name}.safetensors"
+    files = {name: folder / f"{name}.safetensors" for name in names}
+    yield from _walked(model, {name: file for name, file in files.items() if not file.exists()})
+    found: dict[str, WidthImportance] = {}
+    for number, (name, file) in enumerate(files.items()):
         if not file.exists():
             yield Progress(number, len(names), name)
-            method, settings = (HEADS | THIN)[name]
-            config = WIDTHS[method](**settings)
-            (yield from _order(model, method, config, found)).save(file)
+            (yield from _order(model, *_asked(name), found)).save(file)
         found[name] = load(file)
     return found
+
+
+def _asked(name: str) -> tuple[str, WidthConfig]:
+    method, settings = (HEADS | THIN)[name]
+    return method, WIDTHS[method](**settings)
+
+
+def _walked(model: Any, files: Mapping[str, Path]) -> Generator[Progress, None, None]:
+    """Learn what differs by the threshold alone from one walk over timesteps, and write it."""
+    walks: dict[str, dict[float, str]] = {}
+    for name in files:
+        method, config = _asked(name)
+        if method == "taylor":
+            alike = config.model_copy(update={"threshold": 0.0}).model_dump_json()
+            walks.setdefault(alike, {})[config.threshold] = name
+    for alike, own in walks.items():
+        config = WIDTHS["taylor"].model_validate_json(alike)
+        orders = yield from at_thresholds(model, chosen(model, "search"), config, list(own))
+        for threshold, name in own.items():
+            orders[threshold].save(files[name])
 
 
 def _order(

@@ -23,8 +23,9 @@ class Expansion:
     """One network's first-order expansion. `trace`: (timestep, loss as a share of the largest so far); `used`: of how
     many timesteps gradients were taken."""
 
-    def __init__(self, model: Any, prompts: Sequence[str], config: TaylorConfig):
+    def __init__(self, model: Any, prompts: Sequence[str], config: TaylorConfig, threshold: float | None = None):
         self.config, self.model = config, _with_gradients(model.twin())
+        self.threshold = config.threshold if threshold is None else threshold
         self.parameters = dict(self.model.denoiser.named_parameters())
         self.prompts = cycled(prompts, config.pictures)
         self.sums = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
@@ -37,22 +38,29 @@ class Expansion:
         self.signal = scheduler.alphas_cumprod.double().sqrt()
 
     def walk(self) -> Iterator[tuple[int, int, float]]:
-        """Yields timesteps done, timesteps in all, and the loss at the last one as a share of the largest."""
+        """Yields timesteps done, timesteps in all, and the loss at the last one as a share of the largest; at that moment
+        the sums are those of a threshold that this loss is the first to fall below."""
         times = range(0, len(self.signal), self.config.stride)
         yield 0, len(times), 1.0
         parts = self._pictures()
         noise = [self._noise(part) for part, _ in parts]
-        largest, counts = 0.0, True
+        largest = 0.0
         for done, t in enumerate(times, start=1):
+            counts = not self.ended(self.threshold)
             loss, gradients = self._at(t, parts, noise, counts)
             largest = max(largest, loss)
             share = loss / largest
-            reached = share < self.config.threshold
-            if counts and not (reached and self.config.stop == "before"):
-                self._add(gradients)
-            counts = counts and not reached
             self.trace.append((t, share))
-            yield done, len(times), share
+            if self.config.stop == "before":
+                yield done, len(times), share
+            if counts and not (self.config.stop == "before" and self.ended(self.threshold)):
+                self._add(gradients)
+            if self.config.stop == "after":
+                yield done, len(times), share
+
+    def ended(self, threshold: float) -> bool:
+        """Whether the loss has fallen below this share of the largest."""
+        return any(share < threshold for _, share in self.trace)
 
     def values(self) -> dict[str, torch.Tensor]:
         """|sum of w g|, sum of |w g| or of (w g)^2 of every weight."""
