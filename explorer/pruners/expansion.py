@@ -38,8 +38,10 @@ class Expansion:
         self.signal = scheduler.alphas_cumprod.double().sqrt()
 
     def walk(self) -> Iterator[tuple[int, int, float]]:
-        """Yields timesteps done, timesteps in all, and the loss at the last one as a share of the largest; just then the
-        sums are those of a threshold that this loss is the first to fall below."""
+        """Yields timesteps done, timesteps in all, and the loss at the last one as a share of the largest.
+
+        At that moment the sums are those of a threshold that this loss is the first to fall below.
+        """
         times = range(0, len(self.signal), self.config.stride)
         yield 0, len(times), 1.0
         parts = self._pictures()
