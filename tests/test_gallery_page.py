@@ -251,7 +251,7 @@ def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(gallery_page, theme: str):
     gallery_page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
-    for tab in ("Explore", "Features"):
+    for tab in ("Explore", "Features", "Smaller"):
         gallery_page.get_by_role("tab", name=tab).click()
         gallery_page.wait_for_timeout(1500)
         found = Axe().run(gallery_page).response["violations"]

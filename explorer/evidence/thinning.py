@@ -29,14 +29,14 @@ WALK = {"stride": 10}  # of the expansion over timesteps; the paper's is 1
 # what stands for heads and neurons, and for channels: name -> method and settings
 HEADS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "ecodiff": ("ecodiff", SAME),
+        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", SAME | {"seed": seed}) for seed in SEEDS},
         "ecodiff-published": ("ecodiff", SAME | {"decision": "concrete"}),
         "ecodiff-call": ("ecodiff", SAME | {"decision": "concrete", "distance": "call"}),
         "ecodiff-blocks": ("ecodiff", SAME | {"ranking": "blocks"}),
         "taylor": ("taylor", WALK | {"axis": "heads and neurons"}),
         "magnitude": ("magnitude", {}),
         "magnitude-l1": ("magnitude", {"norm": 1}),
-        **{f"random-{seed}": ("random-widths", {"seed": seed}) for seed in SEEDS},
+        **{f"random-seed-{seed}": ("random-widths", {"seed": seed}) for seed in SEEDS},
     }
 )
 THRESHOLDS = (0.0, 0.01, 0.1, 0.2)  # beside the default
@@ -48,7 +48,7 @@ THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "fisher-channels": ("taylor", CHANNELS | WALK | {"accumulate": "squared"}),
         "magnitude-channels": ("magnitude", CHANNELS),
         "magnitude-channels-l1": ("magnitude", CHANNELS | {"norm": 1}),
-        **{f"random-channels-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
+        **{f"random-channels-seed-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
     }
 )
 SHIPPED = ("ecodiff", "ecodiff-published", "taylor-channels", "magnitude", "magnitude-channels")
@@ -114,7 +114,7 @@ def contenders(
             if not thin and ratio > order.header.max_ratio:
                 continue
             widths = order.thinned(ratio) if thin else order.at(ratio)
-            settings = order.header.pruner.config | {"how": name}
+            settings = order.header.pruner.config | {"how": name.partition("-seed-")[0]}
             method = order.header.pruner.name
             found.append(Contender(method, full.sampler, full.steps, ratio, settings, widths=widths))
             priced.setdefault((thin, ratio), widths.kept_macs)
