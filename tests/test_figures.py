@@ -120,3 +120,25 @@ def test_an_order_shows_when_each_unit_goes_and_marks_what_stays():
     assert stays == {(0, 0), (0, 1), (0, 2), (1, 2)}
     scores = figures.order_heatmap(UNITS, TIMESTEPS, goes - 3, 0.4, "score")
     assert len(scores.data) == 1 and "score" in scores.data[0].hovertemplate
+
+
+def test_a_map_of_heads_and_bars_of_shares_say_what_stays():
+    keep = {
+        "mid_block.attentions.0.attn1:heads": np.array([True, False, True]),
+        "mid_block.attentions.0.attn2:heads": np.array([True]),
+        "mid_block.attentions.0.ff:neurons": np.array([True, False, False, False]),
+    }
+    heads, shares = figures.head_map(keep), figures.share_bars(keep)
+    assert np.array_equal(heads.data[0].z, [[1, 0, 1], [1, np.nan, np.nan]], equal_nan=True)
+    assert "3 of 4 heads stay" in heads.layout.xaxis.title.text
+    assert list(shares.data[0].x) == [0.25] and "1 of 4 neurons stay" in shares.layout.xaxis.title.text
+    assert "mid attn 0 ff" in shares.layout.yaxis.ticktext[0]
+    assert figures.head_map({}).layout.annotations and figures.share_bars({}).layout.annotations
+
+
+def test_a_threshold_divides_timesteps_where_the_loss_first_falls_below_it():
+    trace = [(0, 1.0), (100, 0.4), (200, 0.5), (300, 0.1)]
+    assert [figures.used_at(trace, floor) for floor in (0.0, 0.2, 0.45, 1.0)] == [4, 3, 1, 1]
+    drawn = figures.threshold_curve(trace, 0.2)
+    assert list(drawn.data[1].x) == [0, 100, 200] and drawn.layout.shapes[0].y0 == 0.2
+    assert figures.threshold_curve([], 0.2).layout.annotations

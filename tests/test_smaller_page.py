@@ -36,8 +36,12 @@ def test_every_file_that_comes_along_can_be_looked_at(visitor):
     for header in shipped.widths("emoji-unet").values():
         page.click("#learned input")
         page.get_by_role("option", name=smaller.title(header), exact=True).click()
-        axis = header.pruner.config["axis"].split(" and ")[0]
-        expect(page.locator("#widths .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {axis} stay"))
+        thin = header.pruner.config["axis"] == "channels"
+        what = "channels" if thin else "neurons"
+        expect(page.locator("#widths .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {what} stay"))
+        expect(page.locator("#heads .plot")).to_be_hidden() if thin else expect(
+            page.locator("#heads .plot")
+        ).to_contain_text("of 236 heads stay")
         expect(page.locator("#expansion")).to_be_visible() if header.trace else expect(
             page.locator("#expansion")
         ).to_be_hidden()
@@ -60,8 +64,8 @@ def test_the_smaller_network_draws_beside_the_whole_one_and_the_rival(visitor):
     ("model", "said"), [("emoji-nothing", "no widths come with the project for emoji-nothing"), ("sd15", "prune")]
 )
 def test_a_model_without_widths_is_said(model, said):
-    _, _, trouble, tiles, plot, *_ = smaller.shown(model, None, 0.2, 0.05)
-    assert said in trouble and not tiles and plot is None
+    _, _, trouble, tiles, _, heads, shares, *_ = smaller.shown(model, None, 0.2, 0.05)
+    assert said in trouble and not tiles and heads is shares is None
 
 
 def test_a_drawing_that_cannot_be_is_a_sentence():

@@ -9,7 +9,7 @@ from explorer.figures.features import adjacent_curves, change_map, similarity_ma
 from explorer.figures.results import Point, trade_off
 from explorer.figures.schedules import FATES, KeepMap, keep_heatmap, keep_map, order_heatmap
 from explorer.figures.style import COLOURS, short
-from explorer.figures.widths import threshold_curve, used_at, width_map
+from explorer.figures.widths import head_map, share_bars, threshold_curve, used_at
 
 __all__ = [
     "COLOURS",
@@ -18,13 +18,14 @@ __all__ = [
     "Point",
     "adjacent_curves",
     "change_map",
+    "head_map",
     "keep_heatmap",
     "keep_map",
     "order_heatmap",
+    "share_bars",
     "short",
     "similarity_map",
     "threshold_curve",
     "trade_off",
     "used_at",
-    "width_map",
 ]

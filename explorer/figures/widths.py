@@ -11,43 +11,21 @@ GONE = COLOURS[3]
 ROW = 15  # pixels
 
 
-def width_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
-    """Heads one by one, a row an attention; of neurons and channels the share that is left, a bar a layer.
-
-    keep: site ("path:heads", "path:neurons" or "path:channels") -> bool (size,).
-    """
+def head_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
+    """Which heads stay, a row an attention. keep: site ("path:heads", others are left out) -> bool (size,)."""
     heads = {_named(name): kept for name, kept in keep.items() if name.endswith(":heads")}
-    layers = {_named(name): kept for name, kept in keep.items() if not name.endswith(":heads")}
-    if not keep:
-        return empty("No units to show.")
-    rows = max(len(heads), len(layers))
-    figure = go.Figure(layout=bare_layout(height=90 + ROW * rows))
-    split = (0.42, 0.62) if heads and layers else (1.0, 0.0)
-    figure.update_layout(showlegend=False, bargap=0.25)
-    if heads:
-        _draw_heads(figure, heads, split[0])
-    if layers:
-        what = "channels" if any(name.endswith(":channels") for name in keep) else "neurons"
-        _draw_shares(figure, layers, split[1], what)
-    return figure
-
-
-def _named(site: str) -> str:
-    return short(site.rpartition(":")[0]).replace(" attentions ", " attn ")
-
-
-def _draw_heads(figure: go.Figure, heads: Mapping[str, np.ndarray], right: float) -> None:
+    if not heads:
+        return empty("No heads to show.")
     most = max(len(kept) for kept in heads.values())
     shown = np.full((len(heads), most), np.nan)
     for row, kept in enumerate(heads.values()):
         shown[row, : len(kept)] = kept
     told = [
-        [
-            f"<b>{name}</b><br>head {head}: {'stays' if kept[head] else 'gone'}" if head < len(kept) else ""
-            for head in range(most)
-        ]
+        [f"<b>{name}</b><br>head {head}: {'stays' if one else 'gone'}" for head, one in enumerate(kept)]
+        + [""] * (most - len(kept))
         for name, kept in heads.items()
     ]
+    figure = go.Figure(layout=bare_layout(height=90 + ROW * len(heads)))
     figure.add_heatmap(
         z=shown,
         text=told,
@@ -56,43 +34,44 @@ def _draw_heads(figure: go.Figure, heads: Mapping[str, np.ndarray], right: float
         colorscale=[(0, GONE), (0.5, GONE), (0.5, COLOURS[0]), (1, COLOURS[0])],
         **dict(zmin=0, zmax=1, showscale=False, xgap=2, ygap=2),
     )
-    left = sum(int(kept.sum()) for kept in heads.values())
-    whole = sum(len(kept) for kept in heads.values())
-    figure.update_layout(
-        xaxis=dict(title=f"{left} of {whole} heads stay", range=[-0.5, most - 0.5], dtick=1, domain=[0, right]),
-        yaxis=dict(range=[len(heads) - 0.5, -0.5], tickvals=list(range(len(heads))), ticktext=list(heads)),
-    )
+    figure.update_xaxes(title=f"{_stay(heads)} heads stay", range=[-0.5, most - 0.5], dtick=1)
+    return _rows(figure, heads)
 
 
-def _draw_shares(figure: go.Figure, layers: Mapping[str, np.ndarray], left: float, what: str) -> None:
-    axes = dict(xaxis="x2", yaxis="y2", orientation="h", y=list(range(len(layers))), showlegend=False)
-    shares = [float(kept.mean()) for kept in layers.values()]
+def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
+    """The share of neurons or channels that stays, a bar a layer. keep: site -> bool (size,); heads are left out."""
+    layers = {_named(name): kept for name, kept in keep.items() if not name.endswith(":heads")}
+    if not layers:
+        return empty("No neurons or channels to show.")
+    what = "channels" if any(name.endswith(":channels") for name in keep) else "neurons"
     told = [f"<b>{name}</b><br>{int(kept.sum())} of {len(kept)} {what} stay" for name, kept in layers.items()]
-    hover = dict(text=told, textposition="none", hovertemplate="%{text}<extra></extra>")
-    figure.add_bar(x=shares, marker_color=COLOURS[0], **axes, **hover)
-    figure.add_bar(x=[1 - share for share in shares], marker_color=GONE, **axes, **hover)
-    total, stay = sum(len(kept) for kept in layers.values()), sum(int(kept.sum()) for kept in layers.values())
-    base = dict(showgrid=False, zeroline=False, fixedrange=True)
-    figure.update_layout(
-        barmode="stack",
-        xaxis2=base
-        | dict(
-            title=dict(text=f"{stay:,} of {total:,} {what} stay", standoff=8),
-            range=[0, 1],
-            domain=[left, 1],
-            tickformat=".0%",
-            anchor="y2",
-        ),
-        yaxis2=base
-        | dict(
-            range=[len(layers) - 0.5, -0.5],
-            tickvals=list(range(len(layers))),
-            ticktext=list(layers),
-            tickfont=dict(size=10),
-            anchor="x2",
-            automargin=True,
-        ),
-    )
+    shares = np.array([kept.mean() for kept in layers.values()])
+    figure = go.Figure(layout=bare_layout(height=90 + ROW * len(layers)))
+    for values, colour in ((shares, COLOURS[0]), (1 - shares, GONE)):
+        figure.add_bar(
+            x=values,
+            y=list(range(len(layers))),
+            orientation="h",
+            marker_color=colour,
+            text=told,
+            textposition="none",
+            hovertemplate="%{text}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.25, showlegend=False)
+    figure.update_xaxes(title=f"{_stay(layers)} {what} stay", range=[0, 1], tickformat=".0%")
+    return _rows(figure, layers)
+
+
+def _named(site: str) -> str:
+    return short(site.rpartition(":")[0]).replace(" attentions ", " attn ")
+
+
+def _stay(rows: Mapping[str, np.ndarray]) -> str:
+    return f"{sum(int(kept.sum()) for kept in rows.values()):,} of {sum(map(len, rows.values())):,}"
+
+
+def _rows(figure: go.Figure, rows: Mapping[str, np.ndarray]) -> go.Figure:
+    return figure.update_yaxes(range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticktext=list(rows))
 
 
 def threshold_curve(trace: Sequence[tuple[int, float]], threshold: float) -> go.Figure:

@@ -21,7 +21,8 @@ WHY = """<p class="why">A schedule leaves parts of the network out at some calls
 and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order that a method
 learned: what is left is a network with fewer parameters, which needs less memory and less time at every call. Prompt,
 seed, steps and guidance are those of the Explore tab.</p>"""
-MAP = "Each row is a layer. Blue stays, pale is gone. Heads one by one; of neurons or channels the share that stays."
+HEADS = "A row is an attention, a cell one of its heads. Blue stays, pale is gone."
+SHARES = "A bar is a layer: the share of its neurons or channels that stays."
 CURVE = (
     "Diff-Pruning's idea: with the same pictures and noise the loss is largest where there is little noise. Only "
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
@@ -44,7 +45,11 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
     trouble = markup(elem_id="smaller-alert")
     tiles = markup(elem_id="left")
     pictures = markup(elem_id="smaller-pictures")
-    plot = plotly_view(WAITING, MAP, elem_id="widths")
+    with gr.Row():
+        with gr.Column(min_width=320, visible=False) as attentions:
+            heads = plotly_view(WAITING, HEADS, elem_id="heads")
+        with gr.Column(min_width=320):
+            shares = plotly_view(WAITING, SHARES, elem_id="widths")
     with gr.Column(visible=False, elem_id="expansion") as expansion:
         label, info = "Threshold", "the share of the largest loss at which the method stops; what is shipped used 0.05"
         threshold = gr.Slider(0, 0.5, 0.05, step=0.005, label=label, info=info, elem_id="threshold")
@@ -63,7 +68,7 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
 
     light = {name: value for name, value in LIGHT.items() if name != "preprocess"}
     inputs = [asked["model"], file, ratio, threshold]
-    outputs = [file, ratio, trouble, tiles, plot, expansion, said, curve]
+    outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
     tab.select(show, inputs, outputs, **light)
     gr.on([file.input, ratio.change, threshold.change], show, inputs, outputs, trigger_mode="always_last", **light)
     drawing = draw.click(
@@ -79,23 +84,26 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
 
 
 def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
-    """The files to choose from, the largest ratio, what is left in numbers and as a map, the curve over timesteps."""
-    there = shipped.widths(model)
+    """The files to choose from, the largest ratio, what is left in numbers and as maps, the curve over timesteps."""
+    there, hidden = shipped.widths(model), gr.update(visible=False)
     if not there:
         said = alert([f"no widths come with the project for {model}; make a file with the command prune"])
-        return gr.update(choices=[], value=None), gr.update(), said, "", None, gr.update(visible=False), "", None
+        return gr.update(choices=[], value=None), gr.update(), said, "", hidden, None, None, hidden, "", None
     stem = stem if stem in there else next(iter(there))
     header = there[stem]
-    share = min(max(share, 0.0), header.max_ratio)
-    widths = widths_for(asked_of(model, header, share))
+    widths = widths_for(asked_of(model, header, min(max(share, 0.0), header.max_ratio)))
     choices = gr.update(choices=[(title(one), name) for name, one in there.items()], value=stem)
     slider = gr.update(maximum=int(100 * header.max_ratio) / 100)
-    picture, looked = as_value(figures.width_map(widths.keep)), used_at(header.trace, floor)
-    if not header.trace:
-        return choices, slider, "", numbers(widths), picture, gr.update(visible=False), "", None
-    sentence = f"<p role='status'>{looked} of {len(header.trace)} timesteps are looked at.</p>"
+    has_heads = any(name.endswith(":heads") for name in widths.keep)
+    maps = (
+        gr.update(visible=has_heads),
+        as_value(figures.head_map(widths.keep)),
+        as_value(figures.share_bars(widths.keep)),
+    )
+    looked = f"{used_at(header.trace, floor)} of {len(header.trace)} timesteps are looked at."
     curve = as_value(figures.threshold_curve(header.trace, floor))
-    return choices, slider, "", numbers(widths), picture, gr.update(visible=True), sentence, curve
+    walk = gr.update(visible=bool(header.trace)), f"<p role='status'>{looked}</p>", curve
+    return choices, slider, "", numbers(widths), *maps, *walk
 
 
 def title(header: WidthHeader) -> str:
