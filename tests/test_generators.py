@@ -16,7 +16,7 @@ from explorer.evidence.evaluation import evaluate as evaluate_rows
 from explorer.evidence.jury import JUDGE, Jury, keep_real
 from explorer.evidence.summary import summary
 from explorer.prompts import names
-from explorer.training import autoencoder, cards, evaluate, pixels, record, transformer
+from explorer.training import autoencoder, cards, evaluate, fitting, pixels, record, transformer
 from explorer.training import data as pictures
 from explorer.training.transformer import NOBODY, Classes
 from explorer.work import finished
@@ -32,8 +32,7 @@ def emoji(monkeypatch, tmp_path):
     known = pictures.Emoji(some.pictures, items)
     monkeypatch.setattr(pictures, "load", lambda data=None: known)
     monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(transformer, "WORKERS", 1)
-    monkeypatch.setattr(pixels, "WORKERS", 1)
+    monkeypatch.setattr(fitting, "WORKERS", 1)
     return known
 
 

@@ -15,7 +15,7 @@ from torch import nn
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from explorer import training  # noqa: E402
-from explorer.training import autoencoder, captions, clip, denoisers, evaluate, record  # noqa: E402
+from explorer.training import autoencoder, captions, clip, denoisers, evaluate, fitting, record  # noqa: E402
 from explorer.training import data as pictures  # noqa: E402
 from explorer.training.loop import Loop, Plan, pick_device  # noqa: E402
 
@@ -233,9 +233,9 @@ def test_a_resumed_run_knows_what_its_weights_went_through(tmp_path):
     home, out = tmp_path / "run", tmp_path / "published"
     for folder in (home, out):
         folder.mkdir()
-    assert denoisers.earlier_stretches(home, out) == []
+    assert fitting.earlier_stretches(home, out, "U-Net") == []
     record.write(out, [{"part": "decoder"}, {"part": "U-Net", "seed": 0}])
-    assert denoisers.earlier_stretches(home, out) == [{"part": "U-Net", "seed": 0}]
+    assert fitting.earlier_stretches(home, out, "U-Net") == [{"part": "U-Net", "seed": 0}]
     record.write(home, [{"part": "U-Net", "seed": 0}, {"part": "U-Net", "seed": 1}])
     (home / "checkpoint.safetensors").touch()  # its own stretch goes on
-    assert denoisers.earlier_stretches(home, out) == [{"part": "U-Net", "seed": 0}]
+    assert fitting.earlier_stretches(home, out, "U-Net") == [{"part": "U-Net", "seed": 0}]

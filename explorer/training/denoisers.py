@@ -10,17 +10,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from explorer import catalogue
 from explorer.training import autoencoder, publishing, record
 from explorer.training import data as pictures
 from explorer.training.captions import caption, labels, load_tokenizer
 from explorer.training.clip import tokens
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.fitting import Fitting, Recipe
+from explorer.training.loop import runs_folder
 from explorer.training.sampling import SAMPLES, drawn, spread
 
-NAME = "emoji-unet"
-BATCH = 32
-RATE = 1.2e-3
-WORKERS = 2  # processes on a CPU, each with half the batch
+RECIPE = Recipe("emoji-unet", folder="unet", part="U-Net", batch=32, rate=1.2e-3)
 DROPPED = 0.1  # captions left empty, for guidance
 BARE_STYLE = "flat"  # what a bare name draws: one picture is learnt much sooner than a choice of three
 BARE_SHARE = 0.5  # of the pictures in a batch that are of this style
@@ -185,50 +184,25 @@ def train(
 
     Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises ValueError without.
     """
-    clip_folder, home, out = Path("assets/emoji-clip"), runs_folder(NAME), out or Path("assets") / NAME
+    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
+    clip_folder = catalogue.ASSETS / "emoji-clip"
     known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
     vae = latest_autoencoder()
     if not (clip_folder / "config.json").exists():
         raise ValueError("train emoji-clip first: emoji-unet borrows its text tower")
-    target = pick_device(device)
-    torch.manual_seed(seed)
     tower = text_tower(clip_folder)
-    unet = build(tower.config.hidden_size)
-    earlier = earlier_stretches(home, out) if resume else []
-    if resume and (out / "unet" / "config.json").exists():  # overruled by a checkpoint, where there is one
-        unet.load_state_dict(UNet2DConditionModel.from_pretrained(out / "unet").state_dict())
-    unet = unet.to(target, memory_format=torch.channels_last)
+    unet = fitting.begin(build(tower.config.hidden_size))
     captions = Captions(known, load_tokenizer(clip_folder), tower, seed)
     latents = autoencoder.encode(vae, known.pictures, device)
 
-    workers = WORKERS if device == "cpu" else 1
-    if workers > 1:
-        torch.set_num_threads(1)
-    plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
-    loss = objective(unet, latents, captions, target, BATCH // workers)
-
-    def finish(model: UNet2DConditionModel) -> None:
+    def publish(model: UNet2DConditionModel, stretches: list[dict]) -> None:
         # the decoder may have become sharper meanwhile
-        pipe = assemble(model, latest_autoencoder(), clip_folder).to(target)
-        this = record.stretch("U-Net", loop.state.seconds, loop.state.step, BATCH, device, seed)
-        record.write(home, [*earlier, this])
-        publishing.publish(pipe, publishing.vocabulary(known), out, [*decoder_stretches(out), *earlier, this])
+        pipe = assemble(model, latest_autoencoder(), clip_folder).to(fitting.target)
+        written = [*decoder_stretches(fitting.out), *stretches]
+        publishing.publish(pipe, publishing.vocabulary(known), fitting.out, written)
 
-    def sample(model: UNet2DConditionModel, path: Path) -> None:
-        finish(model)
-        autoencoder.save_grid(drawn(out, spread(known.names, SAMPLES)), path)
-
-    loop = Loop(home, unet, loss, plan, sample)
-    loop.run()
-    finish(unet)
-    say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate")
-
-
-def earlier_stretches(home: Path, out: Path, part: str = "U-Net") -> list[dict]:
-    """What the weights went through that a run goes on from: those before its checkpoint, else all published ones."""
-    if (home / Loop.CHECKPOINT).exists():
-        return record.read(home)[:-1]
-    return [stretch for stretch in record.read(out) if stretch["part"] == part]
+    loss = objective(unet, latents, captions, fitting.target, fitting.share)
+    fitting.run(unet, loss, publish, lambda: drawn(fitting.out, spread(known.names, SAMPLES)))
 
 
 def decoder_stretches(out: Path) -> list[dict]:
@@ -239,7 +213,7 @@ def decoder_stretches(out: Path) -> list[dict]:
 def latest_autoencoder() -> AutoencoderKL:
     """The best autoencoder there is: with the decoder trained on, else as it was when its encoder was fixed."""
     home = runs_folder(autoencoder.NAME)
-    for folder in (home / "vae", home / "fixed", Path("assets") / NAME / "vae"):
+    for folder in (home / "vae", home / "fixed", catalogue.ASSETS / RECIPE.name / "vae"):
         if (folder / "config.json").exists():
             return AutoencoderKL.from_pretrained(folder).eval()
     raise ValueError("train emoji-autoencoder first: emoji-unet draws in its latents")

@@ -80,7 +80,7 @@ def main() -> None:
     """Measure a pipeline in assets/ and write its card and grid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--model", choices=[one.NAME for one in (denoisers, transformer, pixels)], default=denoisers.NAME
+        "--model", choices=[one.RECIPE.name for one in (denoisers, transformer, pixels)], default=denoisers.RECIPE.name
     )
     parser.add_argument("--assets", type=Path, default=catalogue.ASSETS)
     parser.add_argument("--data", type=Path, default=None)
@@ -92,7 +92,7 @@ def main() -> None:
         pictures.load(options.data),
         metrics.Judge(options.assets / "emoji-judge"),
     )
-    facts = (_measured_pixels if options.model == pixels.NAME else _measured)(out, emoji, judge, options)
+    facts = (_measured_pixels if options.model == pixels.RECIPE.name else _measured)(out, emoji, judge, options)
     say(json.dumps(facts))
 
 
@@ -100,7 +100,7 @@ def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: a
     names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
     facts, images, shown = measure(out, judge, names, options.names, options.seeds)
     facts["real"] = ceiling(judge, emoji, names)
-    if out.name == denoisers.NAME:
+    if out.name == denoisers.RECIPE.name:
         alike = emoji.where(lambda item: item.name in names and item.style == denoisers.BARE_STYLE)  # as bare names ask
         keep_real(alike.pictures, judge, options.assets / "emoji-judge")
     model = catalogue.load(out)

@@ -8,17 +8,13 @@ import torch.nn.functional as F
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
-from explorer import catalogue
-from explorer.training import autoencoder, publishing, record
+from explorer.training import autoencoder, publishing
 from explorer.training import data as pictures
-from explorer.training.denoisers import WORKERS, earlier_stretches
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.fitting import Fitting, Recipe
 from explorer.training.sampling import SAMPLES, drawn
 
-NAME = "emoji-ddpm"
 SIDE = 32
-BATCH = 64
-RATE = 1e-3
+RECIPE = Recipe("emoji-ddpm", folder="unet", part="U-Net", batch=64, rate=1e-3, bfloat16=True)
 STEPS = 100  # of DDIM, as the paper's
 
 
@@ -83,33 +79,13 @@ def train(
 
     `resume` goes on from the run's checkpoint, or else from the published weights.
     """
-    home, out, target = runs_folder(NAME), out or catalogue.ASSETS / NAME, pick_device(device)
+    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
     known = pictures.load(data).where(lambda item: not pictures.held_out(item.name))
-    torch.manual_seed(seed)
-    unet = build()
-    earlier = earlier_stretches(home, out) if resume else []
-    if resume and (out / "unet" / "config.json").exists():  # overruled by a checkpoint, where there is one
-        unet.load_state_dict(UNet2DModel.from_pretrained(out / "unet").state_dict())
-    unet = unet.to(target, memory_format=torch.channels_last)
-    workers = WORKERS if device == "cpu" else 1
-    if workers > 1:
-        torch.set_num_threads(1)
-    plan = Plan(
-        minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers, bfloat16=True
-    )
-    loss = objective(unet, shrunk(known.pictures), target, BATCH // workers)
+    unet = fitting.begin(build())
 
-    def finish(model: UNet2DModel) -> None:
-        this = record.stretch("U-Net", loop.state.seconds, loop.state.step, BATCH, device, seed)
-        record.write(home, [*earlier, this])
+    def publish(model: UNet2DModel, stretches: list[dict]) -> None:
         pipe = DDPMPipeline(unet=model, scheduler=scheduler())
-        publishing.publish(pipe, {"names": [""], "words": [], "also": {}}, out, [*earlier, this], torch.float16)
+        publishing.publish(pipe, {"names": [""], "words": [], "also": {}}, fitting.out, stretches, torch.float16)
 
-    def sample(model: UNet2DModel, path: Path) -> None:
-        finish(model)
-        autoencoder.save_grid(drawn(out, [""] * SAMPLES, steps=STEPS, guidance=1.0), path)
-
-    loop = Loop(home, unet, loss, plan, sample)
-    loop.run()
-    finish(unet)
-    say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate --model {NAME}")
+    loss = objective(unet, shrunk(known.pictures), fitting.target, fitting.share)
+    fitting.run(unet, loss, publish, lambda: drawn(fitting.out, [""] * SAMPLES, steps=STEPS, guidance=1.0))

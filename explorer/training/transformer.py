@@ -9,25 +9,20 @@ from pathlib import Path
 import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
 
-from explorer import catalogue
-from explorer.training import autoencoder, publishing, record
+from explorer.training import autoencoder, publishing
 from explorer.training import data as pictures
 from explorer.training.denoisers import (
     BARE_STYLE,
     DROPPED,
-    WORKERS,
     decoder_stretches,
-    earlier_stretches,
     latest_autoencoder,
     objective,
     scheduler,
 )
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.fitting import Fitting, Recipe
 from explorer.training.sampling import SAMPLES, drawn, spread
 
-NAME = "emoji-dit"
-BATCH = 32
-RATE = 1e-3
+RECIPE = Recipe("emoji-dit", folder="transformer", part="transformer", batch=32, rate=1e-3)
 NOBODY = 1000  # the class that DiTPipeline takes for no class at all
 
 
@@ -78,34 +73,17 @@ def train(
     `resume` goes on from the run's checkpoint, or else from the published weights. Needs the autoencoder of emoji-unet;
     raises ValueError without.
     """
-    home, out = runs_folder(NAME), out or catalogue.ASSETS / NAME
+    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
     known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
-    vae, target = latest_autoencoder(), pick_device(device)
-    torch.manual_seed(seed)
-    transformer, classes = build(), Classes(known)
-    earlier = earlier_stretches(home, out, "transformer") if resume else []
-    if resume and (out / "transformer" / "config.json").exists():  # overruled by a checkpoint, where there is one
-        transformer.load_state_dict(DiTTransformer2DModel.from_pretrained(out / "transformer").state_dict())
-    transformer.to(target)
+    vae, classes = latest_autoencoder(), Classes(known)
+    transformer = fitting.begin(build())
     latents = autoencoder.encode(vae, known.pictures, device)
-    workers = WORKERS if device == "cpu" else 1
-    if workers > 1:
-        torch.set_num_threads(1)
-    plan = Plan(minutes, RATE, warmup=200, ema=0.999, device=device, seed=seed, resume=resume, workers=workers)
-    loss = objective(transformer, latents, classes, target, BATCH // workers)
 
-    def finish(model: DiTTransformer2DModel) -> None:
-        this = record.stretch("transformer", loop.state.seconds, loop.state.step, BATCH, device, seed)
-        record.write(home, [*earlier, this])
-        pipe = DiTPipeline(transformer=model, vae=vae.to(target), scheduler=scheduler())
-        stretches = [*decoder_stretches(out), *earlier, this]
-        publishing.publish(pipe, publishing.vocabulary(known), out, stretches, torch.float16, classes.labels)
+    def publish(model: DiTTransformer2DModel, stretches: list[dict]) -> None:
+        pipe = DiTPipeline(transformer=model, vae=vae.to(fitting.target), scheduler=scheduler())
+        written = [*decoder_stretches(fitting.out), *stretches]
+        names = publishing.vocabulary(known)
+        publishing.publish(pipe, names, fitting.out, written, torch.float16, classes.labels)
 
-    def sample(model: DiTTransformer2DModel, path: Path) -> None:
-        finish(model)
-        autoencoder.save_grid(drawn(out, spread(known.names, SAMPLES)), path)
-
-    loop = Loop(home, transformer, loss, plan, sample)
-    loop.run()
-    finish(transformer)
-    say(f"{NAME}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate --model {NAME}")
+    loss = objective(transformer, latents, classes, fitting.target, fitting.share)
+    fitting.run(transformer, loss, publish, lambda: drawn(fitting.out, spread(known.names, SAMPLES)))
