@@ -51,7 +51,7 @@ THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         **{f"random-channels-seed-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
     }
 )
-SHIPPED = ("ecodiff", "ecodiff-published", "taylor-channels", "magnitude", "magnitude-channels")
+SHIPPED = ("ecodiff", "taylor-channels", "magnitude")
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the parameters
 RATIOS = (0.2, 0.3, 0.5)  # of the channels of each layer
 
