@@ -2,8 +2,8 @@
 
 Run by hand: python tests/bench/learning.py [model] [batch] [dipgo | ecodiff]. `plain` keeps every activation, `step`
 what goes from call to call, `nested` that at every sqrt(T)-th call. DiP-GO: gates of their own, all open, so that every
-call is on the way back; EcoDiff: one look at the whole network. The allocator is told to give back at once what is free,
-for otherwise most of the growth with T is what it keeps in pieces.
+call is on the way back; EcoDiff: one look at the whole network. The allocator is told to give back what is free at
+once, for otherwise most of the growth with T is what it keeps in pieces.
 """
 
 import os
