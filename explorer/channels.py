@@ -131,12 +131,15 @@ def chosen(group: Group, importance: np.ndarray, ratio: float, rule: str = "pape
     `paper`: as many go from each block of the GroupNorm, ranked inside it. `torch-pruning`: the same places go in every
     block, ranked by their mean over blocks; of few channels a block that is far more than the ratio.
     """
-    blocks, count = importance.reshape(group.blocks, -1), going(group.size, group.blocks, ratio, rule)
+    return places_in_blocks(importance, group.blocks, rule) >= going(group.size, group.blocks, ratio, rule)
+
+
+def places_in_blocks(importance: np.ndarray, blocks: int, rule: str) -> np.ndarray:
+    """int (size,): of each channel the place at which it goes from its block of the norm, the least important first."""
+    ranked = importance.reshape(blocks, -1)
     if rule == "torch-pruning":
-        blocks = np.tile(blocks.mean(axis=0), (group.blocks, 1))
-    keep = np.ones(blocks.shape, dtype=bool)
-    np.put_along_axis(keep, np.argsort(blocks, axis=1, kind="stable")[:, :count], False, axis=1)
-    return keep.reshape(-1)
+        ranked = np.tile(ranked.mean(axis=0), (blocks, 1))
+    return ranked.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").reshape(-1)
 
 
 def going(size: int, blocks: int, ratio: float, rule: str) -> int:

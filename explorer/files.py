@@ -85,6 +85,20 @@ def text_of(path: str | Path) -> str:
     return document
 
 
+def foreign_tensors(path: Path, what: str) -> Any:
+    """What a file of PyTorch's own format holds, which others publish theirs in: `what`, and nothing that would run.
+
+    Raises ValueError with one sentence for any other file.
+    """
+    import torch  # here, because our own files are read without
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises, the file is not what it should be
+        reason = (f"{error}".splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} holds no plain {what}: {reason}") from error
+
+
 def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whole or not at all: a temporary one beside it, then a rename. Raises ValueError."""
     path = Path(path)

@@ -76,11 +76,13 @@ def test_other_files_are_refused_in_one_sentence(sd_folder, tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "dict.pt")
     torch.save([Path("x")], tmp_path / "code.pt")
     (tmp_path / "noise.pt").write_bytes(b"nothing")
+    (tmp_path / "empty.pt").write_bytes(b"")  # of which torch says nothing at all
     for name, said in {
         "short.pt": "has logits for 1 layers, the model has",
         "dict.pt": "holds no list of tensors",
         "code.pt": "holds no plain tensors",
         "noise.pt": "holds no plain tensors",
+        "empty.pt": "holds no plain tensors",
         "missing.pt": "holds no plain tensors",
     }.items():
         with pytest.raises(ValueError, match=said) as refused:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from explorer.files import foreign_tensors
+
 NAME = "inception-v3-compat"
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity's releases name them
 NEEDS = ("torchvision", "torch_fidelity")
@@ -24,10 +26,7 @@ def load() -> Any:
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not path.is_file():
         raise ValueError(f"Inception features need the file {WEIGHTS} of torch-fidelity's releases in {path.parent}")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)  # because torch-fidelity would run what is in it
-    except Exception as error:  # whatever torch raises, the file is not what it should be
-        raise ValueError(f"{path} holds no plain weights: {f'{error}'.splitlines()[0]}") from error
+    foreign_tensors(path, "weights")  # because torch-fidelity would run what is in it
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     return NoTrainInceptionV3(NAME, ["2048"], str(path))

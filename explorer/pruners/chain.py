@@ -50,8 +50,7 @@ class Chain:
     def full(self, batch: Batch) -> torch.Tensor:
         """Final latents (B, C, H, W) of the whole network; each picture is drawn once."""
         if any(number not in self._full for number in batch.numbers):
-            for _call in self.calls(self.model, batch):
-                last = _call
+            *_, last = self.calls(self.model, batch)
             self._full |= dict(zip(batch.numbers, last.latents, strict=True))
         return torch.stack([self._full[number] for number in batch.numbers])
 

@@ -136,10 +136,9 @@ def _positions(layer: Any, macs: int) -> int:
 def _bunched(site: SiteRecord, score: np.ndarray, config: WidthConfig) -> tuple[np.ndarray, np.ndarray]:
     """Of each unit (size,): the number of the bunch that it goes with, and what that is ordered by over all sites."""
     if config.axis == "channels":
-        blocks = score.reshape(site.bunch, -1)  # each bunch takes one channel from every block of the norm
-        if config.rule == "torch-pruning":
-            blocks = np.tile(blocks.mean(axis=0), (site.bunch, 1))
-        number = blocks.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").reshape(-1)
+        from explorer.channels import places_in_blocks
+
+        number = places_in_blocks(score, site.bunch, config.rule)  # one channel from every block of the norm
         first = (number + 1) * site.bunch - 1 if config.rule == "paper" else number * site.bunch
         beyond = first / site.size  # the channel ratio beyond which it goes: `channels.going`
         return number, np.where(number == number.max(), 1.0, beyond)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from explorer.files import foreign_tensors
 from explorer.pruners.configs import ReleasedConfig
 from explorer.pruners.orders import decided, places
 from explorer.widths import Widths
@@ -42,10 +43,7 @@ def _reached(site: str) -> int:
 def _read(file: Path, sizes: Sequence[int]) -> list[np.ndarray]:
     import torch
 
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)  # else torch runs what is in it
-    except Exception as error:  # whatever torch raises, the file is not what it should be
-        raise ValueError(f"{file} holds no plain tensors: {str(error).splitlines()[0]}") from error
+    found = foreign_tensors(file, "tensors")
     if not isinstance(found, list) or not all(isinstance(one, torch.Tensor) for one in found):
         raise ValueError(f"{file} holds no list of tensors")
     vectors = [one.float().reshape(-1).numpy() for one in found]

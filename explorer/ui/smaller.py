@@ -56,9 +56,6 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
         said = markup(elem_id="looked")
         curve = plotly_view(WAITING, CURVE, elem_id="curve")
 
-    def show(model: str, stem: str | None, share: float, floor: float) -> tuple:
-        return shown(model, stem, share, floor)
-
     def drawn(request: gr.Request, stem: str | None, share: float, *values: Any) -> Iterator[tuple[str, str]]:
         run = partial(executor.run, request.session_hash)
         yield from on_draw(run, stem, share, dict(zip(asked, values, strict=True)))
@@ -69,8 +66,8 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
     light = {name: value for name, value in LIGHT.items() if name != "preprocess"}
     inputs = [asked["model"], file, ratio, threshold]
     outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
-    tab.select(show, inputs, outputs, **light)
-    gr.on([file.input, ratio.change, threshold.change], show, inputs, outputs, trigger_mode="always_last", **light)
+    tab.select(shown, inputs, outputs, **light)
+    gr.on([file.input, ratio.change, threshold.change], shown, inputs, outputs, trigger_mode="always_last", **light)
     drawing = draw.click(
         drawn,
         [file, ratio, *asked.values()],
