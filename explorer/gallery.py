@@ -1,7 +1,8 @@
 """The pictures that were drawn beforehand, which the slider shows without computing anything. Loads no torch.
 
 A gallery is a folder: `table.json` (what was drawn, which unit runs at which call, what it costs and loses), a strip of
-pictures a scene and method (lossless WebP, a tile a ratio; `evidence.packing` makes them), and `manifest.json`, which
+pictures a scene and method (lossless WebP, a tile a ratio, each but the first as what it adds to the one before, modulo
+256; `evidence.packing` makes them), and `manifest.json`, which
 names every other file with its hash.
 """
 

@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlparse
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from explorer import gallery
@@ -36,6 +38,14 @@ MOVED = """ratio => {
     slider.dispatchEvent(new Event("input", { bubbles: true }));
     const after = look();
     return Object.keys(before).filter(part => before[part] === after[part]);
+}"""
+
+
+# The colours of the pruned picture, row by row.
+PIXELS = """() => {
+    const canvas = document.querySelector(".card[data-role=pruned] .own");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return [...data].filter((_, at) => at % 4 !== 3);
 }"""
 
 
@@ -273,3 +283,11 @@ def test_an_embedded_view_is_pictures_map_and_slider_alone(visitor: Visitor):
     expect(page.locator("#ratio input[type=range]")).to_be_visible()
     page.wait_for_timeout(1500)
     assert "rival" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
+
+
+def test_the_browser_shows_the_very_pixels_of_the_strip(gallery_page):
+    strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
+    tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
+    stop = TABLE["ratios"].index(0.5)
+    shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)
+    assert np.array_equal(shown, tiles[:, stop])

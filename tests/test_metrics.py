@@ -178,11 +178,8 @@ def test_judge_says_when_there_is_none(tmp_path):
         metrics.Judge(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("name", ["emoji-clip", "emoji-judge"])
-def test_shipped_encoders_pool_two_prompts_differently(name):
-    if not (ASSETS / name).exists():
-        pytest.skip(f"{name} is not trained here")
-    one, other = metrics.Judge(ASSETS / name).texts(["dog", "rocket"])
+def test_the_shipped_encoder_pools_two_prompts_differently():
+    one, other = metrics.Judge(ASSETS / "emoji-judge").texts(["dog", "rocket"])
     assert float(one @ other) < 0.99
 
 

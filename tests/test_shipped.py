@@ -36,7 +36,7 @@ def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, mo
 
     monkeypatch.setattr(evaluate, "drawn", lambda _, prompts, seed: np.full((len(prompts), 64, 64, 3), 9, np.uint8))
     names = json.loads((UNET / "names.json").read_text(encoding="utf-8"))["names"]
-    judge = evaluate.metrics.Judge(ASSETS / "emoji-clip")
+    judge = evaluate.metrics.Judge(ASSETS / "emoji-judge")
     facts, images, drawn = evaluate.measure(UNET, judge, names, most=7, seeds=2)
     assert facts["n"] == 14 and len(images) == len(set(drawn)) == 7 and facts["names"] == len(names)
     assert facts["top1"] <= facts["top5"] <= 5 / 7  # one and the same picture is near to five names at most
@@ -47,12 +47,22 @@ def test_the_evaluation_says_what_it_drew_and_writes_the_card(pipe, tmp_path, mo
     assert "31.2 dB" in card and "| U-Net | 1234 | 5 | 12 | 7 |" in card and "n = 14" in card
 
 
-def test_the_shipped_text_tower_tells_prompts_apart_and_is_that_of_emoji_clip(pipe):
+def test_the_shipped_text_tower_tells_prompts_apart_and_serves_training_again(pipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path))
     ids = clip.tokens(pipe.tokenizer, ["dog", "cat", ""])
     assert ids["input_ids"].shape == (3, captions.MAX_LENGTH)
     pooled = pipe.text_encoder(**ids).pooler_output
     assert torch.pdist(pooled).min() > 0.01
-    assert torch.equal(pooled, denoisers.text_tower(ASSETS / "emoji-clip")(**ids).pooler_output)
+    tower, tokenizer = denoisers.latest_text_tower()
+    assert torch.equal(pooled, tower(**clip.tokens(tokenizer, ["dog", "cat", ""])).pooler_output)
+
+
+def test_an_encoder_that_was_trained_here_serves_before_the_shipped_one(pipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path))
+    clip.save(clip.build(pipe.tokenizer, width=32, layers=2), pipe.tokenizer, clip.folder("emoji-clip"))
+    tower, tokenizer = denoisers.latest_text_tower()
+    assert tower.config.hidden_size == 32 and len(tokenizer) == len(pipe.tokenizer)
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def test_names_json_names_what_the_generator_draws():
@@ -62,7 +72,7 @@ def test_names_json_names_what_the_generator_draws():
     assert {"dog", "flat", "d"} <= set(facts["words"])
 
 
-@pytest.mark.parametrize("name", ["emoji-clip", "emoji-judge", "emoji-unet"])
+@pytest.mark.parametrize("name", ["emoji-judge", *catalogue.EMBEDDED])
 def test_shipped_models_come_in_small_safetensors_files_with_a_card(name):
     folder = ASSETS / name
     files = [p for p in folder.rglob("*") if p.is_file()]

@@ -125,19 +125,25 @@ def _fought(model: Any, full: Any, contenders: Sequence[Any], count: int, what: 
 
 
 def _widths(pictures: int) -> None:
-    """What heads, neurons and channels are worth by every method, and what is left when they go, at a third of the
-    pictures."""
+    """What heads, neurons and channels are worth by every method, and what is left when they go."""
     from explorer.evidence import thinning
-    from explorer.evidence.evaluation import Full
 
-    model, full, runs = catalogue.load("emoji-unet"), Full("ddim", 25), _runs("widths")
-    for what, names in {"heads": thinning.HEADS, "channels": thinning.THIN}.items():
-        orders = finished(thinning.learned(model, tuple(names), runs), progress)
-        _fought(model, full, thinning.contenders(model, full, orders), max(2, pictures // 3), what)
-    for name in thinning.SHIPPED:
+    for name, stage in thinning.STAGES.items():
+        _thinned(catalogue.load(name), stage, pictures)
+
+
+def _thinned(model: Any, stage: Any, pictures: int) -> None:
+    """One model of these: learn what is not learned yet, draw, ship."""
+    from explorer.evidence import thinning
+
+    runs = _runs(f"widths/{model.id}")
+    for what, names in stage.names.items():
+        orders = finished(thinning.learned(model, names, runs), progress)
+        _fought(model, stage.full, thinning.contenders(model, stage.full, orders), pictures, what)
+    for name in stage.shipped:
         out = shipped.WIDTHS / model.id / f"{name}.safetensors"
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(runs / out.name, out)
+        shutil.copyfile(runs / out.name, out)
 
 
 def _ablations(pictures: int) -> None:

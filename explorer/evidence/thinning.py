@@ -7,7 +7,7 @@ the whole network that cost as many MACs.
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from explorer.evidence.evaluation import Contender, Full
 from explorer.evidence.rivals import all_at
@@ -51,9 +51,28 @@ THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         **{f"random-channels-seed-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
     }
 )
-SHIPPED = ("ecodiff", "taylor-channels", "magnitude")
-SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the parameters
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of the parameters
 RATIOS = (0.2, 0.3, 0.5)  # of the channels of each layer
+
+
+class Stage(NamedTuple):
+    """What is measured on a model, and which of its files come with the project."""
+
+    full: Full
+    names: Mapping[str, Sequence[str]]  # heads or channels -> of HEADS and THIN
+    shipped: tuple[str, ...]
+
+
+# a transformer has no channels that could go, and the pixels' U-Net one narrow attention
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        "emoji-unet": Stage(
+            Full("ddim", 25), {"heads": (*HEADS,), "channels": (*THIN,)}, ("ecodiff", "taylor-channels", "magnitude")
+        ),
+        "emoji-dit": Stage(Full("ddim", 25), {"heads": (*HEADS,)}, ("ecodiff", "magnitude")),
+        "emoji-ddpm": Stage(Full("ddim", 100, 1.0), {"channels": (*THIN,)}, ("taylor-channels", "magnitude-channels")),
+    }
+)
 
 
 def learned(model: Any, names: Sequence[str], folder: Path) -> Generator[Progress, None, dict[str, WidthImportance]]:

@@ -107,16 +107,16 @@ _PIXELS = """\
 # emoji-ddpm
 
 An unconditional diffusion model of emoji in 32x32 pixels, {size} parameters, in diffusers' DDPMPipeline layout, of the
-kind that Diff-Pruning is about: it predicts the noise, on the linear schedule of Ho et al. 2020. It is measured at 100
-DDIM steps. Stored in half precision.
+kind that Diff-Pruning is about, on the linear schedule of Ho et al. 2020, but predicting v. It is measured at 100 DDIM
+steps. Stored in half precision.
 
 ![48 pictures](grid.png)
 
 ## Data
-{sources} A fixed 5 % of the names was not used.
+{sources} It learns the well-known names only, those that emoji-unet draws.
 
 ## Training
-From scratch, mirrored pictures of all three styles.
+From scratch.
 
 | part | steps | batch | seconds | seed | on |
 |---|---|---|---|---|---|

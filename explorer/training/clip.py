@@ -17,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from explorer import metrics
+from explorer import catalogue, metrics
 from explorer.training import data as pictures
 from explorer.training import words
 from explorer.training.autoencoder import to_tensor
@@ -168,10 +168,16 @@ def measure(folder: Path, emoji: pictures.Emoji) -> dict[str, dict]:
     return out
 
 
+def folder(name: str) -> Path:
+    """Where an encoder goes. emoji-clip serves training alone and does not come with the project: its text tower is
+    part of emoji-unet."""
+    return catalogue.ASSETS / name if name == "emoji-judge" else runs_folder(name) / "model"
+
+
 def _train(name: str, minutes, resume, device, seed, data, out) -> None:
     emoji = pictures.load(data)
     seen = emoji.where(lambda item: not pictures.held_out(item.name))
-    home, out = runs_folder(name), out or Path("assets") / name
+    home, out = runs_folder(name), out or folder(name)
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus(emoji), length=MAX_LENGTH)
     model = build(tokenizer)

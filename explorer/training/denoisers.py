@@ -11,10 +11,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from explorer import catalogue
-from explorer.training import autoencoder, publishing, record
+from explorer.training import autoencoder, clip, publishing, record
 from explorer.training import data as pictures
 from explorer.training.captions import caption, labels, load_tokenizer
-from explorer.training.clip import tokens
 from explorer.training.fitting import Fitting, Recipe
 from explorer.training.loop import runs_folder
 from explorer.training.sampling import SAMPLES, drawn, spread
@@ -86,7 +85,7 @@ class Captions:
             self.tagged.append([self._add(caption(item, rng, tags=1.0, bare=0.0)) for _ in range(TAGGED)])
         with torch.no_grad():
             parts = [self.texts[i : i + 256] for i in range(0, len(self.texts), 256)]
-            self.hidden = torch.cat([tower(**tokens(tokenizer, part)).last_hidden_state for part in parts])
+            self.hidden = torch.cat([tower(**clip.tokens(tokenizer, part)).last_hidden_state for part in parts])
 
     def _add(self, text: str) -> int:
         self.texts.append(text)
@@ -156,12 +155,14 @@ def objective(denoiser: torch.nn.Module, latents: torch.Tensor, asked: Any, devi
     return loss
 
 
-def assemble(unet: UNet2DConditionModel, vae: AutoencoderKL, clip_folder: Path) -> StableDiffusionPipeline:
+def assemble(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, tower: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
     """The complete pipeline, without safety checker and feature extractor."""
     return StableDiffusionPipeline(
         vae=vae,
-        text_encoder=text_tower(clip_folder),
-        tokenizer=load_tokenizer(clip_folder),
+        text_encoder=tower,
+        tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler(),
         safety_checker=None,
@@ -182,22 +183,19 @@ def train(
 
     `resume` goes on from the run's checkpoint, or else from the published weights: those of another machine, say.
 
-    Needs a trained emoji-clip in assets/ and an encoder fixed by the emoji-autoencoder; raises ValueError without.
+    Needs the text tower of emoji-clip and an encoder fixed by the emoji-autoencoder; raises ValueError without.
     """
     fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
-    clip_folder = catalogue.ASSETS / "emoji-clip"
     known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
     vae = latest_autoencoder()
-    if not (clip_folder / "config.json").exists():
-        raise ValueError("train emoji-clip first: emoji-unet borrows its text tower")
-    tower = text_tower(clip_folder)
+    tower, tokenizer = latest_text_tower()
     unet = fitting.begin(build(tower.config.hidden_size))
-    captions = Captions(known, load_tokenizer(clip_folder), tower, seed)
+    captions = Captions(known, tokenizer, tower, seed)
     latents = autoencoder.encode(vae, known.pictures, device)
 
     def publish(model: UNet2DConditionModel, stretches: list[dict]) -> None:
         # the decoder may have become sharper meanwhile
-        pipe = assemble(model, latest_autoencoder(), clip_folder).to(fitting.target)
+        pipe = assemble(model, latest_autoencoder(), tower, tokenizer).to(fitting.target)
         written = [*decoder_stretches(fitting.out), *stretches]
         publishing.publish(pipe, publishing.vocabulary(known), fitting.out, written)
 
@@ -208,6 +206,17 @@ def train(
 def decoder_stretches(out: Path) -> list[dict]:
     """How the decoder of `latest_autoencoder` was trained."""
     return record.read(runs_folder(autoencoder.NAME)) or [s for s in record.read(out) if s["part"] == "decoder"]
+
+
+def latest_text_tower() -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """What reads the captions: emoji-clip's, as it was trained here, else the one that emoji-unet came with."""
+    trained, published = clip.folder("emoji-clip"), catalogue.ASSETS / RECIPE.name
+    if (trained / "config.json").exists():
+        return text_tower(trained), load_tokenizer(trained)
+    if (published / "text_encoder" / "config.json").exists():
+        tower = CLIPTextModel.from_pretrained(published / "text_encoder").eval().requires_grad_(False)
+        return tower, load_tokenizer(published / "tokenizer")
+    raise ValueError("train emoji-clip first: emoji-unet borrows its text tower")
 
 
 def latest_autoencoder() -> AutoencoderKL:

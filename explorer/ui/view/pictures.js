@@ -30,9 +30,24 @@ export class Strips {
       this.missing.add(file);
       return undefined;
     }
-    this.there.set(file, image);
-    return image;
+    const strip = summed(image);
+    this.there.set(file, strip);
+    return strip;
   }
+}
+
+/** The pictures of a strip, whose tiles are stored as what each adds to the one before, modulo 256. */
+function summed(image) {
+  const strip = document.createElement("canvas");
+  [strip.width, strip.height] = [image.naturalWidth, image.naturalHeight];
+  const context = strip.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  const painted = context.getImageData(0, 0, strip.width, strip.height);
+  const [row, tile] = [4 * strip.width, 4 * strip.height]; // bytes; tiles are square
+  for (let at = 0; at < painted.data.length; at++)
+    if (at % row >= tile && at % 4 !== 3) painted.data[at] = (painted.data[at] + painted.data[at - tile]) & 255;
+  context.putImageData(painted, 0, 0);
+  return strip;
 }
 
 const name = (scene, method) => `${String(scene).padStart(2, "0")}-${method}.webp`;
@@ -44,7 +59,7 @@ export function paint(canvas, image, tile = 0) {
     context.clearRect(0, 0, canvas.width, canvas.height);
     return;
   }
-  const size = image.naturalHeight;
+  const size = image.height;
   if (canvas.width !== size) canvas.width = canvas.height = size;
   context.drawImage(image, tile * size, 0, size, size, 0, 0, size, size);
 }
