@@ -57,6 +57,13 @@ def test_learning_brings_the_pruned_run_nearer_to_the_full_one(model):
     assert distance(40) < distance(1)
 
 
+def test_few_calls_are_learned_and_one_is_refused(model):
+    found = learned(model, steps=3, batch=1, iterations=30, lowest=0.6, look=0.1)  # often no skipped call is drawn
+    assert found.header.calls == 3
+    with pytest.raises(ValueError, match="take more steps"):
+        learned(model, steps=1)
+
+
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "adam"}, PUBLISHED | {"iterations": 6, "batch": 2}])
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(model, settings):
     settings = {"iterations": 6} | settings

@@ -39,6 +39,8 @@ class Learner:
     """The gates of one model and trajectory, and how far they have been learned (`done` steps)."""
 
     def __init__(self, model: Any, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
+        if calls < 2:
+            raise ValueError("a run of one call has nothing that could be left out; take more steps")
         self.model, self.graph, self.calls, self.config = model.twin(), graph, calls, config
         self.prompts, self.done = list(prompts), 0
         self.picture: bytes | None = None  # of the last step: what its gates drew
@@ -141,6 +143,8 @@ class Learner:
         looked = (rng.random(self.calls) < self.config.look) / self.config.look
         weight = np.where(keep.any(axis=1), 1.0, looked)
         weight[0] = 0
+        if not weight.any():  # few calls, and none of them drawn: one has to be looked at
+            weight[rng.integers(1, self.calls)] = 1 / self.config.look
         hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
         own = hard[..., None].repeat(1, 1, self.config.batch).requires_grad_()
         ends, full = self._drawn(Gates.of(own, self.graph, keep.any(axis=1) | (weight > 0)))
