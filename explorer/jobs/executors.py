@@ -4,9 +4,9 @@
         ...
     executor.stop(owner)                                      # from another thread
 
-An owner (a visitor) has one run of a kind at a time: a second one ends the first. What a work raises as a user's
+An owner (a visitor, a job) has one run of a kind at a time: a second one ends the first. What a work raises as a user's
 mistake arrives as ValueError. `InProcess` is for tests, and for hosts that lend a GPU to the page's own process;
-`OneProcess` keeps the page free while something is drawn, and outlives a crash.
+`OneProcess` keeps the page free while something is drawn, and outlives a crash. `cluster.Cluster` is for long work.
 """
 
 import itertools
@@ -19,35 +19,20 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Lock, Thread
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from explorer import experiment
-from explorer.features import Similarity
-from explorer.work import Progress
+from explorer.jobs.works import WORKS
 
 CRASHED = "the process that draws has stopped (was there too little memory?); it starts anew, so please try again"
 AT_ONCE = 4  # runs side by side in a process; each brings OpenMP threads of its own
 
 
-def _planned(question: experiment.Question) -> Iterator[experiment.Plan]:
-    yield experiment.plan(question)
-
-
-def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
-    from explorer.similarity import measure
-
-    model, trajectory = experiment.loaded(question.model), (question.sampler, question.steps, question.guidance)
-    found = yield from measure(model, [question.prompt], question.seed, *trajectory)
-    yield found
-
-
-WORKS: MappingProxyType[str, Callable[..., Iterator[Any]]] = MappingProxyType(
-    {"plan": _planned, "compare": experiment.compare, "measure": _measured}
-)
-
-
 Run = Callable[..., Iterator[Any]]  # an executor's `run`, for one owner
+
+
+class LostError(ValueError):
+    """The process that worked is gone: whoever asked may ask again."""
 
 
 class Executor(Protocol):
@@ -58,6 +43,24 @@ class Executor(Protocol):
     def stop(self, owner: str) -> None: ...
 
     def busy(self, owner: str, work: str) -> bool: ...
+
+
+class Source(Protocol):
+    """A queue, or what looks like one."""
+
+    def get(self) -> tuple[str, Any]: ...
+
+
+def handed_out(items: Source) -> Iterator[Any]:
+    """The items that were put there as (kind, value), until it says that all is done or what went wrong."""
+    while True:
+        kind, value = items.get()
+        if kind == "item":
+            yield value
+        elif kind == "done":
+            return
+        else:
+            raise {"mistake": ValueError, "crash": LostError, "fault": RuntimeError}[kind](value)
 
 
 class InProcess:
@@ -89,9 +92,13 @@ class InProcess:
 
 
 class OneProcess:
-    """Works in a spawned process, which is started on first need, and again after a crash."""
+    """Works in a spawned process, which is started on first need, and again after a crash.
 
-    def __init__(self) -> None:
+    nice: how far it stands back behind other processes, 0 to 19.
+    """
+
+    def __init__(self, nice: int = 0) -> None:
+        self._nice = nice
         self._lock, self._numbers = Lock(), itertools.count()
         self._process: Any = None
         self._connection: Connection | None = None
@@ -102,16 +109,7 @@ class OneProcess:
         """Items as they come. Raises ValueError for a user's mistake, and where the process crashed."""
         number, items = self._begin(owner, work, arguments)
         try:
-            while True:
-                kind, value = items.get()
-                if kind == "item":
-                    yield value
-                elif kind == "mistake":
-                    raise ValueError(value)
-                elif kind == "fault":
-                    raise RuntimeError(value)
-                else:
-                    return
+            yield from handed_out(items)
         finally:
             self._end(number)
 
@@ -166,7 +164,7 @@ class OneProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the page's threads and locks
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), name="explorer pictures", daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._nice), name="explorer works", daemon=True)
         self._process.start()
         theirs.close()
         Thread(target=self._listen, args=(self._connection,), daemon=True).start()
@@ -186,11 +184,12 @@ class OneProcess:
                 self._process.join()
                 self._process = None
                 for items in self._waiting.values():
-                    items.put(("mistake", CRASHED))
+                    items.put(("crash", CRASHED))
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, nice: int) -> None:
     """The process: begins and ends works as it is told, until the page is gone."""
+    os.nice(nice)
     running: set[int] = set()
     sending = Lock()
 

@@ -1,0 +1,175 @@
+"""Long work by Dask distributed: on this machine, in a cluster of its own, or on the machines of a scheduler.
+
+Dask says which machine works. The work itself runs there in a process of its own, so that it can be ended at any
+moment, may crash, and may take the memory of nobody else; what it says comes back as events of the scheduler. So a
+machine needs this package and nothing else: no shared disk, no database.
+"""
+
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any
+from urllib.parse import urlparse
+from uuid import uuid4
+
+from explorer.jobs.executors import LostError, OneProcess, handed_out
+
+LOOK_EVERY = 0.2  # seconds between two looks at whether somebody still wants the work
+PATIENCE = 10.0  # seconds to wait for a scheduler
+KEPT = 20  # events of a topic that the scheduler remembers; they carry checkpoints, and were handed on at once
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+GONE = "the scheduler of the workers is out of reach"
+
+
+class UnreachableError(LostError):
+    """There is no scheduler at the moment."""
+
+
+def checked(address: str) -> str:
+    """A scheduler's address. Raises ValueError for one beyond this machine that is not encrypted."""
+    there = urlparse(address)
+    if there.scheme not in ("tcp", "tls") or not there.hostname:
+        raise ValueError(f"{address!r} is no address of a scheduler; it looks like tls://host:8786")
+    if there.scheme == "tcp" and there.hostname not in LOOPBACK:
+        raise ValueError(f"{address} is not encrypted, and beyond this machine it must be; use tls://")
+    return address
+
+
+class Cluster:
+    """An executor whose runs go where Dask sends them. Without an address it starts one worker here on first need.
+
+    memory: bytes that a run may take; default: three quarters of the machine's.
+    """
+
+    def __init__(self, address: str | None = None, memory: int | None = None):
+        self.address, self.memory = address and checked(address), memory
+        self._lock = Lock()
+        self._client: Any = None
+        self._local: Any = None
+        self._running: dict[tuple[str, str], Any] = {}
+
+    def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
+        """Items as they come. Raises ValueError for a user's mistake, LostError where the process that worked is
+        gone, and UnreachableError where there is no scheduler."""
+        self.stop(owner, work)
+        client, topic, items = self._connected(), f"explorer-{owner}-{uuid4().hex}", SimpleQueue()
+        client.subscribe_topic(topic, lambda event: items.put((event[1]["kind"], event[1]["value"])))
+        gpus = any(one["resources"].get("GPU") for one in client.scheduler_info(n_workers=-1)["workers"].values())
+        lent = {"resources": {"GPU": 1}} if gpus else {}
+        future = client.submit(attempt, topic, work, arguments, self.memory, key=topic, pure=False, retries=0, **lent)
+        self._running[owner, work] = future, items
+        try:
+            yield from handed_out(_Watched(items, future, client))
+        finally:
+            if self._running.get((owner, work), (None,))[0] is future:
+                del self._running[owner, work]
+            if client.status == "running":
+                future.cancel()
+                client.unsubscribe_topic(topic)
+
+    def stop(self, owner: str, work: str | None = None) -> None:
+        """End what the owner runs, at once: its process is killed by whoever watches it."""
+        for key in [key for key in self._running if key[0] == owner and work in (None, key[1])]:
+            future, items = self._running.pop(key)
+            future.cancel()
+            items.put(("done", None))
+
+    def busy(self, owner: str, work: str) -> bool:
+        return (owner, work) in self._running
+
+    def close(self) -> None:
+        """End the workers of this machine; those of a scheduler stay."""
+        with self._lock:
+            for one in (self._client, self._local):
+                if one is not None:
+                    one.close()
+            self._client = self._local = None
+
+    def _connected(self) -> Any:
+        import dask
+        from distributed import Client, LocalCluster
+
+        with self._lock:
+            if self._client is not None and self._client.status == "running":
+                return self._client
+            dask.config.set(
+                {
+                    "distributed.worker.daemon": False,  # or a worker may have no process of its own
+                    "distributed.scheduler.allowed-failures": 0,  # the ledger tries again, from the last checkpoint
+                    "distributed.admin.low-level-log-length": KEPT,
+                    "distributed.comm.timeouts.connect": f"{PATIENCE}s",
+                }
+            )
+            try:
+                if self.address is None and self._local is None:
+                    self._local = LocalCluster(
+                        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+                    )
+                self._client = Client(self.address or self._local, timeout=PATIENCE, set_as_default=False)
+            except OSError as error:
+                raise UnreachableError(f"{GONE} ({error})") from error
+            return self._client
+
+
+class _Watched:
+    """The queue of a run that ends also when nobody is left to put anything into it."""
+
+    def __init__(self, items: SimpleQueue, future: Any, client: Any):
+        self.items, self.future, self.client = items, future, client
+
+    def get(self) -> tuple[str, Any]:
+        while True:
+            try:
+                return self.items.get(timeout=LOOK_EVERY)
+            except Empty:
+                if self.client.status != "running":
+                    raise UnreachableError(GONE) from None
+                if self.future.status in ("error", "cancelled", "lost"):
+                    return "crash", f"the worker is gone ({self.future.status})"
+
+
+def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | None) -> None:
+    """What a worker of Dask does: the work, in a process of its own, for as long as the scheduler wants it."""
+    from distributed import get_worker
+    from distributed.system import MEMORY_LIMIT
+    from distributed.worker import thread_state
+
+    worker, key, over = get_worker(), thread_state.key, Event()
+    process, most = OneProcess(nice=10), memory or MEMORY_LIMIT * 3 // 4
+
+    def tell(kind: str, value: Any = None) -> None:
+        worker.log_event(topic, {"kind": kind, "value": value})
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY):
+            task = worker.state.tasks.get(key)
+            if task is None or task.state != "executing":  # cancelled, or whoever asked is gone
+                process.close()
+            elif _memory(process.pid) > most:
+                tell("mistake", f"it took more than {most / 2**30:.1f} GB of memory; take a smaller batch")
+                process.close()
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        for item in process.run(topic, work, *arguments):
+            tell("item", item)
+        tell("done")
+    except LostError as error:
+        tell("crash", f"{error}")
+    except ValueError as error:
+        tell("mistake", f"{error}")
+    except RuntimeError as error:
+        tell("fault", f"{error}")
+    finally:
+        over.set()
+        process.close()
+
+
+def _memory(pid: int | None) -> int:
+    """Bytes that a process has; 0 for none."""
+    import psutil  # Dask brings it along
+
+    try:
+        return psutil.Process(pid).memory_info().rss if pid else 0
+    except psutil.NoSuchProcess:
+        return 0

@@ -1,0 +1,66 @@
+"""What can be asked of an executor: work by name, each a generator of items that go from process to process."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from explorer import experiment
+from explorer.features import Similarity
+from explorer.masks import Importance
+from explorer.widths import WidthImportance
+from explorer.work import Progress
+
+
+def _planned(question: experiment.Question) -> Iterator[experiment.Plan]:
+    yield experiment.plan(question)
+
+
+def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
+    from explorer.similarity import measure
+
+    model, trajectory = experiment.loaded(question.model), (question.sampler, question.steps, question.guidance)
+    found = yield from measure(model, [question.prompt], question.seed, *trajectory)
+    yield found
+
+
+def _pruned(
+    method: str, model: str, settings: Mapping[str, Any], prompts: Sequence[str] = (), state: bytes | None = None
+) -> Iterator[dict[str, Any]]:
+    """Steps in plain values, {done, total, message, numbers, state, picture}; in the end {file}, the bytes of a mask or
+    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there."""
+    config = experiment.config_of(method, settings)
+    work = experiment.prune(experiment.loaded(model), method, config, prompts, load(state) if state else None)
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            yield {"file": _bytes_of(_decided(stop.value, config.ratio))}
+            return
+        yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and _packed(step.state)}
+
+
+def _decided(found: Any, ratio: float | None) -> Any:
+    """An importance's mask at a ratio that was asked for."""
+    return found if ratio is None or not isinstance(found, (Importance, WidthImportance)) else found.at(ratio)
+
+
+def _packed(state: Mapping[str, np.ndarray]) -> bytes:
+    return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()})
+
+
+def _bytes_of(found: Any) -> bytes:
+    """The file that it would be saved as."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "found.safetensors"
+        found.save(file)
+        return file.read_bytes()
+
+
+WORKS: MappingProxyType[str, Callable[..., Iterator[Any]]] = MappingProxyType(
+    {"plan": _planned, "compare": experiment.compare, "measure": _measured, "prune": _pruned}
+)

@@ -1,0 +1,236 @@
+"""Jobs: what was asked is learned, whoever is killed in between; stopped at once, resumed exactly, nobody else's."""
+
+import os
+import signal
+import time
+
+import pytest
+from safetensors.numpy import load_file
+
+from explorer import catalogue
+from explorer.experiment import config_of, prune
+from explorer.jobs import foreman as module
+from explorer.jobs.cluster import Cluster, checked
+from explorer.jobs.executors import InProcess, LostError
+from explorer.jobs.foreman import Foreman, Limits
+from explorer.jobs.ledger import ENDED, Ledger
+from explorer.jobs.works import WORKS
+from explorer.work import finished
+
+SMALL = {"steps": 5, "checks": 0, "guidance": 3.0, "granularity": "stage", "iterations": 5, "batch": 1}
+PROMPTS = ("dog", "cat")
+
+
+@pytest.fixture
+def model(sd_folder, monkeypatch):
+    monkeypatch.setattr(catalogue, "listing", lambda: [{"id": str(sd_folder), "available": True}])
+    return str(sd_folder)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    patch = pytest.MonkeyPatch()
+    patch.setenv("OMP_NUM_THREADS", "1")
+    found = Cluster()
+    yield found
+    found.close()
+    patch.undo()
+
+
+@pytest.fixture
+def hire(tmp_path):
+    """Foremen over one folder, as one page after another."""
+    hired = []
+
+    def new(executor, **limits):
+        found = Foreman(Ledger(tmp_path), executor, Limits(**limits))
+        hired.append(found)
+        return found.start()
+
+    yield new
+    for one in hired:
+        one.close()
+        one.ledger.close()
+
+
+def wait(foreman, id, *states, seconds=90.0, until=lambda job: True):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = foreman.ledger.get(id)
+        if job.state in (states or ENDED) and until(job):
+            return job
+        time.sleep(0.02)
+    pytest.fail(f"job {id} is {foreman.ledger.get(id)}")
+
+
+def undisturbed(model, **settings):
+    config = config_of("dipgo", SMALL | settings)
+    return finished(prune(catalogue.load(model), "dipgo", config, PROMPTS))
+
+
+def same(foreman, job, expected):
+    found = load_file(foreman.ledger.folder / job.result)
+    assert (found["rank/schedule"] == expected.rank).all() and (found["score/schedule"] == expected.score).all()
+    return True
+
+
+@pytest.mark.parametrize("kind", ["in process", "cluster"])
+def test_a_job_ends_with_what_the_method_finds_and_every_step_is_told(kind, hire, model, request):
+    foreman = hire(InProcess() if kind == "in process" else request.getfixturevalue("cluster"))
+    job = foreman.submit("me", "dipgo", model, SMALL, PROMPTS)
+    job = wait(foreman, job.id)
+    assert job.state == "done" and job.error is None and job.seconds > 0, job.error
+    assert [event.step for event in foreman.ledger.events(job.id)] == [1, 2, 3, 4, 5]
+    assert foreman.ledger.checkpoint(job.id)[1].startswith(b"\x89PNG")
+    assert same(foreman, job, undisturbed(model))
+
+
+def test_a_mask_is_made_where_a_ratio_is_asked(hire, model):
+    foreman = hire(InProcess())
+    job = foreman.submit("me", "uniform", model, {"steps": 6, "ratio": 0.5})
+    job = wait(foreman, job.id)
+    assert set(load_file(foreman.ledger.folder / job.result)) == {"schedule"}
+
+
+def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, model, cluster):
+    foreman = hire(cluster)
+    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 40}, PROMPTS)
+    wait(foreman, job.id, "running", until=lambda job: job.done >= 2)
+    started = time.monotonic()
+    foreman.stop(job.id, "me")
+    stopped = wait(foreman, job.id, "interrupted")
+    assert time.monotonic() - started < 2 and 2 <= stopped.done < 40 and stopped.error is None
+    time.sleep(1)
+    assert foreman.ledger.get(job.id).done == stopped.done and not cluster.busy(job.id, "prune")
+    foreman.resume(job.id, "me")
+    ended = wait(foreman, job.id)
+    assert ended.state == "done", ended.error
+    assert same(foreman, ended, undisturbed(model, iterations=40))
+    assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 41))
+
+
+def test_a_killed_worker_is_made_good_for(hire, model, cluster):
+    foreman = hire(cluster)
+    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 30}, PROMPTS)
+    for step in (2, 10):
+        wait(foreman, job.id, "running", until=lambda job, step=step: job.done >= step)
+        ((worker, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]
+        os.kill(worker, signal.SIGKILL)
+    ended = wait(foreman, job.id)
+    assert ended.state == "done" and same(foreman, ended, undisturbed(model, iterations=30))
+
+
+def test_the_next_page_goes_on_where_the_last_one_ended(hire, model):
+    first = hire(InProcess())
+    job = first.submit("me", "dipgo", model, SMALL | {"iterations": 30}, PROMPTS)
+    wait(first, job.id, "running", until=lambda job: job.done >= 2)
+    first.close()
+    first.ledger.close()
+    second = hire(InProcess())
+    assert 2 <= second.ledger.get(job.id).done < 30
+    ended = wait(second, job.id)
+    assert ended.state == "done" and same(second, ended, undisturbed(model, iterations=30))
+
+
+def test_a_job_that_crashes_three_times_without_a_step_has_failed(hire, model, monkeypatch):
+    def crash(*_):
+        raise LostError("the worker is gone")
+        yield
+
+    monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": crash})
+    foreman = hire(InProcess())
+    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL).id)
+    assert job.state == "failed" and job.error == "the worker is gone, 3 times" and job.crashes == 3
+
+
+def test_mistakes_and_faults_are_told_and_not_tried_again(hire, model, monkeypatch):
+    foreman = hire(InProcess())
+    job = wait(foreman, foreman.submit("me", "deepcache", model, {"steps": 6, "ratio": 0.99}).id)
+    assert job.state == "failed" and "ratio" in job.error and "\n" not in job.error
+
+    def fault(*_):
+        raise RuntimeError("Traceback: a fault of ours")
+        yield
+
+    monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": fault})
+    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL).id)
+    assert job.state == "failed" and "a fault of ours" in job.error
+
+
+def test_a_full_disk_interrupts_and_room_resumes(hire, model, monkeypatch):
+    foreman = hire(InProcess())
+    tell, full = foreman.ledger.tell, [True]
+
+    def until_full(id, step, *rest):
+        if step["done"] == 3 and full:
+            raise ValueError("the ledger of jobs cannot be written: database or disk is full")
+        tell(id, step, *rest)
+
+    monkeypatch.setattr(foreman.ledger, "tell", until_full)
+    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL, PROMPTS).id)
+    assert job.state == "interrupted" and "make room, then resume it" in job.error and job.done == 2
+    full.clear()
+    foreman.resume(job.id)
+    ended = wait(foreman, job.id, "done")
+    assert same(foreman, ended, undisturbed(model)) and ended.error is None
+
+
+def test_nobody_touches_the_job_of_another(hire, model):
+    foreman = hire(InProcess(), at_once=0)
+    job = foreman.submit("me", "uniform", model, {})
+    for touch in (foreman.stop, foreman.resume, foreman.forget):
+        with pytest.raises(ValueError, match="somebody else's"):
+            touch(job.id, "you")
+    assert foreman.stop(job.id, "me").state == "interrupted"
+    foreman.forget(job.id, "me")
+    assert foreman.ledger.jobs() == []
+
+
+def test_limits_are_sentences_and_the_queue_has_places(hire, model):
+    foreman = hire(InProcess(), at_once=0, a_visitor=2, in_all=3)
+    first, second = (foreman.submit("me", "uniform", model, {}) for _ in range(2))
+    assert (foreman.ledger.place(first.id), foreman.ledger.place(second.id)) == (0, 1)
+    with pytest.raises(ValueError, match="you have 2 jobs that are not finished"):
+        foreman.submit("me", "uniform", model, {})
+    foreman.submit("you", "uniform", model, {})
+    with pytest.raises(ValueError, match="3 jobs are waiting, which is the most"):
+        foreman.submit("them", "uniform", model, {})
+    with pytest.raises(ValueError, match="batch"):
+        foreman.submit("them", "dipgo", model, {"batch": 0})
+    with pytest.raises(ValueError, match="weights of 'sd15' are not here"):
+        foreman.submit("them", "uniform", "sd15", {})
+
+
+def test_what_takes_too_long_is_stopped_with_a_sentence(hire, model, monkeypatch):
+    foreman = hire(InProcess(), minutes=0.01)
+    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL | {"iterations": 4000}, PROMPTS).id)
+    assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.01 minutes") and job.done > 0
+
+
+def test_requests_of_the_command_line_are_applied(hire, model, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.05)
+    foreman = hire(InProcess())
+    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(foreman, job.id, "running", until=lambda job: job.done > 0)
+    other = Ledger(foreman.ledger.folder, owned=False)
+    other.ask("cancel", job.id)
+    assert wait(foreman, job.id).state == "interrupted"
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("tcp://192.0.2.1:8786", "must be; use tls"), ("cluster", "no address"), ("http://localhost:1", "no address")],
+)
+def test_only_encrypted_schedulers_beyond_this_machine(address, said):
+    with pytest.raises(ValueError, match=said):
+        checked(address)
+    assert checked("tls://192.0.2.1:8786") and checked("tcp://127.0.0.1:8786")
+
+
+def test_a_scheduler_that_is_not_there_leaves_the_job_queued(hire, model, monkeypatch):
+    monkeypatch.setattr("explorer.jobs.cluster.PATIENCE", 0.5)
+    foreman = hire(Cluster("tcp://127.0.0.1:9"))
+    job = foreman.submit("me", "uniform", model, {})
+    wait(foreman, job.id, "running")
+    assert wait(foreman, job.id, "queued").crashes == 0
