@@ -13,7 +13,7 @@ from typing import Any
 from explorer.model import FAMILIES, Model
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-EMBEDDED = ("emoji-unet",)
+EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-ddpm")
 
 
 @lru_cache

@@ -35,8 +35,13 @@ def chosen(model: Any, purpose: Literal["search", "evaluation"]) -> list[str]:
 
 
 def known_names(model_id: str) -> list[str]:
-    """What a model was taught to draw; empty where that is not known. Needs no torch."""
-    return catalogue.vocabulary(model_id).get("names", [])
+    """What a model was taught to draw; empty where that is not known, or nothing in particular. Needs no torch."""
+    return [name for name in catalogue.vocabulary(model_id).get("names", []) if name]
+
+
+def heeded(model_id: str) -> bool:
+    """Whether a model draws what the prompt says; an embedded one that is asked for nothing does not."""
+    return catalogue.vocabulary(model_id).get("names") != [""]
 
 
 def unknown_words(model_id: str, prompt: str) -> list[str]:

@@ -32,8 +32,8 @@ def document(run):
 
 def test_models(document):
     rows = document("models")
-    assert [row["id"] for row in rows][:2] == ["emoji-unet", "sd15"]
-    assert rows[0]["embedded"] and rows[0]["available"] and not rows[1]["available"]
+    assert [row["id"] for row in rows][:4] == ["emoji-unet", "emoji-dit", "emoji-ddpm", "sd15"]
+    assert all(row["embedded"] and row["available"] for row in rows[:3]) and not rows[3]["available"]
 
 
 def test_cost_counts_what_a_cut_leaves(document):

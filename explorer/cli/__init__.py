@@ -5,7 +5,7 @@ import sys
 import typer
 
 from explorer import experiment
-from explorer.cli import building, evidence, pruning, schedules  # noqa: F401 (importing them adds their commands)
+from explorer.cli import building, evidence, jobs, pruning, schedules  # noqa: F401 (importing them adds their commands)
 from explorer.cli.flags import app, progress
 
 

@@ -86,20 +86,12 @@ class Cluster:
             self._client = self._local = None
 
     def _connected(self) -> Any:
-        import dask
         from distributed import Client, LocalCluster
 
         with self._lock:
             if self._client is not None and self._client.status == "running":
                 return self._client
-            dask.config.set(
-                {
-                    "distributed.worker.daemon": False,  # or a worker may have no process of its own
-                    "distributed.scheduler.allowed-failures": 0,  # the ledger tries again, from the last checkpoint
-                    "distributed.admin.low-level-log-length": KEPT,
-                    "distributed.comm.timeouts.connect": f"{PATIENCE}s",
-                }
-            )
+            _settle()
             try:
                 if self.address is None and self._local is None:
                     self._local = LocalCluster(
@@ -109,6 +101,43 @@ class Cluster:
             except OSError as error:
                 raise UnreachableError(f"{GONE} ({error})") from error
             return self._client
+
+
+def lend(address: str, gpus: int) -> None:
+    """Work for a scheduler until it is gone or the process is interrupted. Raises ValueError where it is out of reach.
+
+    The work of one run has this machine for itself: one at a time.
+    """
+    import asyncio
+
+    from distributed import Nanny
+
+    async def serve() -> None:
+        lent = {"GPU": gpus} if gpus else {}
+        async with Nanny(checked(address), nthreads=1, resources=lent, memory_limit=0, dashboard=False) as nanny:
+            await nanny.finished()
+
+    _settle()
+    try:
+        asyncio.run(asyncio.wait_for(serve(), None))
+    except (OSError, RuntimeError, asyncio.TimeoutError) as error:
+        raise ValueError(f"{GONE}: {error}") from error
+    except KeyboardInterrupt:
+        return
+
+
+def _settle() -> None:
+    """Dask as this project needs it, at both ends."""
+    import dask
+
+    dask.config.set(
+        {
+            "distributed.worker.daemon": False,  # or a worker may have no process of its own
+            "distributed.scheduler.allowed-failures": 0,  # the ledger tries again, from the last checkpoint
+            "distributed.admin.low-level-log-length": KEPT,
+            "distributed.comm.timeouts.connect": f"{PATIENCE}s",
+        }
+    )
 
 
 class _Watched:

@@ -6,6 +6,7 @@ checkpoint that belongs to it are one transaction, so a job goes on from exactly
 
 import fcntl
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,11 @@ CREATE TABLE checkpoints (job TEXT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE
 CREATE TABLE requests (number INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, job TEXT NOT NULL);
 """
 MIGRATIONS: dict[int, str] = {}  # from a version to the next
+
+
+def folder() -> Path:
+    """Where the page keeps its jobs: EXPLORER_DATA or ./data, then jobs."""
+    return Path(os.environ.get("EXPLORER_DATA") or "data") / "jobs"
 
 
 class Job(BaseModel):

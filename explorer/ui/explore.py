@@ -27,6 +27,7 @@ MAP_CAPTION = (
     "switch a whole call or unit; with the keyboard: arrows, space, c for the call, u for the unit. The name of a unit "
     "leads to its features."
 )
+FALLBACK = Question.model_fields["method"].default
 SHOW = {"decision": None, "order": "goes", "score": "score"}  # what the map shows, by the field of the plan
 SUGGEST = """
 const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
@@ -151,12 +152,15 @@ def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> N
         return opened(request.query_params, asked, view)
 
     tell = dict(fn=None, inputs=asked.inputs, js=browser.asked(asked.controls), api_visibility="private")
-    groups = partial(group_of, asked.groups), asked.controls["method"], list(asked.groups.values())
+    model, method, prompt = (asked.controls[name] for name in ("model", "method", "prompt"))
+    groups = partial(group_of, asked.groups), method, list(asked.groups.values())
+    other = [method, *asked.groups.values(), view.names, view.unseen]
     outputs = [*asked.inputs, *asked.groups.values(), view.names, view.unseen, view.alert]
     page.load(on_load, None, outputs, **LIGHT).then(**tell)
-    changed = [control.input for name, control in asked.controls.items() if name != "ratio"]
+    changed = [control.input for name, control in asked.controls.items() if name not in ("model", "ratio")]
     gr.on([*changed, asked.controls["ratio"].release, asked.controls["prompt"].submit], **tell)
-    asked.controls["method"].input(*groups, **LIGHT)
+    method.input(*groups, **LIGHT)
+    model.input(partial(on_model, asked, view), [model, method, prompt], other, **LIGHT).then(**tell)
     chosen = view.pictures.choose(None, None, asked.inputs, js=browser.chosen(asked.controls), api_visibility="private")
     chosen.then(**tell).then(*groups, **LIGHT)
     roll = "() => Math.floor(Math.random() * 2 ** 32)"
@@ -172,8 +176,7 @@ def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> N
         trigger_mode="always_last",
         **LIGHT,
     )
-    prompt, model = asked.controls["prompt"], asked.controls["model"]
-    gr.on([prompt.blur, prompt.submit, model.input], on_words, [model, prompt], view.unseen, **LIGHT)
+    gr.on([prompt.blur, prompt.submit], on_words, [model, prompt], view.unseen, **LIGHT)
     _connect_drawing(executor, asked, view)
 
 
@@ -215,14 +218,38 @@ def _connect_drawing(executor: Executor, asked: Asked, view: View) -> None:
 def opened(query: Mapping[str, str], asked: Asked, view: View) -> dict:
     """The controls as the address asks for them, and the names the model knows."""
     values, said = address.read(query, DEFAULTS)
+    method = values["method"]
     values |= {"show": query["show"]} if query.get("show") in SHOW else {}
-    names = "".join(f'<option value="{escape(name)}">' for name in prompts.known_names(values["model"]))
+    values["method"] = gr.update(value=values["method"], choices=methods_for(values["model"]))
     return {
         **{asked.controls[name]: value for name, value in values.items() if name in asked.controls},
-        **dict(zip(asked.groups.values(), group_of(asked.groups, values["method"]), strict=True)),
-        view.names: f'<datalist id="known-names">{names}</datalist>',
+        **dict(zip(asked.groups.values(), group_of(asked.groups, method), strict=True)),
+        view.names: datalist(values["model"]),
         view.unseen: on_words(values["model"], values["prompt"]),
         view.alert: alert(said),
+    }
+
+
+def datalist(model: str) -> str:
+    """The names that a model knows, for the prompt to suggest."""
+    names = "".join(f'<option value="{escape(name)}">' for name in prompts.known_names(model))
+    return f'<datalist id="known-names">{names}</datalist>'
+
+
+def methods_for(model: str) -> list[str]:
+    """What the page offers for a model: what was learned for it, then what needs no learning."""
+    return [*shipped.methods(model), *AT_ONCE]
+
+
+def on_model(asked: Asked, view: View, model: str, method: str, prompt: str) -> dict:
+    """Another model: its names, and its methods; where it lacks the one of the moment, one that needs no learning."""
+    methods = methods_for(model)
+    method = method if method in methods else FALLBACK
+    return {
+        **dict(zip(asked.groups.values(), group_of(asked.groups, method), strict=True)),
+        asked.controls["method"]: gr.update(value=method, choices=methods),
+        view.names: datalist(model),
+        view.unseen: on_words(model, prompt),
     }
 
 
@@ -234,7 +261,7 @@ def group_of(groups: Mapping[str, gr.Column], method: str) -> list[dict]:
 def on_words(model: str, prompt: str) -> str:
     """Name the words that the model never saw."""
     with user_errors():
-        return story.never_seen(prompts.unknown_words(model, prompt))
+        return story.never_seen(prompts.unknown_words(model, prompt), prompts.heeded(model))
     return ""
 
 

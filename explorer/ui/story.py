@@ -99,8 +99,10 @@ def only_fewer_steps(question: Question, plan: Plan) -> bool:
     return plain and not runs.all() and bool((plan.fate[runs] == 0).all())
 
 
-def never_seen(words: Sequence[str]) -> str:
-    """The words of a prompt that the model does not know."""
+def never_seen(words: Sequence[str], heeded: bool = True) -> str:
+    """The words of a prompt that the model does not know; that it pays the prompt no heed, if so."""
+    if not heeded:
+        return '<p class="unseen" role="status">this model draws without being asked: the prompt changes nothing</p>'
     if not words:
         return ""
     return f'<p class="unseen" role="status">never seen in training: <b>{escape(", ".join(words))}</b></p>'
