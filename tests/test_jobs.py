@@ -69,7 +69,7 @@ def undisturbed(model, **settings):
 
 
 def same(foreman, job, expected):
-    found = load_file(foreman.ledger.folder / job.result)
+    found = load_file(foreman.ledger.results / job.result)
     assert (found["rank/schedule"] == expected.rank).all() and (found["score/schedule"] == expected.score).all()
     return True
 
@@ -89,7 +89,7 @@ def test_a_mask_is_made_where_a_ratio_is_asked(hire, model):
     foreman = hire(InProcess())
     job = foreman.submit("me", "uniform", model, {"steps": 6, "ratio": 0.5})
     job = wait(foreman, job.id)
-    assert set(load_file(foreman.ledger.folder / job.result)) == {"schedule"}
+    assert set(load_file(foreman.ledger.results / job.result)) == {"schedule"}
 
 
 def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, model, cluster):

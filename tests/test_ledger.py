@@ -87,12 +87,10 @@ def test_jobs_are_found_by_state_and_owner_and_know_their_place(ledger):
 def test_what_is_forgotten_leaves_nothing(ledger, tmp_path):
     ledger.add(job())
     ledger.tell("a", STEP, b"state")
-    (tmp_path / "a.safetensors").write_bytes(b"result")
+    (ledger.results / "a.safetensors").write_bytes(b"result")
     ledger.change("a", state="done", result="a.safetensors")
     ledger.forget("a")
-    assert (
-        not (tmp_path / "a.safetensors").exists() and not ledger.events("a") and ledger.checkpoint("a") == (None, None)
-    )
+    assert not list(ledger.results.iterdir()) and not ledger.events("a") and ledger.checkpoint("a") == (None, None)
     with pytest.raises(ValueError, match="there is no job 'a'"):
         ledger.get("a")
 

@@ -203,7 +203,7 @@ class Foreman:
 
     def _kept(self, id: str, content: bytes) -> str:
         """Write a result, whole or not at all; its name."""
-        file = self.ledger.folder / f"{id}.safetensors"
+        file = self.ledger.results / f"{id}.safetensors"
         part = file.with_suffix(".part")
         part.write_bytes(content)
         part.replace(file)

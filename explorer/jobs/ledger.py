@@ -59,7 +59,7 @@ class Job(BaseModel):
     total: int = 0
     message: str = ""
     error: str | None = None
-    result: str | None = None  # name of the file in the ledger's folder
+    result: str | None = None  # name of the file in the folder of results
 
     @property
     def seed(self) -> int:
@@ -87,12 +87,14 @@ class Event(BaseModel):
 class Ledger:
     """Opens or makes the file `folder`/ledger.sqlite; `said` holds a sentence if a damaged one was set aside.
 
-    With `owned`, this process is the one that writes: raises ValueError while another one is.
+    Results lie beside it in `folder`/results. With `owned`, this process is the one that writes: raises ValueError
+    while another one is.
     """
 
     def __init__(self, folder: Path, owned: bool = True):
         self.folder, self.file, self.said = folder, folder / "ledger.sqlite", ""
-        folder.mkdir(parents=True, exist_ok=True)
+        self.results = folder / "results"
+        self.results.mkdir(parents=True, exist_ok=True)
         self._lock, self._held = RLock(), _hold(folder / "ledger.lock") if owned else None
         try:
             self._connection = _opened(self.file)
@@ -177,7 +179,7 @@ class Ledger:
         with self._change() as there:
             there.execute("DELETE FROM jobs WHERE id = ?", (id,))
         if result:
-            (self.folder / result).unlink(missing_ok=True)
+            (self.results / result).unlink(missing_ok=True)
 
     # -- what it told
 

@@ -5,6 +5,7 @@ folder for what the page writes.
 """
 
 import os
+import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +15,11 @@ import gradio as gr
 
 from explorer import gallery
 from explorer.experiment import Question
+from explorer.jobs.cluster import Cluster
 from explorer.jobs.executors import Executor, OneProcess
-from explorer.ui import api, browser, components, explore, features, smaller
+from explorer.jobs.foreman import Foreman
+from explorer.jobs.ledger import Ledger, folder
+from explorer.ui import api, browser, components, explore, features, optimize, smaller
 
 TITLE = "Diffusion Pruning Explorer"
 HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
@@ -33,8 +37,9 @@ FOLDER = Path(__file__).parent
 SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 
 
-def build(executor: Executor | None = None) -> gr.Blocks:
-    """The whole page, not yet launched; work goes to `executor` (default: a process of its own). Imports no torch."""
+def build(executor: Executor | None = None, foreman: Foreman | None = None) -> gr.Blocks:
+    """The whole page, not yet launched; work goes to `executor` (default: a process of its own), long work to `foreman`
+    (without one there is no tab for it). Imports no torch."""
     executor = executor or OneProcess()
     gr.set_static_paths([components.PLOTLY, browser.VIEW, gallery.FOLDER])
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
@@ -46,6 +51,10 @@ def build(executor: Executor | None = None) -> gr.Blocks:
                 features.build(executor, explored.question, tab, explored.keep, tabs)
             with gr.Tab("Smaller", id="smaller") as tab:
                 smaller.build(executor, explored.question, tab)
+            if foreman:
+                gr.set_static_paths([foreman.ledger.results])
+                with gr.Tab("Optimize", id="optimize") as tab:
+                    optimize.build(page, executor, foreman, tab)
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
@@ -66,7 +75,7 @@ def launch() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_a_picture()))
     executor = OneProcess()
     Thread(target=_warm, args=(executor,), daemon=True).start()
-    build(executor).launch(
+    build(executor, _foreman()).launch(
         theme=THEME,
         css_paths=[FOLDER / "style.css"],
         head=browser.preloads(),
@@ -78,6 +87,18 @@ def launch() -> None:
         state_session_capacity=SESSIONS,
         mcp_server=find_spec("mcp") is not None,  # the API's questions as tools, where gradio[mcp] is installed
     )
+
+
+def _foreman() -> Foreman | None:
+    """Takes up the jobs in the data folder; None where another page has them."""
+    try:
+        ledger = Ledger(folder())
+    except ValueError as error:
+        print(f"no jobs on this page: {error}", file=sys.stderr)
+        return None
+    if ledger.said:
+        print(ledger.said, file=sys.stderr)
+    return Foreman(ledger, Cluster(os.environ.get("EXPLORER_SCHEDULER") or None)).start()
 
 
 def _warm(executor: Executor) -> None:

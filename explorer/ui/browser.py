@@ -4,17 +4,20 @@ The scripts lie in `view/`. The whole state of a view is there, and in the page'
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+import plotly.graph_objects as go
 
 from explorer import catalogue, figures, gallery
+from explorer.figures.style import COLOURS, bare_layout
 from explorer.ui.components import PLOTLY, as_value
 
 VIEW = Path(__file__).parent / "view"
+JOB = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((job) => job.%s)"
 LOAD = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((view) => view.%s); // %s"
 
 
@@ -71,6 +74,39 @@ def keep_map(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
         library=f"gradio_api/file={PLOTLY}",
         waiting=waiting,
         caption=caption,
+        **kwargs,
+    )
+
+
+def job_view(waiting: str, **kwargs: Any) -> gr.HTML:
+    """A job at work; its value is what `watching.Watch.news` says. The sentence `waiting` until there is one."""
+    return gr.HTML(
+        value=None,
+        html_template=(
+            "<div class='waiting'>${waiting}</div><div class='said'></div>"
+            "<img class='moment' hidden alt='What is drawn at this step' />"
+            "<div class='curve' hidden></div><div class='gates' hidden></div>"
+        ),
+        js_on_load=JOB % "mountJob({ element, props, watch })",
+        apply_default_css=False,
+        script=str(VIEW / "job.js"),
+        library=f"gradio_api/file={PLOTLY}",
+        layout=as_value(go.Figure(layout=bare_layout(240)))["layout"],
+        colours=list(COLOURS),
+        waiting=waiting,
+        **kwargs,
+    )
+
+
+def job_list(columns: Sequence[str], **kwargs: Any) -> gr.HTML:
+    """Jobs as a table; its value is what `watching.Watch.rows` says. Its event `pick`: a row was chosen."""
+    return gr.HTML(
+        value=None,
+        html_template="<table></table><p class='waiting'>No jobs yet.</p>",
+        js_on_load=JOB % "mountJobs({ element, props, watch, trigger })" + ' // emits "pick"',
+        apply_default_css=False,
+        script=str(VIEW / "job.js"),
+        columns=list(columns),
         **kwargs,
     )
 

@@ -3,7 +3,8 @@
 What a question asks of every method (ratio, steps, ...) has its own control, and a field with one choice needs none.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -14,28 +15,33 @@ from explorer.experiment import Question
 
 
 def of_config(
-    config: type[BaseModel], prefix: str, only: Collection[str] | None = None
+    config: type[BaseModel],
+    prefix: str,
+    only: Collection[str] | None = None,
+    skip: Collection[str] = tuple(Question.model_fields),
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, gr.components.Component]:
-    """One control per field (or per field of `only`), in order; the keys are `prefix.field`."""
+    """One control per field (or per field of `only`, none of `skip`), in order; the keys are `prefix.field`. A field of
+    `values` begins with that instead of its default."""
     schema = config.model_json_schema()["properties"]
     return {
-        f"{prefix}.{name}": control(schema[name], name, field, f"{prefix}-{name}")
+        f"{prefix}.{name}": control(schema[name], name, field, f"{prefix}-{name}", values.get(name, field.default))
         for name, field in config.model_fields.items()
-        if name not in Question.model_fields and "const" not in schema[name] and (only is None or name in only)
+        if name not in skip and "const" not in schema[name] and (only is None or name in only)
     }
 
 
-def control(schema: dict[str, Any], name: str, field: FieldInfo, elem_id: str) -> gr.components.Component:
+def control(schema: dict[str, Any], name: str, field: FieldInfo, elem_id: str, value: Any) -> gr.components.Component:
     """The control that suits a field's JSON schema. What may be empty is a text box: an empty gr.Number turns 0."""
     label = name.replace("_", " ").capitalize()
-    shared = dict(label=label, info=field.description, value=field.default, elem_id=elem_id)
+    shared = dict(label=label, info=field.description, value=value, elem_id=elem_id, interactive=True)
     kind, low, high = schema.get("type"), schema.get("minimum"), schema.get("maximum")
     if "enum" in schema:
         return gr.Dropdown(choices=schema["enum"], **shared)
     if kind == "boolean":
         return gr.Checkbox(**shared)
     if kind not in ("integer", "number"):
-        return gr.Textbox(**shared | {"value": "" if field.default is None else str(field.default)}, max_lines=1)
+        return gr.Textbox(**shared | {"value": "" if value is None else str(value)}, max_lines=1)
     step = 1 if kind == "integer" else None
     if low is None or high is None or high - low > 100:
         return gr.Number(step=step or 0.1, **shared)

@@ -3,7 +3,7 @@
 import { close, cost, fates } from "./schedule.js";
 
 /** plotly.js, loaded once for the whole page (plotly_view.js asks for it as well), after the first paint. */
-function plotly(source) {
+export function plotly(source) {
   return (window.explorerPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = source;

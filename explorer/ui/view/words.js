@@ -76,7 +76,13 @@ function fromGallery(table, at, role, title, rival) {
 export function tiles({ table, at, state, plan }) {
   let found = [];
   if (at) found = galleryTiles(table, at, state);
-  else if (plan) {
+  else if (plan && state.edited) {
+    const { kept } = cost(plan.graph, state.edited);
+    found = [
+      ["removed", percent(1 - kept, 1), "by hand: press Draw to see it"],
+      ["MACs kept", percent(kept, 1), `${giga(kept * plan.macs_total)} of ${giga(plan.macs_total)} G`],
+    ];
+  } else if (plan) {
     const asked = plan.asked === null ? NOTHING : percent(plan.asked, 1);
     found = [
       ["asked", asked, plan.asked === null ? "the settings name the schedule" : "of the MACs to remove"],

@@ -1,0 +1,127 @@
+"""The Optimize tab in a real browser: a job is started, watched, found again, taken to Explore, copied and deleted."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from explorer.jobs.estimates import estimate
+from tests.page_fixtures import Visitor
+
+SHORT = {"steps": 4, "iterations": 3, "batch": 1, "checks": 0}
+QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
+
+
+def on_tab(visitor, query=QUERY):
+    page = visitor.open(query).page
+    page.get_by_role("tab", name="Optimize").click()
+    page.wait_for_selector("#job-start")
+    return page
+
+
+def fill(page, **settings):
+    for name, value in settings.items():
+        box = page.locator(f"#set-{name} input").first
+        box.fill(str(value))
+        box.press("Enter")
+
+
+def start(page, **settings):
+    page.click("#job-model input")
+    page.get_by_role("option", name="emoji-dit", exact=True).click()
+    fill(page, **SHORT | settings)
+    expect(page.locator("#job-guess")).to_contain_text(re.compile("moment|on one core"))
+    page.click("#job-start")
+    page.wait_for_selector("#job .said h3")
+
+
+def state(page, said, seconds=120):
+    expect(page.locator("#job .said [role=status]")).to_contain_text(said, timeout=1000 * seconds)
+
+
+def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, served):
+    page = on_tab(visitor)
+    start(page)
+    state(page, "done, step 3 of 3")
+    expect(page.locator("#job .moment")).to_be_visible()
+    expect(page.locator("#job .gates .heatmaplayer")).to_be_attached()
+    assert page.evaluate("document.querySelector('#job .curve').data[0].x") == [1, 2, 3]
+    expect(page.locator("#job .said")).to_contain_text("steps 4, iterations 3, batch 1, checks 0")
+    job = re.search(r"job=(\w+)", page.url)[1]
+    with page.expect_download() as saved:
+        page.click("#job-save")
+    assert saved.value.suggested_filename == f"{job}.safetensors"
+
+    page.reload()
+    page.get_by_role("tab", name="Optimize").click()
+    state(page, "done")
+    expect(page.locator("#job-forget")).to_be_visible()
+    other = Visitor(browser, served)
+    elsewhere = on_tab(other, f"{QUERY}&job={job}")
+    state(elsewhere, "done")
+    expect(elsewhere.locator("#job-duplicate")).to_be_visible()
+    assert not elsewhere.locator("#job-forget").is_visible()
+    elsewhere.click("#job-duplicate")
+    expect(elsewhere.locator("#set-iterations input").first).to_have_value("3")
+    expect(elsewhere.locator("#job-model input")).to_have_value("emoji-dit")
+    other.context.close()
+
+    page.click("#job-explore")
+    page.wait_for_url("**keep=**")
+    page.wait_for_selector("#keep .drawn")
+    expect(page.locator("#model input")).to_have_value("emoji-dit")
+    expect(page.locator(".tiles")).to_contain_text("by hand")
+    assert not visitor.complaints and not visitor.foreign
+
+
+def test_a_job_is_stopped_resumed_and_deleted(visitor):
+    page = on_tab(visitor)
+    start(page, iterations=4000)
+    state(page, "running, step")
+    page.click("#job-stop")
+    state(page, "interrupted", 20)
+    page.click("#job-resume")
+    state(page, "running, step")
+    page.click("#job-stop")
+    state(page, "interrupted", 20)
+    row = page.locator("#jobs tr", has_text="interrupted").first
+    expect(row).to_contain_text("yours")
+    page.click("#job-forget")
+    expect(page.locator("#job .waiting")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("job="))
+    assert not visitor.complaints
+
+
+def test_what_cannot_be_is_a_sentence(visitor):
+    page = on_tab(visitor, f"{QUERY}&job=%3Cscript%3E")
+    expect(page.locator("#job-alert [role=alert]")).to_contain_text("there is no job '<script>'")
+    fill(page, lowest=0.9, highest=0.5)
+    expect(page.locator("#job-guess [role=alert]")).to_contain_text("is above the largest")
+    page.click("#job-start")
+    expect(page.locator("#job-alert [role=alert]")).to_contain_text("is above the largest")
+    assert not visitor.complaints
+
+
+def test_every_method_has_controls_and_no_barrier(visitor):
+    page = on_tab(visitor)
+    for method in ("ecodiff", "taylor", "genetic", "uniform", "magnitude"):
+        page.click("#job-method input")
+        page.get_by_role("option", name=method, exact=True).click()
+        expect(page.locator("#job-settings h3")).to_have_text(f"Settings of {method}")
+    found = Axe().run(page, context="#tabs").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("method", ["dipgo", "ecodiff", "taylor", "genetic", "search", "similarity"])
+def test_an_estimate_grows_with_the_work(method):
+    few, many = (estimate("emoji-unet", method, {"steps": steps}) for steps in (10, 50))
+    assert 0 < few.seconds < many.seconds and 0.5e9 < few.memory <= many.memory < 20e9
+
+
+def test_the_default_search_is_estimated_as_it_was_measured():
+    found = estimate("emoji-unet", "dipgo", {"steps": 50})
+    assert 36 <= found.seconds / 60 <= 60  # 36 to 52 minutes were measured
+    assert "moment" in estimate("emoji-dit", "uniform", {}).sentence()
+    with pytest.raises(ValueError, match="no model 'nope'"):
+        estimate("nope", "dipgo", {})
