@@ -79,11 +79,12 @@ def test_the_committed_results_are_of_the_model_that_is_here():
     duels = {f"emoji-unet-{trajectory}-duel": 25 for trajectory in ("ddim-25", "dpm++-20", "pndm-50")}
     duels |= {"emoji-unet-ddim-50-duel": 200, "emoji-unet-ddim-50-seeds": 64}
     thinned = {"emoji-unet-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-unet-ddim-25-channels": (0.2, 0.3, 0.5)}
+    thinned |= {"emoji-dit-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-ddpm-ddim-50-channels": (0.2, 0.3, 0.5)}
     assert {file.stem for file in RESULTS} == names | set(duels) | set(thinned)
-    record = catalogue.load("emoji-unet").record
+    records = {name: catalogue.load(name).record.model_dump() for name in catalogue.EMBEDDED}
     for file in RESULTS:
         about, rows = read(file)
-        assert about["model"] == record.model_dump()
+        assert about["model"] == next(record for name, record in records.items() if file.stem.startswith(name))
         if file.stem in duels:
             assert all(report.standing(rows, ratio).n.min() == duels[file.stem] for ratio in (0.5, 0.7, 0.8, 0.9))
             continue

@@ -10,8 +10,9 @@ from explorer.experiment import widths_for
 from explorer.ui import smaller
 
 
-def opened(visitor):
-    page = visitor.open().page
+def opened(visitor, **asked):
+    query = {"steps": 4, "prompt": "dog", "method": "uniform", "ratio": 0.5} | asked
+    page = visitor.open("&".join(f"{name}={value}" for name, value in query.items())).page
     page.get_by_role("tab", name="Smaller").click()
     page.wait_for_selector("#left .tiles")
     page.wait_for_selector("#widths .drawn")
@@ -31,9 +32,11 @@ def test_what_is_left_follows_the_slider(visitor):
     assert not visitor.complaints and not visitor.foreign
 
 
-def test_every_file_that_comes_along_can_be_looked_at(visitor):
-    page = opened(visitor)
-    for header in shipped.widths("emoji-unet").values():
+@pytest.mark.parametrize(("model", "heads"), [("emoji-unet", 236), ("emoji-dit", 84), ("emoji-ddpm", 0)])
+def test_every_file_that_comes_along_can_be_looked_at(visitor, model, heads):
+    page = opened(visitor, model=model)
+    assert len(shipped.widths(model)) >= 2
+    for header in shipped.widths(model).values():
         page.click("#learned input")
         page.get_by_role("option", name=smaller.title(header), exact=True).click()
         thin = header.pruner.config["axis"] == "channels"
@@ -41,15 +44,16 @@ def test_every_file_that_comes_along_can_be_looked_at(visitor):
         expect(page.locator("#widths .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {what} stay"))
         expect(page.locator("#heads .plot")).to_be_hidden() if thin else expect(
             page.locator("#heads .plot")
-        ).to_contain_text("of 236 heads stay")
+        ).to_contain_text(f"of {heads} heads stay")
         expect(page.locator("#expansion")).to_be_visible() if header.trace else expect(
             page.locator("#expansion")
         ).to_be_hidden()
     assert not visitor.complaints
 
 
-def test_the_smaller_network_draws_beside_the_whole_one_and_the_rival(visitor):
-    page = opened(visitor)
+@pytest.mark.parametrize("model", ["emoji-unet", "emoji-dit", "emoji-ddpm"])
+def test_the_smaller_network_draws_beside_the_whole_one_and_the_rival(visitor, model):
+    page = opened(visitor, model=model)
     page.click("#draw-smaller")
     page.wait_for_selector("#smaller-pictures .verdict", timeout=120_000)
     pictures = page.locator("#smaller-pictures img")

@@ -70,7 +70,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
             Full("ddim", 25), {"heads": (*HEADS,), "channels": (*THIN,)}, ("ecodiff", "taylor-channels", "magnitude")
         ),
         "emoji-dit": Stage(Full("ddim", 25), {"heads": (*HEADS,)}, ("ecodiff", "magnitude")),
-        "emoji-ddpm": Stage(Full("ddim", 100, 1.0), {"channels": (*THIN,)}, ("taylor-channels", "magnitude-channels")),
+        "emoji-ddpm": Stage(Full("ddim", 50, 1.0), {"channels": (*THIN,)}, ("taylor-channels", "magnitude-channels")),
     }
 )
 

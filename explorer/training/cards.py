@@ -129,7 +129,8 @@ KID by emoji-judge's features to the {real} training pictures: {kid} (n = {n}); 
 {kid_real}. The nearest training picture of a drawing has a cosine of {nearest} on average.
 
 ## Limits
-It draws what looks like emoji, mostly of none in particular, without being asked for anything.
+It draws things in the colours and outlines of emoji, few of which anybody could name; KID does not see that. More
+training would help.
 """
 
 _TRANSFORMER = """\
