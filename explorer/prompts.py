@@ -71,8 +71,15 @@ def read(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a text of prompts: {error}") from error
     prompts = [line for line in lines if line]
-    if not prompts or len(prompts) > MOST_PROMPTS:
-        raise ValueError(f"{file} must hold 1 to {MOST_PROMPTS} prompts, one a line, and holds {len(prompts)}")
+    if not prompts:
+        raise ValueError(f"{file} holds no prompts; it must have one a line")
+    return refuse_too_many(prompts, str(file))
+
+
+def refuse_too_many(prompts: Sequence[str], where: str) -> Sequence[str]:
+    """The prompts themselves; `where` they stand, for the sentence. Raises ValueError for too many or too long ones."""
+    if len(prompts) > MOST_PROMPTS:
+        raise ValueError(f"{where} must hold 1 to {MOST_PROMPTS} prompts, one a line, and holds {len(prompts)}")
     if longest := next((line for line in prompts if len(line) > MOST_CHARACTERS), None):
-        raise ValueError(f"{file} holds a prompt of more than {MOST_CHARACTERS} characters: {longest[:40]}...")
+        raise ValueError(f"{where} holds a prompt of more than {MOST_CHARACTERS} characters: {longest[:40]}...")
     return prompts

@@ -197,6 +197,8 @@ def test_limits_are_sentences_and_the_queue_has_places(hire, model):
         foreman.submit("them", "uniform", model, {})
     with pytest.raises(ValueError, match="batch"):
         foreman.submit("them", "dipgo", model, {"batch": 0})
+    with pytest.raises(ValueError, match="the job holds a prompt of more than 500 characters"):
+        foreman.submit("them", "dipgo", model, SMALL, ["a" * 501])
     with pytest.raises(ValueError, match="weights of 'sd15' are not here"):
         foreman.submit("them", "uniform", "sd15", {})
 

@@ -21,6 +21,7 @@ from explorer import catalogue, experiment
 from explorer.jobs.cluster import UnreachableError
 from explorer.jobs.executors import Executor, LostError
 from explorer.jobs.ledger import Job, Ledger
+from explorer.prompts import refuse_too_many
 
 LOOK_EVERY = 0.5  # seconds between two looks at what others ask for
 CRASHES = 3  # in a row, without a step in between: then a job has failed
@@ -78,6 +79,7 @@ class Foreman:
     ) -> Job:
         """Queue a job. Raises ValueError for what cannot be run, and where a limit is reached."""
         config = experiment.config_of(method, settings)
+        refuse_too_many(prompts, "the job")
         if not any(row["id"] == model and row["available"] for row in catalogue.listing()):
             raise ValueError(f"the weights of {model!r} are not here; see the command models")
         with self._lock:

@@ -133,8 +133,8 @@ def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts) -> None:
     def fields(method: str, preset: str) -> None:
         begins = json.loads(preset).get(method, {})
         start, guess = gr.Button("Start", variant="primary", elem_id="job-start"), markup(elem_id="job-guess")
-        markup(f"<h3>Settings of {method}</h3>")
-        made = controls.of_config((CONFIGS | WIDTHS)[method], "set", skip=(), values=begins)
+        with gr.Accordion(f"Settings of {method}", open=bool(begins), elem_id="job-more"):
+            made = controls.of_config((CONFIGS | WIDTHS)[method], "set", skip=(), values=begins)
         keys = tuple(made)
 
         def guessed(model: str, *given: Any) -> str:
