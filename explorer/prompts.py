@@ -72,7 +72,7 @@ def read(file: Path) -> list[str]:
         raise ValueError(f"{file} cannot be read as a text of prompts: {error}") from error
     prompts = [line for line in lines if line]
     if not prompts:
-        raise ValueError(f"{file} holds no prompts; it must have one a line")
+        raise ValueError(f"{file} must hold 1 to {MOST_PROMPTS} prompts, one a line, and holds none")
     return refuse_too_many(prompts, str(file))
 
 

@@ -46,7 +46,8 @@ def networks(model) -> dict:
         if not order.header.layers:
             config = WIDTHS[pruner.name](**pruner.config | {"round_to": ROUNDED, "ratio": None})
             rounded = answer(model, places(model, config), dict(order.score), pruner.name, config)
-            found |= {f"{stem} {share:.0%}, multiples of {ROUNDED}": rounded.at(share) for share in SHARES}
+            asked = [share for share in SHARES if share <= rounded.header.max_ratio]
+            found |= {f"{stem} {share:.0%}, multiples of {ROUNDED}": rounded.at(share) for share in asked}
     return found
 
 
