@@ -101,30 +101,31 @@ export function mountMap(part) {
 
 // -- what Python drew
 
-/** What Python drew: three pictures with their facts, each as far as it has come. Only the newest is painted, and not
- * after the visitor has moved on. */
-let incoming, taking;
+/** What Python drew: three pictures with their facts, each as far as it has come. All go into the film; only the newest
+ * is painted, and not after the visitor has moved on. */
+const incoming = [];
+let taking;
 async function take(value) {
   if (!value) return;
   if (value.cards.original.call === 0) begin();
-  incoming = value;
+  incoming.push(value);
   if (taking) return;
   taking = true;
-  while (incoming) {
-    const next = incoming;
-    incoming = null;
+  while (incoming.length) {
+    const next = incoming.shift();
     const drawn = { ...next, images: await decoded(next.cards) };
     if (state.left) continue;
     state.drawn = drawn;
     film.add(drawn.cards, drawn.images);
     if (drawn.cards.rival.done) visits.add(state.asked, drawn, film.frames);
-    paintDrawn();
+    if (!incoming.length) paintDrawn();
   }
   taking = false;
 }
 
 function begin() {
   state.left = false;
+  incoming.length = 0;
   film.begin();
 }
 
