@@ -103,13 +103,17 @@ def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: M
     """Write a safetensors file whole or not at all: a temporary one beside it, then a rename. Raises ValueError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, temporary, metadata=dict(metadata))
+        save_file(contiguous(tensors), temporary, metadata=dict(metadata))
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors as safetensors writes them correctly."""
+    return {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
 
 
 def refuse_beyond(largest: float, ratio: float) -> None:

@@ -199,14 +199,16 @@ def test_limits_are_sentences_and_the_queue_has_places(hire, model):
         foreman.submit("them", "dipgo", model, {"batch": 0})
     with pytest.raises(ValueError, match="the job holds a prompt of more than 500 characters"):
         foreman.submit("them", "dipgo", model, SMALL, ["a" * 501])
+    with pytest.raises(ValueError, match="reads files by name"):
+        foreman.submit("them", "ecodiff-released", model, {"attention": "/etc/passwd", "feedforward": "/etc/passwd"})
     with pytest.raises(ValueError, match="weights of 'sd15' are not here"):
         foreman.submit("them", "uniform", "sd15", {})
 
 
 def test_what_takes_too_long_is_stopped_with_a_sentence(hire, model, monkeypatch):
-    foreman = hire(InProcess(), minutes=0.01)
+    foreman = hire(InProcess(), minutes=0.1)
     job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL | {"iterations": 4000}, PROMPTS).id)
-    assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.01 minutes") and job.done > 0
+    assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.1 minutes") and job.done > 0
 
 
 def test_requests_of_the_command_line_are_applied(hire, model, monkeypatch):

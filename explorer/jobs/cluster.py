@@ -119,7 +119,7 @@ def lend(address: str, gpus: int) -> None:
 
     _settle()
     try:
-        asyncio.run(asyncio.wait_for(serve(), None))
+        asyncio.run(serve())
     except (OSError, RuntimeError, asyncio.TimeoutError) as error:
         raise ValueError(f"{GONE}: {error}") from error
     except KeyboardInterrupt:

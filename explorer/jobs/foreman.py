@@ -22,7 +22,9 @@ from explorer.jobs.cluster import UnreachableError
 from explorer.jobs.executors import Executor, LostError
 from explorer.jobs.ledger import Job, Ledger
 from explorer.prompts import refuse_too_many
+from explorer.pruners.configs import CONFIGS, WIDTHS
 
+METHODS = tuple(method for method in CONFIGS | WIDTHS if method != "ecodiff-released")  # no visitor names a file
 LOOK_EVERY = 0.5  # seconds between two looks at what others ask for
 CRASHES = 3  # in a row, without a step in between: then a job has failed
 WAIT = 5.0  # seconds before a lost scheduler is tried again
@@ -79,6 +81,8 @@ class Foreman:
     ) -> Job:
         """Queue a job. Raises ValueError for what cannot be run, and where a limit is reached."""
         config = experiment.config_of(method, settings)
+        if method not in METHODS:
+            raise ValueError(f"{method} reads files by name, which is not for others; use the command prune")
         refuse_too_many(prompts, "the job")
         if not any(row["id"] == model and row["available"] for row in catalogue.listing()):
             raise ValueError(f"the weights of {model!r} are not here; see the command models")
@@ -107,8 +111,8 @@ class Foreman:
 
     def stop(self, id: str, owner: str | None = None) -> Job:
         """End a job at its last step. Raises ValueError for a job of somebody else (None: whoever runs the page)."""
-        job = self._own(id, owner)
         with self._lock:
+            job = self._own(id, owner)
             if job.state == "queued":
                 return self.ledger.change(id, state="interrupted", ended=time.time(), error=None)
             if job.state == "running":
@@ -118,8 +122,8 @@ class Foreman:
 
     def resume(self, id: str, owner: str | None = None) -> Job:
         """Queue a job that was stopped or failed again; it goes on from its last step."""
-        job = self._own(id, owner)
         with self._lock:
+            job = self._own(id, owner)
             if job.state not in ("interrupted", "failed"):
                 raise ValueError(f"job {id} is {job.state}; only what was interrupted or failed goes on")
             self._refuse_beyond_limits(job.owner)

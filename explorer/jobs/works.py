@@ -6,11 +6,11 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import load, save
 
 from explorer import experiment
 from explorer.features import Similarity
+from explorer.files import contiguous
 from explorer.masks import Importance
 from explorer.widths import WidthImportance
 from explorer.work import Progress
@@ -41,16 +41,12 @@ def _pruned(
         except StopIteration as stop:
             yield {"file": _bytes_of(_decided(stop.value, config.ratio))}
             return
-        yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and _packed(step.state)}
+        yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
 
 
 def _decided(found: Any, ratio: float | None) -> Any:
     """An importance's mask at a ratio that was asked for."""
     return found if ratio is None or not isinstance(found, (Importance, WidthImportance)) else found.at(ratio)
-
-
-def _packed(state: Mapping[str, np.ndarray]) -> bytes:
-    return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()})
 
 
 def _bytes_of(found: Any) -> bytes:

@@ -12,7 +12,7 @@ import gradio as gr
 from explorer import catalogue
 from explorer.jobs.estimates import estimate
 from explorer.jobs.executors import Executor
-from explorer.jobs.foreman import Foreman
+from explorer.jobs.foreman import METHODS, Foreman
 from explorer.jobs.ledger import ENDED
 from explorer.letters import packed
 from explorer.masks import Importance, Mask
@@ -25,7 +25,6 @@ from explorer.widths import found_in
 WHY = """<p class="why">Here the methods themselves run, behind the page: they go on when you close it, and every step
 is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it shows,
 also from elsewhere.</p>"""
-METHODS = [method for method in CONFIGS | WIDTHS if method != "ecodiff-released"]  # that one wants files
 POLL, LIST = 1.0, 5.0  # seconds between two looks at a job, and at the list, while the job runs
 NOW = LIGHT | {"preprocess": True}
 ADDRESS = """(id) => {
@@ -101,7 +100,7 @@ def _asked() -> tuple[dict[str, Any], gr.Column]:
     asked: dict[str, Any] = dict(interactive=True)  # which Gradio does not see, as others make the inputs
     left = dict(
         model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **asked),
-        method=gr.Dropdown(METHODS, label="Method", value="dipgo", elem_id="job-method", **asked),
+        method=gr.Dropdown(list(METHODS), label="Method", value="dipgo", elem_id="job-method", **asked),
         prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **asked),
     )
     return left, gr.Column(elem_id="job-settings")

@@ -10,7 +10,7 @@ export function mountJob({ element, props, watch }) {
   async function draw() {
     const library = await plotly(props.library);
     const style = getComputedStyle(element);
-    const layout = (box, own) => ({ ...structuredClone(JSON.parse(JSON.stringify(props.layout))), ...own, width: box.clientWidth, font: { color: style.getPropertyValue("--body-text-color").trim(), family: style.fontFamily } });
+    const layout = (box, own) => ({ ...JSON.parse(JSON.stringify(props.layout)), ...own, width: box.clientWidth, font: { color: style.getPropertyValue("--body-text-color").trim(), family: style.fontFamily } });
     const shown = Object.entries(seen.numbers);
     curve.hidden = !shown.length;
     gates.hidden = !seen.gates;
