@@ -106,14 +106,14 @@ def _row(s: dict) -> str:
 _PIXELS = """\
 # emoji-ddpm
 
-An unconditional diffusion model of emoji in 32x32 pixels, {size} parameters, in diffusers' DDPMPipeline layout, of the
-kind that Diff-Pruning is about, on the linear schedule of Ho et al. 2020, but predicting v. It is measured at 100 DDIM
-steps. Stored in half precision.
+An unconditional diffusion model of the faces among emoji in 32x32 pixels, {size} parameters, in diffusers' DDPMPipeline
+layout, of the kind that Diff-Pruning is about, on the linear schedule of Ho et al. 2020, but predicting v. It is
+measured at 100 DDIM steps. Stored in half precision.
 
 ![48 pictures](grid.png)
 
 ## Data
-{sources} It learns the well-known names only, those that emoji-unet draws.
+{sources} It learns the faces only: smileys whose name has the word, 104 names in three styles.
 
 ## Training
 From scratch.

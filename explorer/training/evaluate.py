@@ -111,8 +111,7 @@ def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: a
 
 
 def _measured_pixels(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
-    known = emoji.where(lambda item: item.name in pictures.well_known()).pictures
-    real = autoencoder.to_images(pixels.shrunk(known))
+    real = autoencoder.to_images(pixels.shrunk(emoji.where(pixels.face).pictures))
     keep_real(real[:: max(1, len(real) // REAL)], judge, out)
     facts, images = likeness(out, judge, real, options.names)
     autoencoder.save_grid(images[:GRID], out / "grid.png")
