@@ -129,8 +129,8 @@ KID by emoji-judge's features to the {real} training pictures: {kid} (n = {n}); 
 {kid_real}. The nearest training picture of a drawing has a cosine of {nearest} on average.
 
 ## Limits
-It draws things in the colours and outlines of emoji, few of which anybody could name; KID does not see that. More
-training would help.
+It draws faces and nothing else, many of them known ones mixed: with so few pictures to learn from it repeats more than
+it invents. Eyes and mouths come apart now and then.
 """
 
 _TRANSFORMER = """\

@@ -72,7 +72,10 @@ def likeness(folder: Path, judge: metrics.Judge, real: np.ndarray, count: int) -
     images = drawn(folder, [""] * count, steps=pixels.STEPS, guidance=1.0)
     seen, known = (judge.pictures(torch.from_numpy(some).permute(0, 3, 1, 2).float() / 255) for some in (images, real))
     nearest = (seen @ known.T).amax(dim=1)
-    facts = {"kid": round(metrics.kid(seen, known), 4), "kid_real": round(metrics.kid(known[::2], known[1::2]), 4)}
+    facts = {
+        "kid": f"{metrics.kid(seen, known):.4f}",
+        "kid_real": f"{metrics.kid(known[::2], known[1::2]):.4f}",
+    }
     return facts | {"n": count, "real": len(known), "nearest": round(nearest.mean().item(), 3)}, images
 
 
