@@ -70,7 +70,8 @@ def find(model_id: str, method: str, sampler: str, steps: int, settings: Mapping
 def widths(model_id: str) -> dict[str, WidthHeader]:
     """The headers of a model's widths, by the name of their file; a damaged one is left out."""
     found = {}
-    for file in sorted((WIDTHS / model_id).glob("*.safetensors")) if model_id in catalogue.EMBEDDED else ():
+    files = (WIDTHS / model_id).glob("*.safetensors") if model_id in catalogue.EMBEDDED else ()
+    for file in sorted(files, key=lambda file: file.stem):  # taylor before taylor-0.1
         try:
             found[file.stem] = document_of(file, WidthHeader)
         except ValueError:

@@ -82,3 +82,20 @@ def test_a_drawing_that_cannot_be_is_a_sentence():
     assert "not finite" in said and 'role="alert"' in said
     *_, (said, _) = smaller.on_draw(run, "../../etc/passwd", 0.2, values)
     assert "no widths to draw with" in said
+
+
+@pytest.mark.parametrize("model", ["emoji-unet", "emoji-ddpm"])
+def test_a_dragged_threshold_picks_other_channels(visitor, model):
+    page = opened(visitor, model=model)
+    paper = shipped.widths(model)["taylor-channels"]
+    page.click("#learned input")
+    page.get_by_role("option", name=smaller.title(paper), exact=True).click()
+    expect(page.locator("#looked")).to_contain_text(f"of {len(paper.trace)} timesteps are looked at")
+    expect(page.locator("#looked")).to_contain_text("the paper's.")
+    box = page.locator("#threshold input[type=number]")
+    box.fill("0.18")
+    box.press("Enter")
+    expect(page.locator("#looked")).to_contain_text("those of threshold 0.2, the nearest that was learned")
+    expect(page.locator("#looked")).to_contain_text(re.compile(r": [1-9][\d,]* of [\d,]+ are others"))
+    expect(page.locator("#learned input")).to_have_value(smaller.title(shipped.widths(model)["taylor-channels-0.2"]))
+    assert not visitor.complaints

@@ -63,14 +63,16 @@ class Stage(NamedTuple):
     shipped: tuple[str, ...]
 
 
+DRAGGED = ("taylor-channels", *(f"taylor-channels-{threshold}" for threshold in THRESHOLDS))  # what the page compares
+
 # a transformer has no channels that could go, and the pixels' U-Net one narrow attention
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         "emoji-unet": Stage(
-            Full("ddim", 25), {"heads": (*HEADS,), "channels": (*THIN,)}, ("ecodiff", "taylor-channels", "magnitude")
+            Full("ddim", 25), {"heads": (*HEADS,), "channels": (*THIN,)}, ("ecodiff", *DRAGGED, "magnitude")
         ),
         "emoji-dit": Stage(Full("ddim", 25), {"heads": (*HEADS,)}, ("ecodiff", "magnitude")),
-        "emoji-ddpm": Stage(Full("ddim", 50, 1.0), {"channels": (*THIN,)}, ("taylor-channels", "magnitude-channels")),
+        "emoji-ddpm": Stage(Full("ddim", 50, 1.0), {"channels": (*THIN,)}, (*DRAGGED, "magnitude-channels")),
     }
 )
 

@@ -30,6 +30,7 @@ CURVE = (
 WAITING = "What is left is drawn in a moment."
 ROLES = {"original": "Original", "pruned": "Smaller", "rival": "Same cost, fewer steps"}
 NOTHING = "–"
+PAPER = 0.05  # the threshold of Diff-Pruning
 
 
 def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab: gr.Tab) -> None:
@@ -51,8 +52,8 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
         with gr.Column(min_width=320):
             shares = plotly_view(WAITING, SHARES, elem_id="widths")
     with gr.Column(visible=False, elem_id="expansion") as expansion:
-        label, info = "Threshold", "the share of the largest loss at which the method stops; what is shipped used 0.05"
-        threshold = gr.Slider(0, 0.5, 0.05, step=0.005, label=label, info=info, elem_id="threshold")
+        label, info = "Threshold", "the share of the largest loss at which the method stops; the paper's is 0.05"
+        threshold = gr.Slider(0, 0.5, PAPER, step=0.005, label=label, info=info, elem_id="threshold")
         said = markup(elem_id="looked")
         curve = plotly_view(WAITING, CURVE, elem_id="curve")
 
@@ -67,7 +68,9 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
     inputs = [asked["model"], file, ratio, threshold]
     outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
     tab.select(shown, inputs, outputs, **light)
-    gr.on([file.input, ratio.change, threshold.change], shown, inputs, outputs, trigger_mode="always_last", **light)
+    gr.on([ratio.change, threshold.change], shown, inputs, outputs, trigger_mode="always_last", **light)
+    threshold.input(dragged, inputs, outputs, trigger_mode="always_last", **light)
+    file.input(picked, inputs, [*outputs, threshold], trigger_mode="always_last", **light)
     drawing = draw.click(
         drawn,
         [file, ratio, *asked.values()],
@@ -97,10 +100,50 @@ def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
         as_value(figures.head_map(widths.keep)),
         as_value(figures.share_bars(widths.keep)),
     )
-    looked = f"{used_at(header.trace, floor)} of {len(header.trace)} timesteps are looked at."
     curve = as_value(figures.threshold_curve(header.trace, floor))
+    looked = f"{used_at(header.trace, floor)} of {len(header.trace)} timesteps are looked at. "
+    looked += others_picked(there, stem, widths) if header.trace else ""
     walk = gr.update(visible=bool(header.trace)), f"<p role='status'>{looked}</p>", curve
     return choices, slider, "", numbers(widths), *maps, *walk
+
+
+def dragged(model: str, stem: str | None, share: float, floor: float) -> tuple:
+    """What is shown by the file whose threshold is nearest to the dragged one."""
+    there = shipped.widths(model)
+    return shown(model, with_threshold(there, stem, floor) if stem in there else stem, share, floor)
+
+
+def picked(model: str, stem: str | None, share: float, floor: float) -> tuple:
+    """What is shown by a file of the list, and the threshold that it was learned with."""
+    header = shipped.widths(model).get(stem)
+    floor = header.pruner.config.get("threshold", floor) if header else floor
+    return *shown(model, stem, share, floor), floor
+
+
+def with_threshold(there: Mapping[str, WidthHeader], stem: str, floor: float) -> str:
+    """The file that was learned as this one, but with the threshold nearest to `floor`."""
+    own = there[stem].pruner
+    alike = {
+        name: abs(header.pruner.config["threshold"] - floor)
+        for name, header in there.items()
+        if header.pruner.name == own.name
+        and header.pruner.config | {"threshold": None} == own.config | {"threshold": None}
+    }
+    return min(alike, key=alike.__getitem__)
+
+
+def others_picked(there: Mapping[str, WidthHeader], stem: str, widths: Widths) -> str:
+    """How many of the channels that stay would have gone with the paper's threshold."""
+    header, paper = there[stem], with_threshold(there, stem, PAPER)
+    own = header.pruner.config["threshold"]
+    said = f"The channels above are those of threshold {own:g}, the nearest that was learned"
+    if paper == stem:
+        return f"{said}: the paper's."
+    ratio = min(widths.header.ratio.asked, there[paper].max_ratio)
+    keep = widths_for(asked_of(header.model.id, there[paper], ratio)).keep
+    other = sum(int((kept & ~keep[site]).sum()) for site, kept in widths.keep.items())
+    total = sum(int(kept.sum()) for kept in widths.keep.values())
+    return f"{said}: {other:,} of {total:,} are others than those of the paper's {PAPER:g}."
 
 
 def title(header: WidthHeader) -> str:
@@ -113,7 +156,8 @@ def title(header: WidthHeader) -> str:
         "random-widths": "Chance",
     }
     how = {"concrete": "as published", "worth": "ours"}.get(config.get("decision"), "")
-    return ", ".join(part for part in (names.get(name, name), how, config["axis"]) if part)
+    floor = f"threshold {config['threshold']:g}" if name == "taylor" else ""
+    return ", ".join(part for part in (names.get(name, name), how, config["axis"], floor) if part)
 
 
 def asked_of(model: str, header: WidthHeader, share: float, **others: Any) -> Question:
