@@ -25,10 +25,10 @@ from tests.test_training import made_up
 
 @pytest.fixture
 def emoji(monkeypatch, tmp_path):
-    """Made-up pictures under well-known names, and runs in a folder of the test's own."""
+    """Made-up pictures under well-known names of faces, and runs in a folder of the test's own."""
     some = made_up(4)
-    names = dict(zip(some.names, pictures.well_known(), strict=False))
-    items = [pictures.Item(names[item.name], item.style, item.tags, item.group) for item in some.items]
+    names = dict(zip(some.names, (name for name in pictures.well_known() if "face" in name), strict=False))
+    items = [pictures.Item(names[item.name], item.style, item.tags, "smileys") for item in some.items]
     known = pictures.Emoji(some.pictures, items)
     monkeypatch.setattr(pictures, "load", lambda data=None: known)
     monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path / "runs"))
