@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Granularity = Literal["stage", "layer", "module"]
 Reuse = Literal["output", "residual"]
+MAX_MACS = 10**15  # of a call, so that sums over a trajectory fit into 64 bits
 
 
 class Forecast(NamedTuple):
@@ -37,7 +38,7 @@ class Unit(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     kind: Literal["stream", "branch"]  # a branch is added to a stream by its parent
     reuse: Reuse  # what a skipped unit hands back: its last output, or its input plus its last change
-    macs: int = Field(default=0, ge=0)  # per call, one batch element, without attention products
+    macs: int = Field(default=0, ge=0, le=MAX_MACS)  # per call, one batch element, without attention products
     reads: tuple[int, ...]  # columns whose output it reads, all to its left
 
     @property

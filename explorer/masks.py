@@ -22,10 +22,11 @@ from explorer.files import (
     stamped,
     write_whole,
 )
-from explorer.graph import BlockGraph, Forecast, Granularity, Reuse, Unit
+from explorer.graph import MAX_MACS, BlockGraph, Forecast, Granularity, Reuse, Unit
 from explorer.letters import unpacked
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
+MAX_READS = 100_000  # of all units together
 
 
 class Header(Origin):
@@ -39,7 +40,7 @@ class Header(Origin):
     order: Literal[0, 1, 2]
     reach: int | None = Field(None, ge=1)  # of extrapolation, in calls
     units: tuple[Unit, ...] = Field(min_length=1, max_length=MAX_UNITS)
-    macs_fixed: int = Field(ge=0)
+    macs_fixed: int = Field(ge=0, le=MAX_MACS)
 
     @property
     def graph(self) -> BlockGraph:
@@ -50,8 +51,12 @@ class Header(Origin):
         return "residual" if any(unit.reuse == "residual" for unit in self.units) else "output"
 
     @model_validator(mode="after")
-    def _reads_point_left(self) -> "Header":
-        self.graph  # noqa: B018 (building it is the check)
+    def _of_a_network(self) -> "Header":
+        if not 1 <= self.macs_fixed + sum(unit.macs for unit in self.units) <= MAX_MACS:
+            raise ValueError(f"a call must have between 1 and {MAX_MACS:.0e} MACs")
+        if sum(len(unit.reads) for unit in self.units) > MAX_READS:
+            raise ValueError(f"the units read more than {MAX_READS:,} others, which no network does")
+        self.graph  # noqa: B018 (building it is the check that reads point left)
         return self
 
     def refuse_unless(self, model_id: str, denoiser: str, calls: int, units: tuple[Unit, ...]) -> None:

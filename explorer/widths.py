@@ -26,10 +26,12 @@ from explorer.files import (
     text_of,
     write_whole,
 )
+from explorer.graph import MAX_MACS
 from explorer.masks import MAX_UNITS, Result
 from explorer.masks import load as load_schedule
 
 MAX_SIZE = 1_000_000  # units of one site
+MAX_COUNTS = 20_000_000  # channels times sites, or times layers, which an order over channels counts
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -62,21 +64,36 @@ class LayerRecord(Record):
     fixed_outputs: Count
     fixed_inputs: Count
 
+    def params(self, left: Mapping[str, Any]) -> Any:
+        """Parameters where so many channels of each site are left: numbers, or arrays of one shape."""
+        outputs = self.fixed_outputs + sum(times * left[name] for name, times in self.outputs.items())
+        inputs = self.fixed_inputs + sum(times * left[name] for name, times in self.inputs.items())
+        return self.kernel * outputs * inputs + self.bias * outputs
+
 
 class WidthHeader(Origin):
     """What the file says of itself. `model` and `sites` are what it may be used with."""
 
     sites: tuple[SiteRecord, ...] = Field(min_length=1, max_length=MAX_UNITS)
     layers: tuple[LayerRecord, ...] = Field((), max_length=MAX_UNITS)
-    params: int = Field(ge=1)  # of the whole denoiser
-    macs: int = Field(ge=1)  # of one whole call
+    params: int = Field(ge=1, le=10**15)  # of the whole denoiser
+    macs: int = Field(ge=1, le=MAX_MACS)  # of one whole call
     trace: tuple[tuple[int, Share], ...] = Field((), max_length=MAX_UNITS)  # timestep, loss as a share of the largest
 
     @model_validator(mode="after")
-    def _layers_of_sites(self) -> "WidthHeader":
-        known = {site.name for site in self.sites}
+    def _of_a_network(self) -> "WidthHeader":
+        known, units = {site.name for site in self.sites}, sum(site.size for site in self.sites)
+        if self.layers and units * max(len(self.sites), len(self.layers)) > MAX_COUNTS:
+            raise ValueError(f"{units:,} channels of {len(self.sites)} sites are more than can be counted")
         if unknown := {name for layer in self.layers for name in (*layer.outputs, *layer.inputs)} - known:
             raise ValueError(f"a layer has channels of {unknown.pop()}, which is none of the sites")
+        sizes = {site.name: site.size for site in self.sites}
+        whole = [layer.params(sizes) for layer in self.layers]
+        if sum(site.size * site.params + site.rest for site in self.sites) + sum(whole) > self.params:
+            raise ValueError("the units have more parameters than the whole network")
+        layered = sum(layer.positions * own for layer, own in zip(self.layers, whole, strict=True))
+        if sum(site.size * site.macs for site in self.sites) + layered > self.macs:
+            raise ValueError("the units have more MACs than the whole network")
         return self
 
     def lost(self, gone: np.ndarray) -> np.ndarray:
@@ -91,15 +108,10 @@ class WidthHeader(Origin):
 
     def _in_layers(self, gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Parameters and MACs (K,) of the layers that have channels."""
-        stays = np.array([site.size for site in self.sites]) - gone
-        numbers = {site.name: number for number, site in enumerate(self.sites)}
+        left = {site.name: site.size - gone[:, number] for number, site in enumerate(self.sites)}
         params = macs = np.zeros(len(gone), dtype=np.int64)
         for layer in self.layers:
-            outputs, inputs = (
-                fixed + sum((times * stays[:, numbers[name]] for name, times in side.items()), np.int64(0))
-                for fixed, side in ((layer.fixed_outputs, layer.outputs), (layer.fixed_inputs, layer.inputs))
-            )
-            own = layer.kernel * outputs * inputs + layer.bias * outputs
+            own = layer.params(left)
             params, macs = params + own, macs + layer.positions * own
         return params, macs
 
