@@ -26,7 +26,7 @@ from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, WIDTHS, ScheduleConfig
-from explorer.widths import Widths
+from explorer.widths import Found, WidthImportance, Widths
 from explorer.work import Progress, finished
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ class Question(BaseModel):
     guidance: float = Field(7.5, ge=0, le=100)
     ratio: float = Field(0.5, ge=0, le=1)
     rival: str = Field("dpm++", max_length=20)  # the sampler that stands beside it with the same MACs
-    keep: str = Field(
-        "", max_length=200_000
-    )  # a schedule by hand instead of the method's: as `letters.packed` writes it
+    keep: str = Field("", max_length=200_000)  # a schedule by hand, as `letters.packed` writes it
 
     @field_validator("prompt")
     @classmethod
@@ -182,12 +180,15 @@ def widths_for(question: Question) -> Widths:
     return _widths(question.model, question.method, json.dumps(question.settings, sort_keys=True), question.ratio)
 
 
-def pruned(model: Model, question: Question) -> tuple[Model, Mask | None, float]:
-    """What a question draws with, a smaller network or the whole one under a mask, and the share of MACs kept."""
-    if question.method in WIDTHS:
-        widths = widths_for(question)
-        return _narrowed(model, widths), None, widths.kept_macs
-    mask = mask_for(model, question)
+def pruned(model: Model, question: Question, found: Found | None = None) -> tuple[Model, Mask | None, float]:
+    """What a question draws with, a smaller network or the whole one under a mask, and the share of MACs kept; what a
+    file holds (`found`) takes the place of what the method says."""
+    if found is None:
+        found = widths_for(question) if question.method in WIDTHS else answer(model, question)
+    found = found.at(question.ratio) if isinstance(found, WidthImportance) else found
+    if isinstance(found, Widths):
+        return _narrowed(model, found), None, found.kept_macs
+    mask = _chosen(found, question)
     return model, mask, mask.kept
 
 
@@ -274,20 +275,19 @@ def evaluate(
     return summary(rows, jury.real)
 
 
-def compare(question: Question) -> Iterator[Frame]:
-    """The full run, the pruned run and the few-step rival, from the same noise, call by call."""
+def compare(question: Question, found: Found | None = None, rival: bool = True) -> Iterator[Frame]:
+    """The full run, the pruned run and the few-step rival, from the same noise, call by call; `found` as above."""
     from explorer import trajectory
     from explorer.metrics import IMAGE_MEASURES
 
     model = loaded(question.model)
-    subject, mask, kept = pruned(model, question)
+    subject, mask, kept = pruned(model, question, found)
     calls = trajectory.calls_of(question.sampler, model.scheduler_config, question.steps)
     rival_steps, _ = trajectory.equal_steps(question.rival, model.scheduler_config, kept * calls)
     runs = {
         "original": (model, question.sampler, question.steps, None),
         "pruned": (subject, question.sampler, question.steps, mask),
-        "rival": (model, question.rival, rival_steps, None),
-    }
+    } | ({"rival": (model, question.rival, rival_steps, None)} if rival else {})
     original = None
     for role, (drawing, sampler, steps, schedule) in runs.items():
         frames = draw(drawing, [question.prompt], [question.seed], sampler, steps, question.guidance, schedule)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -109,6 +110,14 @@ def write_whole(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: M
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def bytes_of(found: Any) -> bytes:
+    """The file that a mask or an importance would be saved as."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "found.safetensors"
+        found.save(file)
+        return file.read_bytes()
 
 
 def contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -27,11 +27,11 @@ from explorer.files import (
     write_whole,
 )
 from explorer.graph import MAX_MACS
-from explorer.masks import MAX_UNITS, Result
+from explorer.masks import MAX_UNITS, Header, Result
 from explorer.masks import load as load_schedule
 
 MAX_SIZE = 1_000_000  # units of one site
-MAX_COUNTS = 20_000_000  # channels times sites, or times layers, which an order over channels counts
+MAX_COUNTS = 100_000_000  # channels times layers, or times five sites, which an order over channels counts
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -83,7 +83,7 @@ class WidthHeader(Origin):
     @model_validator(mode="after")
     def _of_a_network(self) -> "WidthHeader":
         known, units = {site.name for site in self.sites}, sum(site.size for site in self.sites)
-        if self.layers and units * max(len(self.sites), len(self.layers)) > MAX_COUNTS:
+        if self.layers and units * max(5 * len(self.sites), len(self.layers)) > MAX_COUNTS:
             raise ValueError(f"{units:,} channels of {len(self.sites)} sites are more than can be counted")
         if unknown := {name for layer in self.layers for name in (*layer.outputs, *layer.inputs)} - known:
             raise ValueError(f"a layer has channels of {unknown.pop()}, which is none of the sites")
@@ -257,9 +257,21 @@ def _check(header: WidthHeader, tables: Mapping[str, np.ndarray], dtype: str) ->
             raise ValueError(f"{site.name} must be {dtype} ({site.size},), got {table.dtype} {table.shape}")
 
 
-def found_in(path: str | Path) -> Result | Widths | WidthImportance:
+Found = Result | Widths | WidthImportance
+
+
+def header_in(path: str | Path) -> Header | WidthHeader:
+    """The header of a file of schedules or widths. Raises ValueError, in one sentence, for neither."""
+    return document_of(path, WidthHeader if _of_widths(path) else Header)
+
+
+def found_in(path: str | Path) -> Found:
     """What a file holds, a schedule or widths. Raises ValueError, in one sentence, for neither."""
-    return load(path) if '"sites":' in text_of(path) else load_schedule(path)
+    return load(path) if _of_widths(path) else load_schedule(path)
+
+
+def _of_widths(path: str | Path) -> bool:
+    return '"sites":' in text_of(path)
 
 
 def load(path: str | Path) -> Widths | WidthImportance:

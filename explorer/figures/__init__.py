@@ -7,16 +7,30 @@ the same in a light and in a dark theme.
 
 from explorer.figures.features import adjacent_curves, change_map, similarity_map
 from explorer.figures.results import Point, trade_off
-from explorer.figures.schedules import FATES, KeepMap, keep_heatmap, keep_map, order_heatmap
+from explorer.figures.schedules import (
+    ALONE,
+    BESIDE,
+    FATES,
+    KeepMap,
+    Words,
+    blank_heatmap,
+    keep_heatmap,
+    keep_map,
+    order_heatmap,
+)
 from explorer.figures.style import COLOURS, short
 from explorer.figures.widths import head_map, share_bars, threshold_curve, used_at
 
 __all__ = [
+    "ALONE",
+    "BESIDE",
     "COLOURS",
     "FATES",
     "KeepMap",
     "Point",
+    "Words",
     "adjacent_curves",
+    "blank_heatmap",
     "change_map",
     "head_map",
     "keep_heatmap",

@@ -9,9 +9,29 @@ import plotly.graph_objects as go
 from explorer.figures.style import COLOURS, bare_layout, empty, short, tick
 
 FATES = ("computed", "reused", "dead by cascade", "call skipped")
+OTHER = "#cc79a7"
 CELL = "<b>{unit}</b><br>call {call}, timestep {timestep}<br>{share} of a call's MACs<br>{told}"
 TOLD = ("computed", "reused from call {source}", "dead by cascade")
 TOLD += ("call skipped: the estimate of call {source} serves again",)
+
+
+class Words(NamedTuple):
+    """What the four kinds of cell are called, in the legend and in a cell's own sentence, and their colours."""
+
+    kinds: tuple[str, ...] = FATES
+    told: tuple[str, ...] = TOLD
+    colours: tuple[str, ...] = COLOURS
+    cell: str = CELL
+
+
+OF_FILE = CELL.replace(", timestep {timestep}", "")  # which does not know its sampler's timesteps
+ALONE = Words(cell=OF_FILE)
+BESIDE = Words(
+    ("both compute", "only this one", "only the other", "neither"),
+    ("both compute it", "only this one computes it", "only the other computes it", "neither computes it"),
+    (COLOURS[0], COLOURS[1], OTHER, COLOURS[3]),
+    OF_FILE,
+)
 
 
 class KeepMap(NamedTuple):
@@ -63,21 +83,30 @@ def keep_heatmap(
     """
     if not len(units) or not len(timesteps):
         return empty("No calls to show.")
-    return _draw_keep_map(keep_map(units, shares, timesteps, fate, source))
+    return _draw_keep_map(keep_map(units, shares, timesteps, fate, source), Words())
 
 
-def _draw_keep_map(shown: KeepMap) -> go.Figure:
+def blank_heatmap(units: Sequence[str], calls: int, words: Words) -> go.Figure:
+    """A map of units by calls for a page to fill."""
+    nothing, whole = np.zeros((len(units), calls), np.int8), np.ones(max(calls, len(units)))
+    names = tuple(short(unit) for unit in units)
+    return _draw_keep_map(
+        KeepMap(names, nothing, [], (0,) * len(words.kinds), whole[:calls], whole[: len(units)]), words
+    )
+
+
+def _draw_keep_map(shown: KeepMap, words: Words) -> go.Figure:
     units, calls = shown.fate.shape
     figure = go.Figure(layout=bare_layout(height=min(90 + 15 * units, 640)))
     figure.add_heatmap(
         z=shown.fate,
         text=shown.hover,
         hovertemplate="%{text}<extra></extra>",
-        colorscale=_steps(COLOURS),
-        **dict(zmin=-0.5, zmax=len(FATES) - 0.5, showscale=False),
+        colorscale=_steps(words.colours),
+        **dict(zmin=-0.5, zmax=len(words.kinds) - 0.5, showscale=False),
         **dict(xgap=1 if calls <= 120 else 0, ygap=1),
     )
-    for name, colour, count in zip(FATES, COLOURS, shown.counts, strict=True):
+    for name, colour, count in zip(words.kinds, words.colours, shown.counts, strict=True):
         marker = dict(symbol="square", size=11, color=colour)
         figure.add_scatter(
             x=[None], y=[None], mode="markers", marker=marker, name=f"{name} {count:,}", hoverinfo="skip"
@@ -93,7 +122,7 @@ def _draw_keep_map(shown: KeepMap) -> go.Figure:
         hovertemplate="%{text}: %{x:.1%} of the calls<extra></extra>",
         **bars,
     )
-    figure.update_layout(meta=dict(cell=CELL, told=TOLD, fates=FATES), bargap=0.1)
+    figure.update_layout(meta=dict(cell=words.cell, told=words.told, fates=words.kinds), bargap=0.1)
     figure.update_xaxes(title="call (0 is pure noise)", range=[-0.5, calls - 0.5], dtick=tick(calls), domain=[0, 0.93])
     figure.update_yaxes(range=[units - 0.5, -0.5], tickvals=list(range(units)), ticktext=shown.units, domain=[0, 0.91])
     margin = dict(range=[0, 1], visible=False, fixedrange=True)

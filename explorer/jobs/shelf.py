@@ -1,14 +1,14 @@
 """The shelf: masks that visitors bring along or make by hand, what their jobs found, and what comes with the project.
 Loads no torch.
 
-What is brought lies in EXPLORER_DATA/masks as `<id>.safetensors`, the bytes as they came, and beside it `<id>.json`, the
-record of whose it is. A name is only ever shown: no file is called what somebody says.
+What is brought lies in the folder as `<id>.safetensors`, the bytes as they came, and beside it `<id>.json`, whose it is
+and what it is called. A name is only ever shown: no file is called what somebody says.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 from uuid import uuid4
@@ -18,20 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from explorer import catalogue, shipped
 from explorer.files import Origin
 from explorer.jobs.ledger import Job, Ledger
-from explorer.masks import Importance, Mask
-from explorer.widths import WidthImportance, Widths, found_in
+from explorer.masks import Header, Importance, Mask
+from explorer.widths import Found, WidthHeader, WidthImportance, found_in, header_in
 
 How = Literal["embedded", "a job's", "uploaded", "by hand"]
-Found = Mask | Importance | Widths | WidthImportance
 MOST_BYTES = 5 * 2**20  # of one file
 A_VISITOR, IN_ALL = 50, 2_000  # files
 JOB = "job-"  # before a job's id
 ID = re.compile(r"[0-9a-f]{12}")
-
-
-def folder() -> Path:
-    """Where the page keeps what visitors bring: EXPLORER_DATA or ./data, then masks."""
-    return Path(os.environ.get("EXPLORER_DATA") or "data") / "masks"
 
 
 class Slip(BaseModel):
@@ -58,6 +52,11 @@ class Item(NamedTuple):
     def open(self) -> Found:
         """Raises ValueError, in one sentence, where it is damaged."""
         return found_in(self.path)
+
+    @property
+    def header(self) -> Header | WidthHeader:
+        """Raises ValueError, in one sentence, where it is damaged."""
+        return _header(self.path)
 
 
 class Shelf:
@@ -158,6 +157,9 @@ class Shelf:
 
     def _item(self, id: str, slip: Slip) -> Item:
         return Item(id, slip.name, slip.how, slip.owner, self._file(id), slip.created)
+
+
+_header = lru_cache(maxsize=1000)(header_in)  # a file that is kept does not change
 
 
 def _sound(part: Path, path: str | Path) -> None:

@@ -1,8 +1,6 @@
 """What can be asked of an executor: work by name, each a generator of items that go from process to process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -10,14 +8,19 @@ from safetensors.numpy import load, save
 
 from explorer import experiment
 from explorer.features import Similarity
-from explorer.files import contiguous
+from explorer.files import bytes_of, contiguous
 from explorer.masks import Importance
-from explorer.widths import WidthImportance
+from explorer.widths import WidthImportance, found_in
 from explorer.work import Progress
 
 
 def _planned(question: experiment.Question) -> Iterator[experiment.Plan]:
     yield experiment.plan(question)
+
+
+def _compared(question: experiment.Question, path: str = "", rival: bool = True) -> Iterator[experiment.Frame]:
+    """What `experiment.compare` says; the file at `path` takes the place of the method."""
+    yield from experiment.compare(question, found_in(path) if path else None, rival)
 
 
 def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
@@ -39,7 +42,7 @@ def _pruned(
         try:
             step = next(work)
         except StopIteration as stop:
-            yield {"file": _bytes_of(_decided(stop.value, config.ratio))}
+            yield {"file": bytes_of(_decided(stop.value, config.ratio))}
             return
         yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
 
@@ -49,14 +52,6 @@ def _decided(found: Any, ratio: float | None) -> Any:
     return found if ratio is None or not isinstance(found, (Importance, WidthImportance)) else found.at(ratio)
 
 
-def _bytes_of(found: Any) -> bytes:
-    """The file that it would be saved as."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "found.safetensors"
-        found.save(file)
-        return file.read_bytes()
-
-
 WORKS: MappingProxyType[str, Callable[..., Iterator[Any]]] = MappingProxyType(
-    {"plan": _planned, "compare": experiment.compare, "measure": _measured, "prune": _pruned}
+    {"plan": _planned, "compare": _compared, "measure": _measured, "prune": _pruned}
 )

@@ -1,7 +1,7 @@
 """The page: one file a tab, `components` for what tabs share. The only place that imports gradio.
 
 Gradio's own environment variables choose host and port (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT); EXPLORER_DATA is the
-folder for what the page writes.
+folder for what the page writes, EXPLORER_AUTH the word that whoever changes anything has to give.
 """
 
 import os
@@ -19,7 +19,9 @@ from explorer.jobs.cluster import Cluster
 from explorer.jobs.executors import Executor, OneProcess
 from explorer.jobs.foreman import Foreman
 from explorer.jobs.ledger import Ledger, folder
-from explorer.ui import api, browser, components, explore, features, optimize, smaller
+from explorer.jobs.shelf import Shelf
+from explorer.ui import api, browser, components, explore, features, masks, optimize, smaller, visitors
+from explorer.ui.visitors import Guard
 
 TITLE = "Diffusion Pruning Explorer"
 HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
@@ -34,16 +36,20 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
     button_primary_background_fill_hover_dark="*primary_600",
 )
 FOLDER = Path(__file__).parent
+OPEN = Guard()  # to everybody
 SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 
 
-def build(executor: Executor | None = None, foreman: Foreman | None = None) -> gr.Blocks:
+def build(
+    executor: Executor | None = None, foreman: Foreman | None = None, shelf: Shelf | None = None, guard: Guard = OPEN
+) -> gr.Blocks:
     """The whole page, not yet launched; work goes to `executor` (default: a process of its own), long work to `foreman`
-    (without one there is no tab for it). Imports no torch."""
+    and masks to `shelf` (without one there is no tab for it). Imports no torch."""
     executor = executor or OneProcess()
     gr.set_static_paths([components.PLOTLY, browser.VIEW, gallery.FOLDER])
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         components.markup(HEADER, elem_id="header")
+        visitor = visitors.arriving(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Explore", id="explore"):
                 explored = explore.build(page, executor)
@@ -54,7 +60,10 @@ def build(executor: Executor | None = None, foreman: Foreman | None = None) -> g
             if foreman:
                 gr.set_static_paths([foreman.ledger.results])
                 with gr.Tab("Optimize", id="optimize") as tab:
-                    optimize.build(page, executor, foreman, tab)
+                    optimize.build(page, executor, foreman, tab, visitor)
+            if shelf:
+                with gr.Tab("Masks", id="masks") as tab:
+                    masks.build(executor, shelf, explored.question, tab, visitor)
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
@@ -75,7 +84,10 @@ def launch() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_a_picture()))
     executor = OneProcess()
     Thread(target=_warm, args=(executor,), daemon=True).start()
-    build(executor, _foreman()).launch(
+    foreman = _foreman()
+    shelf = Shelf(data / "masks", foreman and foreman.ledger)
+    guard = Guard(os.environ.get("EXPLORER_AUTH") or None)
+    build(executor, foreman, shelf, guard).launch(
         theme=THEME,
         css_paths=[FOLDER / "style.css"],
         head=browser.preloads(),

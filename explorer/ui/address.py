@@ -5,10 +5,13 @@ Names are those of the controls: `model`, `prompt`, `ratio`, ... and `method.fie
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from explorer import shipped
 from explorer.catalogue import listing
 from explorer.experiment import Question, sentence
+from explorer.letters import packed
+from explorer.masks import Mask
 from explorer.pruners.configs import AT_ONCE, CONFIGS
 
 PLAIN = tuple(name for name in Question.model_fields if name not in ("settings", "keep"))
@@ -46,6 +49,18 @@ def read(query: Mapping[str, str], defaults: Mapping[str, Any]) -> tuple[dict[st
     except ValueError as error:
         return defaults, [f"This address is no view: {sentence(error)}"]
     return asked.model_dump(include=set(PLAIN)) | settings, []
+
+
+def of_mask(mask: Mask) -> str:
+    """The query of the address at which Explore shows a schedule, as one made by hand."""
+    header = mask.header
+    asked = {"model": header.model.id, "method": "uniform", "ratio": f"{max(0.0, 1 - mask.kept):.2f}"}
+    own = {name: getattr(header, name) for name in ("steps", "sampler", "guidance")} | {
+        "seed": min(max(header.seed, 0), 2**32 - 1)
+    }
+    units = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "reach")}
+    units = {f"uniform.{name}": value for name, value in units.items() if value is not None}
+    return urlencode(asked | own | units | {"keep": packed(mask.keep)})
 
 
 def _settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:

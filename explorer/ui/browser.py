@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import plotly.graph_objects as go
 
 from explorer import catalogue, figures, gallery
@@ -18,6 +17,11 @@ from explorer.ui.components import PLOTLY, as_value
 
 VIEW = Path(__file__).parent / "view"
 JOB = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((job) => job.%s)"
+EDITABLE = (
+    "<div class='plot' tabindex='0' role='application' aria-label='Map of units by calls'></div>"
+    "<p class='edits'><button type='button' data-edit='undo' title='Ctrl+Z' disabled>Undo</button>"
+    "<button type='button' data-edit='redo' title='Ctrl+Y' disabled>Redo</button></p>"
+)
 LOAD = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI)).then((view) => view.%s); // %s"
 
 
@@ -54,9 +58,7 @@ def _figures() -> dict[str, Any]:
     table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
     calls, found = len(table["timesteps"]), {}
     for size, graph in table["graphs"].items():
-        names, nothing = [unit["name"] for unit in graph["units"]], np.zeros((calls, len(graph["units"])), np.int8)
-        shares = np.zeros(len(names))
-        found[size] = as_value(figures.keep_heatmap(names, shares, table["timesteps"], nothing, nothing))
+        found[size] = as_value(figures.blank_heatmap([unit["name"] for unit in graph["units"]], calls, figures.Words()))
     return found
 
 
@@ -64,8 +66,7 @@ def keep_map(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
     """Units by calls: what runs. The sentence `waiting` until it is drawn. Its event `unit`: a name was clicked."""
     return gr.HTML(
         html_template=(
-            "<figure><div class='plot' tabindex='0' role='application' aria-label='Map of units by calls'></div>"
-            "<p class='waiting'>${waiting}</p><p class='cell' role='status'></p>"
+            f"<figure>{EDITABLE}<p class='waiting'>${{waiting}}</p><p class='cell' role='status'></p>"
             "<figcaption>${caption}</figcaption></figure>"
         ),
         js_on_load=LOAD % ("mountMap({ element, props, watch, trigger })", 'emits "unit"'),
@@ -73,6 +74,25 @@ def keep_map(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
         script=str(VIEW / "view.js"),
         library=f"gradio_api/file={PLOTLY}",
         waiting=waiting,
+        caption=caption,
+        **kwargs,
+    )
+
+
+def mask_map(caption: str, **kwargs: Any) -> gr.HTML:
+    """A schedule to switch by hand, with what it costs; its value is what `ui.masks` says. `window.explorerMask()` is
+    the schedule in letters where it was switched, else empty."""
+    return gr.HTML(
+        value=None,
+        html_template=(
+            f"<dl class='tiles'></dl><figure>{EDITABLE}<p class='cell' role='status'></p>"
+            "<p class='edited' role='status' hidden>Switched by hand: keep it, or open it in Explore.</p>"
+            "<figcaption>${caption}</figcaption></figure>"
+        ),
+        js_on_load=LOAD % ("mountMask({ element, props, watch })", ""),
+        apply_default_css=False,
+        script=str(VIEW / "mask.js"),
+        library=f"gradio_api/file={PLOTLY}",
         caption=caption,
         **kwargs,
     )
@@ -98,15 +118,16 @@ def job_view(waiting: str, **kwargs: Any) -> gr.HTML:
     )
 
 
-def job_list(columns: Sequence[str], **kwargs: Any) -> gr.HTML:
-    """Jobs as a table; its value is what `watching.Watch.rows` says. Its event `pick`: a row was chosen."""
+def pick_list(columns: Sequence[str], waiting: str, **kwargs: Any) -> gr.HTML:
+    """Rows {id, cells} as a table; the sentence `waiting` while there is none. Its event `pick`: a row was chosen."""
     return gr.HTML(
         value=None,
-        html_template="<table></table><p class='waiting'>No jobs yet.</p>",
-        js_on_load=JOB % "mountJobs({ element, props, watch, trigger })" + ' // emits "pick"',
+        html_template="<table></table><p class='waiting'>${waiting}</p>",
+        js_on_load=JOB % "mountList({ element, props, watch, trigger })" + ' // emits "pick"',
         apply_default_css=False,
         script=str(VIEW / "job.js"),
         columns=list(columns),
+        waiting=waiting,
         **kwargs,
     )
 
@@ -123,3 +144,12 @@ def asked(names: Iterable[str]) -> str:
 def chosen(names: Iterable[str]) -> str:
     """JavaScript that gives the controls what was clicked in the gallery."""
     return f"() => window.explorer.chosen({json.dumps(list(names))})"
+
+
+def in_address(name: str) -> str:
+    """JavaScript that keeps a value in the page's address under a name; an empty one takes it out."""
+    return """(value) => {
+        const query = new URLSearchParams(location.search);
+        value ? query.set(NAME, value) : query.delete(NAME);
+        history.replaceState(history.state, "", query.size ? `${location.pathname}?${query}` : location.pathname);
+    }""".replace("NAME", json.dumps(name))

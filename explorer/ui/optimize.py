@@ -1,11 +1,9 @@
 """The Optimize tab: start a method behind the page, watch it learn, stop and resume it, take away what it found."""
 
 import json
-import secrets
 from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -14,11 +12,11 @@ from explorer.jobs.estimates import estimate
 from explorer.jobs.executors import Executor
 from explorer.jobs.foreman import METHODS, Foreman
 from explorer.jobs.ledger import ENDED
-from explorer.letters import packed
-from explorer.masks import Importance, Mask
+from explorer.masks import Importance
 from explorer.pruners.configs import CONFIGS, WIDTHS
-from explorer.ui import browser, controls
+from explorer.ui import address, browser, controls
 from explorer.ui.components import LIGHT, alert, markup, user_errors
+from explorer.ui.visitors import Guard, Visitor
 from explorer.ui.watching import STATES, Watch, settings_of
 from explorer.widths import found_in
 
@@ -26,23 +24,16 @@ WHY = """<p class="why">Here the methods themselves run, behind the page: they g
 is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it shows,
 also from elsewhere.</p>"""
 POLL, LIST = 1.0, 5.0  # seconds between two looks at a job, and at the list, while the job runs
+JOBS = ("job", "state", "done", "begun", "")  # columns of the list
 NOW = LIGHT | {"preprocess": True}
-ADDRESS = """(id) => {
-    const query = new URLSearchParams(location.search);
-    id ? query.set("job", id) : query.delete("job");
-    history.replaceState(history.state, "", query.size ? `${location.pathname}?${query}` : location.pathname);
-}"""
-OWNER = """() => {
-    const word = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(36)).join("");
-    return [(localStorage["explorer-owner"] ??= word())];
-}"""
+ADDRESS = browser.in_address("job")
 GO = "(address) => { if (address) location.search = address; }"
 
 
 class Parts(NamedTuple):
     """What the tab is made of."""
 
-    owner: gr.State  # whose jobs they are: a long random word, which the browser keeps and nobody is shown
+    owner: gr.State  # whose jobs they are
     job: gr.Textbox  # its id; a State does not tell of its changes where the queue is left out
     cursor: gr.State
     preset: gr.Textbox  # settings to begin with, where a job is duplicated, as JSON
@@ -72,11 +63,11 @@ class Parts(NamedTuple):
         return [self.alert, self.view, self.cursor, self.timer, self.slow, *acts, self.save, self.found, self.ratio]
 
 
-def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab) -> None:
+def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab, visitor: Visitor) -> None:
     """Lay out the tab and connect it."""
     markup(WHY)
     states: dict[str, Any] = dict(
-        owner=gr.State(""),
+        owner=visitor.owner,
         job=gr.Textbox(visible="hidden", elem_id="job-id"),
         cursor=gr.State(0),
         preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
@@ -89,8 +80,8 @@ def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab) ->
             right = _shown()
     parts, watch = Parts(**states, **left, **right), Watch(foreman, executor)
     with place:
-        _settings(page, foreman, parts)
-    _connect(page, foreman, parts, watch, tab)
+        _settings(page, foreman, parts, visitor.guard)
+    _connect(foreman, parts, watch, tab, visitor)
 
 
 def _asked() -> tuple[dict[str, Any], gr.Column]:
@@ -121,11 +112,11 @@ def _shown() -> dict[str, Any]:
     right["goal"] = gr.Textbox(visible=False)
     markup("<h2>Jobs</h2>")
     right["which"] = gr.Radio(list(STATES), value="all", label="Show", elem_id="job-which")
-    right["table"] = browser.job_list(["job", "state", "done", "begun", ""], elem_id="jobs")
+    right["table"] = browser.pick_list(JOBS, "No jobs yet.", elem_id="jobs")
     return right
 
 
-def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts) -> None:
+def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts, guard: Guard) -> None:
     """The controls of the chosen method, made anew for another one; what it will take; the start."""
 
     @gr.render(inputs=[parts.method, parts.preset], triggers=[page.load, parts.method.change, parts.preset.change])
@@ -141,8 +132,9 @@ def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts) -> None:
                 return f"<p>{escape(estimate(model, method, settings_of(keys, given)).sentence())}</p>"
             return alert(said)
 
-        def begun(who: str, model: str, lines: str, *given: Any) -> tuple:
+        def begun(request: gr.Request, who: str, model: str, lines: str, *given: Any) -> tuple:
             with user_errors() as said:
+                guard.refuse_unless_allowed(who, request)
                 prompts = [line.strip() for line in lines.splitlines() if line.strip()]
                 job = foreman.submit(who, method, model, settings_of(keys, given), prompts)
                 return "", job.id
@@ -154,7 +146,7 @@ def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts) -> None:
         start.click(begun, asked, [parts.alert, parts.job], **NOW)
 
 
-def _connect(page: gr.Blocks, foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab) -> None:
+def _connect(foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab, visitor: Visitor) -> None:
     """Which event asks what. Whatever brings another job, its change shows it from the first step on."""
 
     def anew(id: str, owner: str) -> tuple:
@@ -166,14 +158,16 @@ def _connect(page: gr.Blocks, foreman: Foreman, parts: Parts, watch: Watch, tab:
     listing = dict(fn=watch.rows, inputs=[parts.owner, parts.which], outputs=parts.table, **NOW)
     looking = dict(fn=more, inputs=[parts.job, parts.cursor, parts.owner], outputs=parts.seen, **NOW)
     at_job = [parts.job, parts.owner]
-    page.load(arrived, parts.goal, [parts.owner, parts.job], js=OWNER, **NOW).then(**listing)
+    visitor.came.then(asked_for, None, parts.job, **NOW).then(**listing)
     showing = parts.job.change(anew, at_job, parts.seen, **NOW).then(**listing)
     showing.then(None, parts.job, None, js=ADDRESS, api_visibility="private")
     parts.timer.tick(**looking)
     gr.on([parts.slow.tick, parts.which.change, tab.select], **listing)
     for button, act in ((parts.stop, foreman.stop), (parts.resume, foreman.resume)):
-        button.click(done_to(act), at_job, [parts.alert, parts.timer], **NOW).then(**looking).then(**listing)
-    parts.forget.click(forgotten(foreman), at_job, [parts.alert, parts.job], **NOW)
+        button.click(done_to(act, visitor.guard), at_job, [parts.alert, parts.timer], **NOW).then(**looking).then(
+            **listing
+        )
+    parts.forget.click(forgotten(foreman, visitor.guard), at_job, [parts.alert, parts.job], **NOW)
     copy = [parts.model, parts.method, parts.prompts, parts.preset]
     parts.duplicate.click(lambda id: copied(foreman, id), parts.job, copy, **NOW)
     parts.table.pick(picked, None, parts.job, **NOW)
@@ -184,9 +178,9 @@ def _connect(page: gr.Blocks, foreman: Foreman, parts: Parts, watch: Watch, tab:
     opening.then(None, parts.goal, None, js=GO, api_visibility="private")
 
 
-def arrived(request: gr.Request, word: str) -> tuple[str, str]:
-    """Who comes, by the word that their browser keeps, and the job that the address names."""
-    return str(word)[:64] or secrets.token_hex(16), request.query_params.get("job", "")[:40]
+def asked_for(request: gr.Request) -> str:
+    """The job that the address names."""
+    return request.query_params.get("job", "")[:40]
 
 
 def picked(event: gr.EventData) -> str:
@@ -194,22 +188,24 @@ def picked(event: gr.EventData) -> str:
     return str(event.id)[:40]
 
 
-def done_to(act: Callable[[str, str], Any]) -> Callable[[str, str], tuple]:
+def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Request, str, str], tuple]:
     """A button: stop or resume, and a look soon."""
 
-    def touch(id: str, owner: str) -> tuple:
+    def touch(request: gr.Request, id: str, owner: str) -> tuple:
         with user_errors() as said:
+            guard.refuse_unless_allowed(owner, request)
             act(id, owner)
         return alert(said), gr.Timer(active=True)
 
     return touch
 
 
-def forgotten(foreman: Foreman) -> Callable[[str, str], tuple]:
+def forgotten(foreman: Foreman, guard: Guard) -> Callable[[gr.Request, str, str], tuple]:
     """The button that deletes."""
 
-    def forget(id: str, owner: str) -> tuple:
+    def forget(request: gr.Request, id: str, owner: str) -> tuple:
         with user_errors() as said:
+            guard.refuse_unless_allowed(owner, request)
             foreman.forget(id, owner)
             return "", ""
         return alert(said), gr.skip()
@@ -255,11 +251,5 @@ def opened(foreman: Foreman, id: str, share: float) -> tuple[str, str]:
     with user_errors() as said:
         job = foreman.ledger.get(id)
         found = found_in(foreman.ledger.results / (job.result or "nothing was found yet"))
-        mask: Mask = found.at(share) if isinstance(found, Importance) else found
-        header = mask.header
-        own = {name: header.pruner.config[name] for name in ("steps", "sampler", "guidance", "seed")}
-        units = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "reach")}
-        units = {f"uniform.{name}": value for name, value in units.items() if value is not None}
-        asked = {"model": job.model, "method": "uniform", "ratio": f"{share:g}"}
-        return "", urlencode(asked | own | units | {"keep": packed(mask.keep)})
+        return "", address.of_mask(found.at(share) if isinstance(found, Importance) else found)
     return alert(said), ""

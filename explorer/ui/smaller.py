@@ -1,6 +1,5 @@
 """The Smaller tab: a network with fewer heads, neurons or channels, what is left of it, and what it draws."""
 
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from functools import partial
 from html import escape
@@ -15,6 +14,7 @@ from explorer.jobs.executors import Executor, Run
 from explorer.ui import address
 from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
 from explorer.ui.story import nearer
+from explorer.ui.told import cards, numbers, title
 from explorer.widths import WidthHeader, Widths
 
 WHY = """<p class="why">A schedule leaves parts of the network out at some calls; here they go for good. Attention heads
@@ -29,7 +29,6 @@ CURVE = (
 )
 WAITING = "What is left is drawn in a moment."
 ROLES = {"original": "Original", "pruned": "Smaller", "rival": "Same cost, fewer steps"}
-NOTHING = "–"
 PAPER = 0.05  # the threshold of Diff-Pruning
 
 
@@ -146,48 +145,15 @@ def others_picked(there: Mapping[str, WidthHeader], stem: str, widths: Widths) -
     return f"{said}: {other:,} of {total:,} are others than those of the paper's {PAPER:g}."
 
 
-def title(header: WidthHeader) -> str:
-    """What a file is, for the list of files."""
-    config, name = header.pruner.config, header.pruner.name
-    names = {
-        "ecodiff": "EcoDiff",
-        "taylor": "Diff-Pruning (Taylor)",
-        "magnitude": "Magnitude",
-        "random-widths": "Chance",
-    }
-    how = {"concrete": "as published", "worth": "ours"}.get(config.get("decision"), "")
-    floor = f"threshold {config['threshold']:g}" if name == "taylor" else ""
-    return ", ".join(part for part in (names.get(name, name), how, config["axis"], floor) if part)
-
-
 def asked_of(model: str, header: WidthHeader, share: float, **others: Any) -> Question:
     """The question that a file answers at a ratio."""
     settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
     return Question(model=model, method=header.pruner.name, settings=settings, ratio=share, **others)
 
 
-def numbers(widths: Widths) -> str:
-    """What is left, in tiles."""
-    header = widths.header
-    params, macs = widths.kept * header.params, widths.kept_macs * header.macs
-    found = [
-        ("removed", f"{1 - widths.kept:.1%}", f"of the parameters; at most {header.max_ratio:.1%} is possible"),
-        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M"),
-        (
-            "memory",
-            f"{params * 4 / 1e6:.1f} MB",
-            f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}",
-        ),
-        ("MACs of a call", f"{widths.kept_macs:.1%}", f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
-        ("ideal speed", f"{1 / widths.kept_macs:.2f}×", "if time went with MACs; press Draw to measure"),
-    ]
-    tiles = (f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in found)
-    return f'<dl class="tiles">{"".join(tiles)}</dl>'
-
-
 def on_draw(run: Run, stem: str | None, share: float, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The alert and the three pictures, one update a call."""
-    yield "", cards({}, {})
+    yield "", cards({}, {}, ROLES)
     with user_errors() as said:
         on_explore = address.question(values)
         there = shipped.widths(on_explore.model)
@@ -200,32 +166,10 @@ def on_draw(run: Run, stem: str | None, share: float, values: Mapping[str, Any])
         for frame in run("compare", question):
             frames[frame.role] = frame
             seen |= {frame.role: frame.picture} if frame.picture else {}
-            yield "", cards(frames, seen)
-        yield "", cards(frames, seen) + footer(question, frames)
+            yield "", cards(frames, seen, ROLES)
+        yield "", cards(frames, seen, ROLES) + footer(question, frames)
     if said:
-        yield alert(said), cards({}, {})
-
-
-def cards(frames: Mapping[str, Frame], seen: Mapping[str, bytes]) -> str:
-    """The three pictures, as far as they have come."""
-    return f'<div class="strip">{"".join(_card(role, frames, seen.get(role)) for role in ROLES)}</div>'
-
-
-def _card(role: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
-    frame, whole = frames.get(role), frames.get("original")
-    image = f'<img alt="{ROLES[role]}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
-    calls = f"{frame.call} of {frame.calls} calls" if frame else "Press Draw"
-    seconds = f"{frame.seconds:.2f}" if frame else NOTHING
-    if frame and frame.done and role != "original" and whole:
-        seconds += f" ({whole.seconds / frame.seconds:.2f}×)"
-    ssim = NOTHING if frame is None or frame.ssim is None else f"{frame.ssim:.3f}"
-    facts = (("seconds", seconds), ("SSIM", ssim))
-    told = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-    frame_class = "frame" if picture else "frame noise"
-    return (
-        f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{ROLES[role]}</h2><p>{calls}</p>'
-        f"<dl>{told}</dl></figcaption></figure>"
-    )
+        yield alert(said), cards({}, {}, ROLES)
 
 
 def footer(question: Question, frames: Mapping[str, Frame]) -> str:

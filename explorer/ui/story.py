@@ -9,6 +9,7 @@ from typing import Any
 
 from explorer.experiment import Frame, Plan, Question
 from explorer.figures import keep_heatmap
+from explorer.graph import BlockGraph
 from explorer.letters import floats, packed
 
 TOLD = ("order", "asked", "reached", "max_ratio", "kept", "macs_kept", "macs_total")
@@ -61,7 +62,7 @@ def planned(question: Question, plan: Plan) -> dict[str, Any]:
     """A plan as the browser reads it: the schedule in letters, the units, the figure it is drawn with, the cost."""
     graph, figure = plan.graph, keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
     found = {
-        "graph": {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed},
+        "graph": graph_of(graph),
         "keep": packed(plan.fate == 0),
         "timesteps": plan.timesteps.tolist(),
         "figure": json.loads(figure.to_json()),
@@ -69,6 +70,11 @@ def planned(question: Question, plan: Plan) -> dict[str, Any]:
     }
     found |= {name: floats(value) for name in ("goes", "score") if (value := getattr(plan, name)) is not None}
     return found | {name: getattr(plan, name) for name in TOLD}
+
+
+def graph_of(graph: BlockGraph) -> dict[str, Any]:
+    """Units and their MACs, as the browser reads them."""
+    return {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed}
 
 
 def verdict(question: Question, plan: Plan, cards: Mapping[str, Card]) -> str:

@@ -58,9 +58,9 @@ function unpacked({ names, calls, bytes }) {
   return { names, rows };
 }
 
-/** The list: a row a job, chosen by click or Enter. Cells are text and never markup. */
-export function mountJobs({ element, props, watch, trigger }) {
-  const table = element.querySelector("table")
+/** A list: rows { id, cells }, chosen by click or Enter. Cells are text and never markup. */
+export function mountList({ element, props, watch, trigger }) {
+  const table = element.querySelector("table");
 
   function draw() {
     const rows = Array.isArray(props.value) ? props.value : [];

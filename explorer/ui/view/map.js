@@ -1,6 +1,7 @@
 // The heatmap: units by calls, MACs at the margins. It is drawn from a figure that Python made; here only its numbers change.
 
-import { close, cost, fates } from "./schedule.js";
+import { Edits, drags, same } from "./edits.js";
+import { close, cost, fates, versus } from "./schedule.js";
 
 /** plotly.js, loaded once for the whole page (plotly_view.js asks for it as well), after the first paint. */
 export function plotly(source) {
@@ -14,12 +15,13 @@ export function plotly(source) {
 }
 
 export class KeepMap {
-  /** `edited` gets a schedule that was switched by hand, `named` the unit whose name was clicked. */
+  /** `edited` gets a schedule that was switched by hand, null where it is `base` again; `named` the unit whose name was
+   * clicked. */
   constructor(element, source, edited, named) {
     this.box = element.querySelector(".plot");
     this.element = element;
     this.loading = plotly(source).then((library) => (this.library = library));
-    this.edited = edited;
+    this.edits = new Edits(element, (keep) => edited(same(keep, this.whole.base) ? null : keep));
     this.named = named;
     this.cursor = { call: 0, unit: 0 };
     this.box.addEventListener("keydown", (event) => this.onKey(event));
@@ -27,9 +29,11 @@ export class KeepMap {
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
-  /** Show what `keep` decides; the whole is { graph, keep, timesteps, figure, values, what, ratio }. */
+  /** Show what `keep` decides; the whole is { graph, keep, base, against, timesteps, figure, values, what, ratio }: `base`
+   * is what it was before it was switched by hand, `against` another schedule that it is held against. */
   show(whole) {
     this.whole = whole;
+    this.edits.follow(whole.keep);
     this.draw();
   }
 
@@ -42,12 +46,12 @@ export class KeepMap {
 
   /** All in one go, within the frame that the slider moved in. */
   fill() {
-    const { graph, keep, timesteps, figure } = this.whole;
+    const { graph, keep, against, timesteps, figure } = this.whole;
     const made = (this.made ??= new Map());
     if (!made.has(figure)) made.set(figure, structuredClone(figure)); // plotly writes into what it is given
     const { data, layout } = made.get(figure);
     const width = graph.units.length;
-    const { fate, source, counts } = fates(graph, keep);
+    const { fate, source, counts } = against ? versus(keep, against) : fates(graph, keep);
     const spent = cost(graph, keep);
     const rows = (of) => graph.units.map((_, unit) => timesteps.map((_, call) => of(call * width + unit, call, unit)));
     const { cell, told } = figure.layout.meta;
@@ -59,7 +63,7 @@ export class KeepMap {
         call,
         timestep: Number(timesteps[call].toPrecision(6)),
         share: ofCall(graph.units[unit].macs),
-        told: fill(told[fate[index]], { source: source[index] }),
+        told: fill(told[fate[index]], { source: source?.[index] }),
       }),
     );
     data[0].z = this.whole.values ? rows((index) => this.whole.values[index]) : rows((index) => fate[index]);
@@ -78,13 +82,13 @@ export class KeepMap {
   /** Decisions in four flat colours with a legend; an order or scores on a scale. */
   colour(data, layout, counts) {
     const { values, what, ratio } = this.whole;
-    this.scale ??= { colorscale: data[0].colorscale, zmin: data[0].zmin, zmax: data[0].zmax };
+    const [{ colorscale, zmin, zmax }] = this.whole.figure.data;
     const finite = values && Array.from(values).filter((value) => value < Infinity);
     Object.assign(
       data[0],
       values
         ? { colorscale: "Cividis", zmin: what === "order" ? 0 : Math.min(...finite), zmax: what === "order" ? 1 : Math.max(...finite) }
-        : this.scale,
+        : { colorscale, zmin, zmax },
     );
     counts.forEach((count, index) => {
       data[1 + index].name = `${layout.meta.fates[index]} ${count.toLocaleString("en")}`;
@@ -111,11 +115,37 @@ export class KeepMap {
   bind() {
     this.bound = true;
     this.box.addEventListener("click", ({ target }) => target.dataset?.unit && this.named(target.dataset.unit));
+    drags(this.box, (event) => this.cell(event), (cells) => this.paint(cells), () => this.take());
     this.box.on("plotly_click", ({ points: [point] }) => {
+      if (performance.now() - this.taken < 100) return; // it was the end of a drag
       const which = { heatmap: { call: point.x, unit: point.y }, bar: {} }[point.data.type] ?? {};
       if (point.data.type === "bar") Object.assign(which, point.data.orientation === "h" ? { unit: point.y } : { call: point.x });
       this.toggle(which);
     });
+  }
+
+  /** The cell under the mouse, of those that can be switched; null beside them. */
+  cell({ clientX, clientY, target }) {
+    const { xaxis, yaxis } = this.box._fullLayout;
+    const { left, top } = this.box.getBoundingClientRect();
+    const [call, unit] = [Math.round(xaxis.p2d(clientX - left - xaxis._offset)), Math.round(yaxis.p2d(clientY - top - yaxis._offset))];
+    const inside = call > 0 && call < this.whole.timesteps.length && unit >= 0 && unit < this.whole.graph.units.length;
+    return inside && !this.whole.values && !target.dataset?.unit ? { call, unit } : null;
+  }
+
+  /** Cells under a drag become what the first one was not. */
+  paint(cells) {
+    this.before ??= this.whole.keep;
+    const width = this.whole.graph.units.length;
+    const indices = cells.map(({ call, unit }) => call * width + unit);
+    this.whole.keep = this.switched(this.before, indices, !this.before[indices[0]], true);
+    this.draw();
+  }
+
+  take() {
+    const { before } = this;
+    Object.assign(this, { before: null, taken: performance.now() });
+    if (before) this.edits.make(before, this.whole.keep);
   }
 
   /** Flip a cell, or with `call` or `unit` alone a whole column or row: off if most of it is on. The cascade follows. */
@@ -127,10 +157,16 @@ export class KeepMap {
     for (let c = 1; c < timesteps.length; c++)
       for (let u = 0; u < width; u++) if ((call ?? c) === c && (unit ?? u) === u) cells.push(c * width + u);
     const on = cells.filter((index) => keep[index]).length * 2 > cells.length;
+    this.edits.make(keep, this.switched(keep, cells, !on, unit !== undefined));
+  }
+
+  /** A schedule with these cells on or off, closed; `feed`: what is switched on gets a way to the output. */
+  switched(keep, cells, on, feed) {
+    const width = this.whole.graph.units.length;
     const changed = keep.slice();
-    for (const index of cells) changed[index] = on ? 0 : 1;
-    if (!on && unit !== undefined) cells.forEach((index) => this.feed(changed, index - (index % width)));
-    this.edited(close(graph, changed));
+    for (const index of cells) changed[index] = on ? 1 : 0;
+    if (on && feed) new Set(cells.map((index) => index - (index % width))).forEach((row) => this.feed(changed, row));
+    return close(this.whole.graph, changed);
   }
 
   /** A unit that was switched on is read by nobody unless those after it run: switch on a way to the output. */

@@ -124,13 +124,13 @@ function renderMap(at) {
     const drawn = at.stop < 0 ? new Uint8Array(size).fill(1) : stop ? unpack(stop.keep, size) : null;
     const values = what === "order" ? method.goes : what === "score" ? method.score : null;
     if (drawn)
-      map.show({ graph, keep: state.edited ?? drawn, timesteps: table.timesteps, figure: figures[method.granularity],
+      map.show({ graph, keep: state.edited ?? drawn, base: drawn, timesteps: table.timesteps, figure: figures[method.granularity],
         values: values && floats(values), what, ratio: at.stop < 0 ? 0 : 1 - stop.kept });
   } else if (state.plan) {
     const { graph, keep, timesteps, figure, goes, score, reached } = state.plan;
     const values = what === "order" ? goes : what === "score" ? score : null;
     const bits = unpack(keep, timesteps.length * graph.units.length);
-    map.show({ graph, keep: state.edited ?? bits, timesteps, figure, values: values && floats(values), what, ratio: reached });
+    map.show({ graph, keep: state.edited ?? bits, base: bits, timesteps, figure, values: values && floats(values), what, ratio: reached });
   }
   if (restore()) render();
 }

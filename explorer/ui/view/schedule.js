@@ -82,3 +82,11 @@ export function fates(graph, keep) {
   }
   return { fate, source, counts };
 }
+
+/** Who computes each cell of two schedules: 0 both, 1 only this one, 2 only the other, 3 neither; how many have each. */
+export function versus(keep, other) {
+  const counts = [0, 0, 0, 0];
+  const fate = keep.map((bit, index) => (bit ? (other[index] ? 0 : 1) : other[index] ? 2 : 3));
+  for (const one of fate) counts[one]++;
+  return { fate, counts };
+}
