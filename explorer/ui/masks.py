@@ -134,7 +134,7 @@ def _shown() -> dict[str, Any]:
         label, info = "Pruning ratio", "at which an order is looked at"
         right["ratio"] = gr.Slider(0, 0.95, 0.5, step=0.01, label=label, info=info, visible=False, elem_id="mask-ratio")
         right["other"] = gr.Dropdown([], label="Hold against", visible=False, elem_id="mask-other", interactive=True)
-    with gr.Row(elem_classes="buttons"):
+    with gr.Row(elem_classes=["buttons", "many"]):
         right["draw"] = gr.Button("Draw", variant="primary", elem_id="mask-draw", **hidden)
         right["explore"] = gr.Button("Open in Explore", elem_id="mask-explore", **hidden)
         right["save"] = gr.Button("Download mask", elem_id="mask-save", **hidden)

@@ -82,7 +82,7 @@ def cards(frames: Mapping[str, Frame], seen: Mapping[str, bytes], roles: Mapping
 def _card(role: str, name: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
     frame, whole = frames.get(role), frames.get("original")
     image = f'<img alt="{name}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
-    calls = f"{frame.call} of {frame.calls} calls" if frame else "Press Draw"
+    calls = f"{frame.call} of {frame.calls} calls" if frame else "waits" if frames else "Press Draw"
     seconds = f"{frame.seconds:.2f}" if frame else NOTHING
     if frame and frame.done and role != "original" and whole:
         seconds += f" ({whole.seconds / frame.seconds:.2f}×)"

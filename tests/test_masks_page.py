@@ -1,0 +1,186 @@
+"""The Masks tab in a real browser: a file is found, looked at, held against another, switched by hand, kept, taken away."""
+
+import re
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from explorer import shipped
+from explorer.masks import Mask
+from explorer.widths import found_in
+from tests.page_fixtures import Visitor
+
+SHIPPED = shipped.FOLDER / "emoji-unet" / "dipgo-ddim-25.safetensors"
+QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
+
+
+def on_tab(visitor, mask=""):
+    page = visitor.open(f"{QUERY}&mask={mask}" if mask else QUERY).page
+    page.get_by_role("tab", name="Masks").click()
+    page.wait_for_selector("#masks tr[data-id]")
+    return page
+
+
+def opened(visitor, mask="emoji-unet/dipgo-ddim-25"):
+    page = on_tab(visitor, mask)
+    page.wait_for_selector("#mask .heatmaplayer")
+    return page
+
+
+def tile(page, name, where="#mask"):
+    return page.locator(f"{where} .tiles div", has_text=name).locator("dd").first
+
+
+def cells(page):
+    """What the map holds, units by calls: 0 is computed."""
+    return np.array(page.evaluate("document.querySelector('#mask .plot').data[0].z"))
+
+
+def at(page, call, unit):
+    """Where a cell is on the screen."""
+    page.locator("#mask .plot").scroll_into_view_if_needed()
+    return page.evaluate(
+        """([call, unit]) => {
+            const box = document.querySelector('#mask .plot');
+            const { xaxis, yaxis } = box._fullLayout, { left, top } = box.getBoundingClientRect();
+            return [left + xaxis._offset + xaxis.d2p(call), top + yaxis._offset + yaxis.d2p(unit)];
+        }""",
+        [call, unit],
+    )
+
+
+def choose(page, control, option):
+    page.click(f"{control} input")
+    page.get_by_role("option", name=option).click()
+
+
+def test_an_order_is_looked_at_at_any_ratio_and_held_against_uniform(visitor):
+    page = on_tab(visitor)
+    page.locator("#masks tr", has_text="dipgo-ddim-25").first.click()
+    page.wait_for_selector("#mask .heatmaplayer")
+    expect(page).to_have_url(re.compile("mask=emoji-unet%2Fdipgo-ddim-25"))
+    expect(page.locator("#mask-head")).to_contain_text("UNet2DConditionModel")
+    page.fill("#mask-ratio input[type=number]", "0.8")
+    page.press("#mask-ratio input[type=number]", "Enter")
+    mask = found_in(SHIPPED).at(0.8)
+    expect(tile(page, "MACs kept")).to_have_text(f"{100 * mask.kept:.1f} %")
+    expect(tile(page, "cells computed")).to_have_text(f"{mask.keep.sum()}")
+    assert (mask.keep == (cells(page) == 0).T).all()
+    choose(page, "#mask-other", "uniform, same cost")
+    expect(tile(page, "cells that differ")).not_to_have_text("0")
+    counts = np.bincount(cells(page).astype(int).ravel(), minlength=4)
+    assert counts[0] + counts[1] == mask.keep.sum()
+    assert tile(page, "cells that differ").inner_text() == f"{counts[1] + counts[2]}"
+    choose(page, "#mask-other", re.compile("dipgo-ddim-50"))
+    expect(tile(page, "cells that differ")).to_have_text("–")
+    assert not visitor.complaints and not visitor.foreign
+
+
+def test_cells_are_switched_by_click_drag_and_key_and_back_again(visitor):
+    page = opened(visitor)
+    before = cells(page)
+    call, unit = next((call, 0) for call in range(1, before.shape[1]) if (before[:, call] == 0).all())
+    kept = tile(page, "MACs kept").inner_text()
+    page.mouse.click(*at(page, call, unit))
+    expect(tile(page, "MACs kept")).not_to_have_text(kept)
+    expect(page.locator("#mask .edited")).to_be_visible()
+    assert cells(page)[unit, call] != 0
+    page.click("#mask [data-edit=undo]")
+    expect(tile(page, "MACs kept")).to_have_text(kept)
+    expect(page.locator("#mask .edited")).to_be_hidden()
+    assert (cells(page) == before).all() and page.locator("#mask [data-edit=undo]").is_disabled()
+    page.click("#mask [data-edit=redo]")
+    expect(tile(page, "MACs kept")).not_to_have_text(kept)
+    page.locator("#mask .plot").press("Control+z")
+    expect(tile(page, "MACs kept")).to_have_text(kept)
+
+    last = before.shape[0] - 1
+    page.mouse.move(*at(page, call, 2))
+    page.mouse.down()
+    page.mouse.move(*at(page, call, last), steps=8)
+    page.mouse.up()
+    assert (cells(page)[2:, call] != 0).all() and (cells(page)[:, 0] == 0).all()
+    page.locator("#mask .plot").press("Control+z")
+    assert (cells(page) == before).all()
+    page.locator("#mask .plot").press("ArrowRight")
+    page.locator("#mask .plot").press("c")
+    assert not (cells(page)[:, 1] == before[:, 1]).all()
+    assert not visitor.complaints
+
+
+def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser, served, tmp_path):
+    page = opened(visitor)
+    page.locator("#mask .plot").press("ArrowRight")
+    page.locator("#mask .plot").press("c")
+    computed = int(tile(page, "cells computed").inner_text())
+    page.fill("#mask-name textarea, #mask-name input", "<img src=x onerror=alert(1)>")
+    page.click("#mask-keep")
+    expect(page.locator("#mask-head h2")).to_have_text("<img src=x onerror=alert(1)>")
+    expect(page.locator("#mask-head")).to_contain_text("by hand")
+    expect(tile(page, "cells computed")).to_have_text(f"{computed}")
+    with page.expect_download() as saved:
+        page.click("#mask-save")
+    saved.value.save_as(tmp_path / "mine.safetensors")
+    mask = Mask.load(tmp_path / "mine.safetensors")
+    assert mask.keep.sum() == computed and mask.header.pruner.name == "by hand"
+    address = page.url
+
+    other = Visitor(browser, served)
+    elsewhere = other.page
+    elsewhere.goto(address)
+    elsewhere.get_by_role("tab", name="Masks").click()
+    expect(tile(elsewhere, "cells computed")).to_have_text(f"{computed}")
+    assert not elsewhere.locator("#mask-forget").is_visible()
+    elsewhere.set_input_files("#mask-upload input[type=file]", tmp_path / "mine.safetensors")
+    expect(elsewhere.locator("#mask-head h2")).to_have_text("mine")
+    expect(elsewhere.locator("#masks tr", has_text="uploaded")).to_have_count(1)
+    elsewhere.click("#mask-explore")
+    elsewhere.wait_for_url("**keep=**")
+    elsewhere.wait_for_selector("#keep .drawn")
+    expect(elsewhere.locator(".tiles").first).to_contain_text("by hand")
+    assert other.computed() == computed
+    other.context.close()
+
+    page.click("#mask-forget")
+    expect(page.locator("#mask-head h2")).to_have_count(0)
+    expect(page.locator("#masks tr", has_text="by hand")).to_have_count(0)
+    assert not visitor.complaints
+
+
+def test_what_is_no_mask_is_a_sentence_and_the_view_stays(visitor, tmp_path):
+    page = opened(visitor)
+    (tmp_path / "evil.safetensors").write_bytes(b"\x80\x04cos\nsystem\n.")
+    page.set_input_files("#mask-upload input[type=file]", tmp_path / "evil.safetensors")
+    expect(page.locator("#mask-alert [role=alert]")).to_contain_text("is damaged or no safetensors file")
+    assert str(tmp_path) not in page.locator("#mask-alert").inner_text()
+    expect(tile(page, "MACs kept")).to_be_visible()
+    page.goto(f"{visitor.served}?{QUERY}&mask=..%2F..%2Fetc%2Fpasswd")
+    page.get_by_role("tab", name="Masks").click()
+    expect(page.locator("#mask-alert [role=alert]")).to_contain_text("there is no mask '../../etc/passwd'")
+    assert not visitor.complaints
+
+
+def test_widths_are_shown_and_drawn_beside_others(visitor):
+    page = on_tab(visitor, "emoji-dit/ecodiff")
+    expect(tile(page, "removed", "#mask-left")).to_contain_text(re.compile(r"(19|20)\.\d%"))
+    expect(page.locator("#mask-heads .heatmaplayer")).to_be_attached()
+    assert not page.locator("#mask-keep").is_visible() and not page.locator("#mask").is_visible()
+    choose(page, "#mask-other", re.compile("Magnitude"))
+    expect(page.locator("#mask-left")).to_contain_text("units that differ")
+    page.click("#mask-draw")
+    cards = page.locator("#mask-pictures .card")
+    expect(cards).to_have_count(4, timeout=60_000)
+    for role in (1, 2, 3):
+        expect(cards.nth(role).locator("dd").last).to_contain_text(re.compile(r"0\.\d{3}"), timeout=120_000)
+    assert cards.locator("h2").all_inner_texts()[:2] == ["Original", "This mask"]
+    assert not visitor.complaints
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_no_barrier_and_no_sideways_scrolling(visitors, width):
+    page = opened(visitors(viewport={"width": width, "height": 900}))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page, context="#tabs").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
