@@ -1,4 +1,4 @@
-"""The Smaller tab: a network with fewer heads, neurons or channels, what is left of it, and what it draws."""
+"""The Smaller tab: a network with fewer heads, neurons, rows or channels, what is left of it, and what it draws."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-
 learned: what is left is a network with fewer parameters, which needs less memory and less time at every call. Prompt,
 seed, steps and guidance are those of the Explore tab.</p>"""
 HEADS = "A row is an attention, a cell one of its heads. Blue stays, pale is gone."
-SHARES = "A bar is a layer: the share of its neurons or channels that stays."
+SHARES = "A bar is a layer: the share of its neurons, rows or channels that stays."
 CURVE = (
     "Diff-Pruning's idea: with the same pictures and noise the loss is largest where there is little noise. Only "
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
@@ -157,7 +157,8 @@ def title(header: WidthHeader) -> str:
     }
     how = {"concrete": "as published", "worth": "ours"}.get(config.get("decision"), "")
     floor = f"threshold {config['threshold']:g}" if name == "taylor" else ""
-    return ", ".join(part for part in (names.get(name, name), how, config["axis"], floor) if part)
+    rows = "rows" if config.get("rows") else ""  # files from before there were any lack it
+    return ", ".join(part for part in (names.get(name, name), how, config["axis"], rows, floor) if part)
 
 
 def asked_of(model: str, header: WidthHeader, share: float, **others: Any) -> Question:
@@ -172,7 +173,7 @@ def numbers(widths: Widths) -> str:
     params, macs = widths.kept * header.params, widths.kept_macs * header.macs
     found = [
         ("removed", f"{1 - widths.kept:.1%}", f"of the parameters; at most {header.max_ratio:.1%} is possible"),
-        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M"),
+        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M; what goes: {widths.by_kind}"),
         (
             "memory",
             f"{params * 4 / 1e6:.1f} MB",
