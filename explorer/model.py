@@ -174,14 +174,15 @@ class Model:
         other.denoiser = copy.deepcopy(self.denoiser, shared)
         return other
 
-    def sites(self, channels: bool) -> Mapping[str, Any]:
-        """The places whose units can go: heads and neurons (`structure.Site`), or channels (`channels.Group`) as well.
+    def sites(self, channels: bool, rows: bool = False) -> Mapping[str, Any]:
+        """The places whose units can go: heads and neurons, with rows of AdaLN layers or without (`structure.Site`), or
+        channels (`channels.Group`) as well.
 
-        Raises ValueError for channels of anything but a U-Net.
+        Raises ValueError for channels of anything but a U-Net, and for rows of anything but a FLUX.
         """
         from explorer.structure import sites
 
-        return sites(self.denoiser) | (self._channels(self.denoiser).groups() if channels else {})
+        return sites(self.denoiser, rows) | (self._channels(self.denoiser).groups() if channels else {})
 
     def smaller(self, widths: Mapping[str, np.ndarray]) -> "Model":
         """A model without the units that `widths` (site -> bool) does not keep; this one stays whole.

@@ -1,9 +1,10 @@
-"""Smaller networks: which heads and neurons stay, for all calls; gated for trial, cut out for good.
+"""Smaller networks: which heads, neurons and rows stay, for all calls; gated for trial, cut out for good.
 
-A *site* is a place with units that can go one by one: the heads of an attention, the neurons of a feed-forward. A
-gate multiplies what a unit hands to the layer that consumes it, so a unit whose gate is 0 might as well not be there,
-and that is what `cut` makes of it. Gates are pre-hooks on the consuming layer, where any attention backend has done
-its work.
+A *site* is a place with units that can go one by one: the heads of an attention, the neurons of a feed-forward, and on
+request the rows of FLUX's AdaLN layers. A gate multiplies what a unit hands to the layer that consumes it, so a unit
+whose gate is 0 might as well not be there, and that is what `cut` makes of it. Gates are pre-hooks on the consuming
+layer, where any attention backend has done its work; what rows make is read in many places, so theirs are hooks on the
+layer that makes it.
 """
 
 from collections import defaultdict
@@ -17,6 +18,7 @@ import torch
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
 NORMS = ("group_norm", "norm_cross", "norm_q", "norm_k", "norm_added_q", "norm_added_k")  # of no use without heads
+ADAPTED = {"FluxTransformerBlock": ("norm1", "norm1_context"), "FluxSingleTransformerBlock": ("norm",)}  # AdaLN
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Site:
     width: int  # features of one unit
     producers: tuple[str, ...]  # layers that make these features; gated ones make them twice, one half after the other
     halves: int
-    consumers: tuple[tuple[str, int], ...]  # layers that read them, and the first of their inputs that is one
+    consumers: tuple[tuple[str, int], ...]  # layers that read them, and the first of their inputs; none for rows
     params: int  # of one unit
     rest: int = 0  # parameters that go with the last unit
 
@@ -41,9 +43,14 @@ class Site:
         return int((~keep).sum()) * self.params + (0 if keep.any() else self.rest)
 
 
-def sites(denoiser: torch.nn.Module) -> dict[str, Site]:
-    """All sites of a network by name, in running order of its modules."""
-    found = (site for path, module in denoiser.named_modules() for site in _sites_of(denoiser, path, module))
+def sites(denoiser: torch.nn.Module, rows: bool = False) -> dict[str, Site]:
+    """All sites of a network by name, in running order of its modules; those of AdaLN rows on request, at the end.
+
+    Raises ValueError for rows of a network that has none.
+    """
+    found = [site for path, module in denoiser.named_modules() for site in _sites_of(denoiser, path, module)]
+    if rows:
+        found += _rows(denoiser)
     return {site.name: site for site in found}
 
 
@@ -76,6 +83,18 @@ def _heads(denoiser: torch.nn.Module, path: str, attention: Any) -> Site:
     return _site(denoiser, f"{path}:heads", attention.heads, width, producers, tuple(consumers), rest=rest)
 
 
+def _rows(denoiser: torch.nn.Module) -> Iterator[Site]:
+    blocks = [(path, ADAPTED.get(type(module).__name__, ())) for path, module in denoiser.named_modules()]
+    norms = [f"{path}.{name}" for path, names in blocks for name in names]
+    if not norms:
+        raise ValueError(f"rows are those of FLUX's AdaLN layers; a {type(denoiser).__name__} has none")
+    for norm in norms:
+        layer = f"{norm}.linear"
+        if isinstance(denoiser.get_submodule(layer), Scattered):  # it was cut already
+            layer += ".linear"
+        yield _site(denoiser, f"{norm}:rows", denoiser.get_submodule(layer).out_features, 1, (layer,), ())
+
+
 def _site(
     denoiser: torch.nn.Module,
     name: str,
@@ -105,15 +124,21 @@ class Gates:
         self.denoiser = denoiser
         self.handles: list[Any] = []
         self.at: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
+        self.made: dict[str, torch.Tensor] = {}  # layer of rows -> factors
         for site, value in _known(denoiser, values, most=2):
             factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width, dim=-1)
             for path, first in site.consumers:
                 self.at[path].append((first, factors))
+            if not site.consumers:
+                self.made |= dict.fromkeys(site.producers, factors)
 
     def __enter__(self) -> "Gates":
         for path, parts in self.at.items():
             layer = self.denoiser.get_submodule(path)
-            self.handles.append(layer.register_forward_pre_hook(partial(self._multiply, parts)))
+            self.handles.append(layer.register_forward_pre_hook(partial(self._into, parts)))
+        for path, factors in self.made.items():
+            layer = self.denoiser.get_submodule(path)
+            self.handles.append(layer.register_forward_hook(partial(self._out_of, factors)))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -121,16 +146,25 @@ class Gates:
             self.handles.pop().remove()
 
     @staticmethod
-    def _multiply(parts: list[tuple[int, torch.Tensor]], _layer: Any, inputs: tuple) -> tuple:
+    def _into(parts: list[tuple[int, torch.Tensor]], _layer: Any, inputs: tuple) -> tuple:
         x, *others = inputs
         pieces, done = [], 0
         for first, factors in sorted(parts, key=lambda part: part[0]):
             end = first + factors.shape[-1]
-            if factors.ndim > 1:
-                factors = factors.repeat(len(x) // len(factors), 1).reshape(len(x), *(1,) * (x.ndim - 2), -1)
-            pieces += [x[..., done:first], x[..., first:end] * factors.to(x.dtype)]
+            pieces += [x[..., done:first], _times(x[..., first:end], factors)]
             done = end
         return torch.cat([*pieces, x[..., done:]], dim=-1), *others
+
+    @staticmethod
+    def _out_of(factors: torch.Tensor, _layer: Any, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        return _times(output, factors)
+
+
+def _times(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """x (B, ..., N) times (N,), or (B, N); guided, x has each picture twice."""
+    if factors.ndim > 1:
+        factors = factors.repeat(len(x) // len(factors), 1).reshape(len(x), *(1,) * (x.ndim - 2), -1)
+    return x * factors.to(x.dtype)
 
 
 def cut(denoiser: torch.nn.Module, widths: Mapping[str, np.ndarray]) -> None:
@@ -149,7 +183,7 @@ def cut(denoiser: torch.nn.Module, widths: Mapping[str, np.ndarray]) -> None:
             layer = denoiser.get_submodule(path)
             gone = set((first + np.flatnonzero(~keep.repeat(site.width))).tolist())
             _slice(layer, 1, torch.tensor([i for i in range(layer.in_features) if i not in gone], dtype=torch.long))
-        _note(denoiser, site, int(keep.sum()))
+        _note(denoiser, site, units)
 
 
 def _known(denoiser: torch.nn.Module, values: Mapping[str, Any], most: int = 1) -> Iterator[tuple[Site, Any]]:
@@ -157,14 +191,14 @@ def _known(denoiser: torch.nn.Module, values: Mapping[str, Any], most: int = 1) 
 
     Of two sites that share a consumer the later one goes first, so that the other's inputs stay where they are.
     """
-    there = sites(denoiser)
+    there = sites(denoiser, rows=any(name.endswith(":rows") for name in values))
     for name, value in values.items():
         if name not in there:
             raise ValueError(f"{name} is no site of this {type(denoiser).__name__}; it was made for another model")
         if tuple(value.shape)[-1:] != (there[name].size,) or len(value.shape) > most:
             raise ValueError(f"{name} has {there[name].size} units in this model, not {tuple(value.shape)}")
     known = [(there[name], value) for name, value in values.items()]
-    yield from sorted(known, key=lambda one: -max(first for _, first in one[0].consumers))
+    yield from sorted(known, key=lambda one: -max((first for _, first in one[0].consumers), default=0))
 
 
 def _slice(layer: Any, dim: int, index: torch.Tensor) -> None:
@@ -182,10 +216,16 @@ def _parameter(old: torch.nn.Parameter, values: torch.Tensor) -> torch.nn.Parame
     return torch.nn.Parameter(values.detach().clone(), requires_grad=old.requires_grad)
 
 
-def _note(denoiser: torch.nn.Module, site: Site, left: int) -> None:
-    """What a module remembers of its own size."""
+def _note(denoiser: torch.nn.Module, site: Site, units: torch.Tensor) -> None:
+    """What a module remembers of its own size; `units` are the features that stay."""
     module = denoiser.get_submodule(site.path)
-    features = left * site.width
+    features, left = len(units), len(units) // site.width
+    if site.name.endswith(":rows"):
+        if not isinstance(module.linear, Scattered):
+            module.linear = Scattered(module.linear, site.size)
+        places = module.linear.places
+        module.linear.places = places[units.to(places.device)]
+        return
     if site.name.endswith(":neurons"):
         if hasattr(module, "mlp_hidden_dim"):
             module.mlp_hidden_dim = features
@@ -199,6 +239,19 @@ def _note(denoiser: torch.nn.Module, site: Site, left: int) -> None:
             setattr(module, name, features)
     if not left:
         denoiser.set_submodule(site.path, Headless(module))
+
+
+class Scattered(torch.nn.Module):
+    """A linear layer without some of its rows, (B, in) -> (B, size): zeros are what is left of them."""
+
+    def __init__(self, linear: torch.nn.Linear, size: int):
+        super().__init__()
+        self.linear, self.size = linear, size
+        self.register_buffer("places", torch.arange(size, device=linear.weight.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.linear(x)
+        return rows.new_zeros(*rows.shape[:-1], self.size).index_copy(-1, self.places, rows)
 
 
 class Headless(torch.nn.Module):

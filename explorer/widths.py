@@ -1,5 +1,6 @@
-"""Widths: which heads, neurons or channels of a network stay, for all calls, and the order in which they go. Loads no
-torch.
+"""Widths: which heads, neurons, rows or channels of a network stay, for all calls, and the order in which they go.
+
+Loads no torch.
 
 The file is one .safetensors as that of a schedule (`masks`), with `sites` in place of units and calls: `width/<site>`
 bool in a mask, `rank/width/<site>` int32 and `score/width/<site>` float32 in an importance. Ratios are shares of the
@@ -32,13 +33,14 @@ from explorer.masks import load as load_schedule
 
 MAX_SIZE = 1_000_000  # units of one site
 MAX_COUNTS = 100_000_000  # channels times layers, or times five sites, which an order over channels counts
+KINDS = ("heads", "neurons", "rows", "channels")
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class SiteRecord(Record):
     """A place with units that can go one by one, or so many at a time; see `structure.Site` and `channels.Group`."""
 
-    name: str = Field(pattern=r"^[\w.]+:(heads|neurons|channels)$", max_length=200)
+    name: str = Field(pattern=rf"^[\w.]+:({'|'.join(KINDS)})$", max_length=200)
     size: int = Field(ge=1, le=MAX_SIZE)
     params: Count = 0  # of one unit; what channels cost follows from `layers`
     rest: Count = 0  # that go with the last one
@@ -46,8 +48,12 @@ class SiteRecord(Record):
     bunch: int = Field(1, ge=1, le=MAX_SIZE)  # what stays is a multiple of it
 
     @property
+    def kind(self) -> str:
+        return self.name.rpartition(":")[2]
+
+    @property
     def can_vanish(self) -> bool:
-        return not self.name.endswith(":channels")
+        return self.kind != "channels"
 
 
 class LayerRecord(Record):
@@ -106,6 +112,11 @@ class WidthHeader(Origin):
         macs = np.array([site.macs for site in self.sites])
         return gone @ macs + self._in_layers(0 * gone[:1])[1] - self._in_layers(gone)[1]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the units that can go."""
+        return tuple(kind for kind in KINDS if any(site.kind == kind for site in self.sites))
+
     def _in_layers(self, gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Parameters and MACs (K,) of the layers that have channels."""
         left = {site.name: site.size - gone[:, number] for number, site in enumerate(self.sites)}
@@ -146,12 +157,24 @@ class Widths:
         return 1 - float(self.header.lost_macs(self._gone)[0]) / self.header.macs
 
     @property
+    def removed(self) -> dict[str, int]:
+        """Parameters that go, by kind of unit: what a ratio is made of."""
+        own = {kind: [site.kind == kind for site in self.header.sites] for kind in self.header.kinds}
+        return {kind: int(self.header.lost(self._gone * mask)[0]) for kind, mask in own.items()}
+
+    @property
+    def by_kind(self) -> str:
+        """The same in words."""
+        return ", ".join(f"{kind} {count:,}" for kind, count in self.removed.items())
+
+    @property
     def _gone(self) -> np.ndarray:
         return np.array([[int((~self.keep[site.name]).sum()) for site in self.header.sites]])
 
     def narrowed(self, model: Any) -> Any:
         """The model without the units that go, really smaller. Raises ValueError for another model."""
-        self.header.refuse_unless(model.id, model.sites(channels=not all(s.can_vanish for s in self.header.sites)))
+        kinds = self.header.kinds
+        self.header.refuse_unless(model.id, model.sites(channels="channels" in kinds, rows="rows" in kinds))
         return model.smaller(self.keep)
 
     def save(self, path: str | Path) -> None:

@@ -47,9 +47,8 @@ def test_cost_counts_what_a_cut_leaves(document):
 def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
     file, half = tmp_path / "w.safetensors", tmp_path / "half.safetensors"
     assert document("prune", "--method", "magnitude", "--out", file)["kept"] is None
-    assert document("prune", "--method", "magnitude", "--ratio", "0.2", "--out", half)["kept"] == pytest.approx(
-        0.8, abs=1e-3
-    )
+    made = document("prune", "--method", "magnitude", "--ratio", "0.2", "--out", half)
+    assert made["kept"] == pytest.approx(0.8, abs=1e-3)
     shown = document("show", file)
     assert (
         shown["kind"] == "importance"
@@ -60,6 +59,9 @@ def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
     priced = [document("cost", "--mask", file, "--ratio", "0.2"), document("cost", "--mask", half)]
     assert priced[0] == priced[1] and priced[0]["params"] == pytest.approx(0.8 * whole["params"], rel=1e-3)
     assert priced[0]["macs_per_call"] < whole["macs_per_call"] == priced[0]["whole"]["macs_per_call"]
+    assert made["removed"] == priced[1]["removed"] == document("show", half)["removed"]
+    assert list(made["removed"]) == ["heads", "neurons"]
+    assert sum(made["removed"].values()) == whole["params"] - priced[1]["params"]
     drawn = document("generate", "--prompt", "dog", "--steps", "2", "--mask", half, "--out", tmp_path / "dog.png")
     assert drawn["kept"] == pytest.approx(priced[0]["kept"]) and drawn["macs_total"] == 2 * whole["macs_per_call"]
 

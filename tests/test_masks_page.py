@@ -1,4 +1,4 @@
-"""The Masks tab in a real browser: a file is found, looked at, held against another, switched by hand, kept, taken away."""
+"""The Masks tab in a real browser: a file is found, looked at, held against another, switched by hand, kept."""
 
 import re
 

@@ -77,6 +77,8 @@ def prune(
     share = result.kept if isinstance(result, (masks.Mask, Widths)) else None
     seconds = time.perf_counter() - started
     document = {"method": method, "out": str(out), "seconds": seconds, "peak_mb": peak_mb(), "kept": share}
+    if isinstance(result, Widths):
+        document["removed"] = result.removed
     say(document, as_json, f"{out}: {told(result)}")
 
 
@@ -85,7 +87,7 @@ def told(result: masks.Result | Widths | WidthImportance) -> str:
     if isinstance(result, masks.Mask):
         return f"a mask that keeps {result.kept:.1%} of the MACs"
     if isinstance(result, Widths):
-        return f"widths that keep {result.kept:.1%} of the parameters"
+        return f"widths that keep {result.kept:.1%} of the parameters; what goes: {result.by_kind}"
     if isinstance(result, WidthImportance):
         return "\n".join(_left(result))
     lines = [
@@ -100,15 +102,19 @@ def told(result: masks.Result | Widths | WidthImportance) -> str:
 
 
 def _left(order: WidthImportance) -> list[str]:
-    """What an order over heads, neurons or channels leaves at some ratios."""
+    """What an order over units leaves at some ratios, and how many parameters of each kind go."""
     lines = [
         f"an importance for every ratio up to {order.header.max_ratio:.1%} of the parameters",
-        f"{'asked':>7} {'reached':>8} {'parameters':>12} {'MACs kept':>10}",
+        f"{'asked':>7} {'reached':>8} {'parameters':>12} {'MACs kept':>10} gone:"
+        + "".join(f" {kind:>12}" for kind in order.header.kinds),
     ]
     for ratio in (ratio for ratio in SHARES if ratio <= order.header.max_ratio):
         left = order.at(ratio)
         params = round(left.kept * order.header.params)
-        lines.append(f"{ratio:>7.0%} {1 - left.kept:>8.1%} {params:>12,} {left.kept_macs:>10.1%}")
+        lines.append(
+            f"{ratio:>7.0%} {1 - left.kept:>8.1%} {params:>12,} {left.kept_macs:>10.1%}      "
+            + "".join(f" {count:>12,}" for count in left.removed.values())
+        )
     return lines
 
 

@@ -74,7 +74,8 @@ def cost(
         return
     schedule = None if mask is None else mask_in(mask, ratio)
     if isinstance(schedule, Widths):
-        say_smaller(subject, calls, schedule.narrowed(subject).priced(), {}, as_json)
+        left, gone = schedule.narrowed(subject).priced(), {"removed": schedule.removed}
+        say_smaller(subject, calls, left, gone, as_json, f"; what goes: {schedule.by_kind}")
         return
     if schedule is not None:
         granularity = schedule.header.granularity
@@ -119,8 +120,8 @@ def _thinner(subject: Any, ratio: float, rule: str) -> Any:
     return cost.price(skeleton, describe(skeleton), subject.size, subject.tokens)
 
 
-def say_smaller(subject: Any, calls: int, left: Any, about: dict[str, Any], as_json: bool) -> None:
-    """What a smaller network costs beside the whole one."""
+def say_smaller(subject: Any, calls: int, left: Any, about: dict[str, Any], as_json: bool, more: str = "") -> None:
+    """What a smaller network costs beside the whole one; `about` joins the document, `more` the sentence."""
     whole = subject.priced()
     kept, kept_params = left.graph.macs_per_call / whole.graph.macs_per_call, left.params / whole.params
     document = {
@@ -137,7 +138,7 @@ def say_smaller(subject: Any, calls: int, left: Any, about: dict[str, Any], as_j
     }
     text = (
         f"{subject.id}, cut: {left.params:,} of {whole.params:,} parameters ({kept_params:.1%}), "
-        f"{left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs a call ({kept:.1%})"
+        f"{left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs a call ({kept:.1%}){more}"
     )
     say(document, as_json, text)
 
@@ -194,6 +195,8 @@ def show(file: Path, as_json: AsJson = False) -> None:
     loaded = found_in(file)
     kept = loaded.kept if isinstance(loaded, (masks.Mask, Widths)) else None
     document = loaded.header.model_dump(mode="json") | {"kept": kept}
+    if isinstance(loaded, Widths):
+        document["removed"] = loaded.removed
     long = {"units", "sites"} & set(document)
     lines = [f"{key}: {value}" for key, value in document.items() if key not in long]
     say(document, as_json, "\n".join([*lines, *(f"{key}: {len(document[key])}" for key in long)]))

@@ -1,4 +1,4 @@
-"""Which heads, neurons and channels of a network are left; and where Diff-Pruning stops to look at timesteps."""
+"""Which heads, neurons, rows and channels of a network are left; and where Diff-Pruning stops to look at timesteps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,12 +39,19 @@ def head_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
 
 
 def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
-    """The share of neurons or channels that stays, a bar a layer. keep: site -> bool (size,); heads are left out."""
-    layers = {_named(name): kept for name, kept in keep.items() if not name.endswith(":heads")}
-    if not layers:
+    """The share of neurons, rows or channels that stays, a bar a layer. keep: site -> bool (size,), heads left out."""
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for site, kept in keep.items():
+        if not site.endswith(":heads"):
+            kinds.setdefault(site.rpartition(":")[2], {})[_named(site)] = kept
+    if not kinds:
         return empty("No neurons or channels to show.")
-    what = "channels" if any(name.endswith(":channels") for name in keep) else "neurons"
-    told = [f"<b>{name}</b><br>{int(kept.sum())} of {len(kept)} {what} stay" for name, kept in layers.items()]
+    layers = {name: kept for own in kinds.values() for name, kept in own.items()}
+    told = [
+        f"<b>{name}</b><br>{int(kept.sum())} of {len(kept)} {kind} stay"
+        for kind, own in kinds.items()
+        for name, kept in own.items()
+    ]
     shares = np.array([kept.mean() for kept in layers.values()])
     figure = go.Figure(layout=bare_layout(height=90 + ROW * len(layers)))
     for values, colour in ((shares, COLOURS[0]), (1 - shares, GONE)):
@@ -58,7 +65,9 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.25, showlegend=False)
-    figure.update_xaxes(title=f"{_stay(layers)} {what} stay", range=[0, 1], tickformat=".0%")
+    figure.update_xaxes(
+        title=", ".join(f"{_stay(own)} {kind} stay" for kind, own in kinds.items()), range=[0, 1], tickformat=".0%"
+    )
     return _rows(figure, layers)
 
 

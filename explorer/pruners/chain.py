@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 class Chain:
-    """A model whose heads and neurons are gated, and the full run of the pictures that it is held against."""
+    """A model whose units are gated, and the full run of the pictures that it is held against."""
 
     def __init__(self, model: Any, sites: Mapping[str, Site], prompts: Sequence[str], config: EcodiffConfig):
         self.model, self.prompts, self.config = model.twin(), list(prompts), config

@@ -25,7 +25,7 @@ def open_share(logits: torch.Tensor) -> torch.Tensor:
 
 
 class Concrete:
-    """The logits (N,) of a network's heads and neurons, and how far they have been learned (`done` steps)."""
+    """The logits (N,) of a network's units, and how far they have been learned (`done` steps)."""
 
     def __init__(self, chain: Chain):
         self.chain, self.config, self.done = chain, chain.config, 0

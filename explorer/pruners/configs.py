@@ -151,7 +151,7 @@ class DipgoConfig(ScheduleConfig):
 
 
 class WidthConfig(BaseModel):
-    """Which heads, neurons or channels go, for all calls."""
+    """Which heads, neurons, rows or channels go, for all calls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -162,6 +162,11 @@ class WidthConfig(BaseModel):
     ratio: float | None = Field(None, ge=0, le=1, description="share of parameters to remove; empty: for all ratios")
     axis: Literal["heads and neurons", "channels"] = Field(
         "heads and neurons", description="what goes: attention heads and feed-forward neurons, or a U-Net's channels"
+    )
+    rows: bool = Field(
+        False,
+        description="also rows of FLUX's AdaLN layers; counted apart, for they hold a quarter of its parameters and "
+        "next to none of its MACs",
     )
     ranking: Literal["global", "local", "blocks"] = Field(
         "global", description="heads and neurons: one order by score, every place in equal shares, or whole blocks"
@@ -197,7 +202,7 @@ class TaylorConfig(WidthConfig):
 
 
 class EcodiffConfig(WidthConfig):
-    """Masks on heads and neurons learned through the whole chain (Zhang et al., EcoDiff, 2024)."""
+    """Masks on heads, neurons and on request rows learned through the whole chain (Zhang et al., EcoDiff, 2024)."""
 
     LEARNS: ClassVar[bool] = True
 
@@ -238,6 +243,7 @@ class ReleasedConfig(WidthConfig):
     RUNS_MODEL: ClassVar[bool] = False
 
     axis: Literal["heads and neurons"] = Field("heads and neurons", description="EcoDiff is about those")
+    rows: Literal[False] = Field(False, description="SDXL has none")
     ratio: None = Field(None, description="the shares say it")
     attention: str = Field(max_length=500, description="file with the logits of heads, attn.pt")
     feedforward: str = Field(max_length=500, description="file with the logits of neurons, ff.pt")

@@ -5,6 +5,7 @@ each step masks are drawn from it (hard concrete, Louizos et al. 2018), and the 
 network draws to what the whole one draws, plus a price on what is kept. Unlike in the released code, masks are drawn
 once a step, so that the way back goes through the network that went forth; the price is the expected number of
 parameters; and weights do not decay. That is `decision=concrete`; `worth`, ours, measures units one by one, see there.
+Rows of FLUX's AdaLN layers, which the released code takes as well, go on request only (`rows`) and are counted apart.
 """
 
 from collections.abc import Generator, Mapping, Sequence

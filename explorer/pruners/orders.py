@@ -1,4 +1,4 @@
-"""From scores of heads, neurons or channels to the order in which they go, and to the file that holds it."""
+"""From scores of heads, neurons, rows or channels to the order in which they go, and to the file that holds it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def places(model: Any, config: WidthConfig) -> Mapping[str, Any]:
     """Where units can go on the axis that is asked for: `structure.Site` or `channels.Group` by name.
 
-    Raises ValueError for channels of anything but a U-Net, and for a network without any such place.
+    Raises ValueError for channels of anything but a U-Net, for rows of anything but a FLUX, and for a network without
+    any such place.
     """
     on_channels = config.axis == "channels"
-    found = model.sites(channels=on_channels)
+    found = model.sites(channels=on_channels, rows=config.rows)
     order = {path: number for number, (path, _) in enumerate(model.denoiser.named_modules())}
     names = sorted((name for name in found if name.endswith(":channels") == on_channels), key=lambda n: order[_path(n)])
     if not names:
@@ -33,8 +34,8 @@ def _path(site: str) -> str:
 
 def added_up(denoiser: Any, place: Any, values: Mapping[str, "torch.Tensor"]) -> np.ndarray:
     """(size,): `values` (parameter's name -> a tensor of its shape, none negative) of all weights that a unit takes
-    part in, those that make its features and those that read them; of heads and neurons per parameter, so that they
-    compare."""
+    part in, those that make its features and those that read them; of other units than channels per parameter, so
+    that they compare."""
     from explorer.channels import Group, summed
 
     if isinstance(place, Group):

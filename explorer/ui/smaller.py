@@ -1,4 +1,4 @@
-"""The Smaller tab: a network with fewer heads, neurons or channels, what is left of it, and what it draws."""
+"""The Smaller tab: a network with fewer heads, neurons, rows or channels, what is left of it, and what it draws."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,7 +22,7 @@ and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-
 learned: what is left is a network with fewer parameters, which needs less memory and less time at every call. Prompt,
 seed, steps and guidance are those of the Explore tab.</p>"""
 HEADS = "A row is an attention, a cell one of its heads. Blue stays, pale is gone."
-SHARES = "A bar is a layer: the share of its neurons or channels that stays."
+SHARES = "A bar is a layer: the share of its neurons, rows or channels that stays."
 CURVE = (
     "Diff-Pruning's idea: with the same pictures and noise the loss is largest where there is little noise. Only "
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."

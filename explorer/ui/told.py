@@ -23,9 +23,10 @@ def title(header: WidthHeader) -> str:
         "random-widths": "Chance",
     }
     how = {"concrete": "as published", "worth": "ours"}.get(str(config.get("decision")), "")
+    rows = "rows" if config.get("rows") else ""  # files from before there were any lack it
     threshold = config.get("threshold")
     floor = f"threshold {threshold:g}" if name == "taylor" and isinstance(threshold, int | float) else ""
-    return ", ".join(part for part in (names.get(name, name), how, str(config.get("axis", "")), floor) if part)
+    return ", ".join(part for part in (names.get(name, name), how, str(config.get("axis", "")), rows, floor) if part)
 
 
 def origin(header: Origin, how: str) -> str:
@@ -55,7 +56,7 @@ def numbers(widths: Widths) -> str:
     params, macs = widths.kept * header.params, widths.kept_macs * header.macs
     found = [
         ("removed", f"{1 - widths.kept:.1%}", f"of the parameters; at most {header.max_ratio:.1%} is possible"),
-        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M"),
+        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M; what goes: {widths.by_kind}"),
         (
             "memory",
             f"{params * 4 / 1e6:.1f} MB",
