@@ -10,7 +10,8 @@ from explorer import catalogue
 from explorer.features import Similarity
 from explorer.files import document_of
 from explorer.masks import Header, Importance, header_of
-from explorer.widths import WidthHeader, WidthImportance, load
+from explorer.sites import WidthHeader
+from explorer.widths import WidthImportance, load
 
 FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
 WIDTHS = catalogue.ASSETS / "widths"  # likewise

@@ -12,7 +12,7 @@ from explorer.jobs import shelf as shelves
 from explorer.jobs.ledger import Job, Ledger
 from explorer.jobs.shelf import Shelf, embedded
 from explorer.masks import MAX_CALLS, Importance
-from explorer.widths import WidthHeader
+from explorer.sites import WidthHeader
 from tests.test_masks import CALLS, chain, header
 
 

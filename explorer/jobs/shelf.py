@@ -19,7 +19,8 @@ from explorer import catalogue, shipped
 from explorer.files import Origin
 from explorer.jobs.ledger import Job, Ledger
 from explorer.masks import Header, Importance, Mask
-from explorer.widths import Found, WidthHeader, WidthImportance, found_in, header_in
+from explorer.sites import WidthHeader
+from explorer.widths import Found, WidthImportance, found_in, header_in
 
 How = Literal["embedded", "a job's", "uploaded", "by hand"]
 MOST_BYTES = 5 * 2**20  # of one file

@@ -7,7 +7,8 @@ import numpy as np
 
 from explorer.files import PrunerRecord, RatioRecord, stamped
 from explorer.pruners.configs import WidthConfig
-from explorer.widths import LayerRecord, SiteRecord, WidthHeader, WidthImportance, Widths, ranked
+from explorer.sites import LayerRecord, SiteRecord, WidthHeader
+from explorer.widths import WidthImportance, Widths, ranked
 
 if TYPE_CHECKING:
     import torch

@@ -16,11 +16,12 @@ from explorer.jobs.executors import Run
 from explorer.jobs.shelf import Item, Shelf, embedded
 from explorer.letters import packed
 from explorer.masks import Header, Importance, Mask
+from explorer.sites import WidthHeader
 from explorer.ui import address
 from explorer.ui.components import alert, as_value, user_errors
 from explorer.ui.story import graph_of
 from explorer.ui.told import cards, numbers, tiles, title
-from explorer.widths import Found, WidthHeader, WidthImportance, Widths
+from explorer.widths import Found, WidthImportance, Widths
 
 RULES = ("uniform", "random")
 RULE = "rule:"  # before one of them

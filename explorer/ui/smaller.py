@@ -11,11 +11,12 @@ from explorer import figures, shipped
 from explorer.experiment import Frame, Question, widths_for
 from explorer.figures import used_at
 from explorer.jobs.executors import Executor, Run
+from explorer.sites import WidthHeader
 from explorer.ui import address
 from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
 from explorer.ui.story import nearer
 from explorer.ui.told import cards, numbers, title
-from explorer.widths import WidthHeader, Widths
+from explorer.widths import Widths
 
 WHY = """<p class="why">A schedule leaves parts of the network out at some calls; here they go for good. Attention heads
 and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order that a method

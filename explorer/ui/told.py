@@ -6,7 +6,8 @@ from html import escape
 
 from explorer.drawing import Frame
 from explorer.files import Origin
-from explorer.widths import WidthHeader, Widths
+from explorer.sites import WidthHeader
+from explorer.widths import Widths
 
 NOTHING = "–"
 OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
