@@ -25,6 +25,7 @@ is kept, so that nothing is lost when something breaks. The address of this page
 also from elsewhere.</p>"""
 POLL, LIST = 1.0, 5.0  # seconds between two looks at a job, and at the list, while the job runs
 JOBS = ("job", "state", "done", "begun", "")  # columns of the list
+ROWS = ("rows",)  # those of FLUX, which no model of the page is
 NOW = LIGHT | {"preprocess": True}
 ADDRESS = browser.in_address("job")
 GO = "(address) => { if (address) location.search = address; }"
@@ -124,7 +125,7 @@ def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts, guard: Guard) -> 
         begins = json.loads(preset).get(method, {})
         start, guess = gr.Button("Start", variant="primary", elem_id="job-start"), markup(elem_id="job-guess")
         with gr.Accordion(f"Settings of {method}", open=bool(begins), elem_id="job-more"):
-            made = controls.of_config((CONFIGS | WIDTHS)[method], "set", skip=(), values=begins)
+            made = controls.of_config((CONFIGS | WIDTHS)[method], "set", skip=ROWS, values=begins)
         keys = tuple(made)
 
         def guessed(model: str, *given: Any) -> str:
