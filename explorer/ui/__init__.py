@@ -36,6 +36,7 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
     button_primary_background_fill_hover_dark="*primary_600",
 )
 FOLDER = Path(__file__).parent
+HOUR = 3600  # after which what was sent and never used is deleted
 OPEN = Guard()  # to everybody
 SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 
@@ -47,7 +48,7 @@ def build(
     and masks to `shelf` (without one there is no tab for it). Imports no torch."""
     executor = executor or OneProcess()
     gr.set_static_paths([components.PLOTLY, browser.VIEW, gallery.FOLDER])
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         components.markup(HEADER, elem_id="header")
         visitor = visitors.arriving(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -86,7 +87,8 @@ def launch() -> None:
     Thread(target=_warm, args=(executor,), daemon=True).start()
     foreman = _foreman()
     shelf = Shelf(data / "masks", foreman and foreman.ledger)
-    guard = Guard(os.environ.get("EXPLORER_AUTH") or None)
+    a_minute = int(os.environ.get("EXPLORER_CHANGES_A_MINUTE") or visitors.A_MINUTE)
+    guard = Guard(os.environ.get("EXPLORER_AUTH") or None, a_minute)
     build(executor, foreman, shelf, guard).launch(
         theme=THEME,
         css_paths=[FOLDER / "style.css"],

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -161,8 +162,11 @@ def _connect(executor: Executor, shelf: Shelf, parts: Parts, tab: gr.Tab, visito
 
     def brought(request: gr.Request, file: str | None, who: str) -> tuple:
         with user_errors() as said:
-            guard.refuse_unless_allowed(who, request)
-            return "", shelf.add(file or "", file_name(file), who).id
+            try:
+                guard.refuse_unless_allowed(who, request)
+                return "", shelf.add(file or "", file_name(file), who).id
+            finally:
+                Path(file or "").unlink(missing_ok=True)
         return alert(said), gr.skip()
 
     def kept(request: gr.Request, id: str, share: float, name: str, who: str, letters: str) -> tuple:

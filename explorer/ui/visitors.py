@@ -15,7 +15,7 @@ import gradio as gr
 
 from explorer.ui.components import LIGHT, alert, markup, user_errors
 
-A_MINUTE = 30  # changes from one address
+A_MINUTE = 30
 OWNER = """() => {
     const word = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(36)).join("");
     return [(localStorage["explorer-owner"] ??= word())];
@@ -24,7 +24,8 @@ CLOSED = '<p class="why">Starting jobs, uploading and deleting need the word of 
 
 
 class Guard:
-    """Asked before anything is changed. `word`: what to say to be let in; none lets everybody in."""
+    """Asked before anything is changed. `word`: what to say to be let in; none lets everybody in. `a_minute`: how many
+    changes may come from one address."""
 
     def __init__(self, word: str | None = None, a_minute: int = A_MINUTE):
         self.word, self.a_minute = word, a_minute
