@@ -149,6 +149,8 @@ def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser,
     assert other.computed() == computed
     other.context.close()
 
+    page.reload()  # whose it is, the browser remembers
+    page.wait_for_selector("#mask .heatmaplayer")
     page.click("#mask-forget")
     expect(page.locator("#mask-head h2")).to_have_count(0)
     expect(page.locator("#masks tr", has_text="by hand")).to_have_count(0)

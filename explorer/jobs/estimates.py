@@ -27,11 +27,15 @@ class Estimate:
     def sentence(self) -> str:
         if self.seconds < 5:
             return "It takes a moment, and the time to load the model."
-        length = f"{self.seconds:.0f} seconds" if self.seconds < 100 else f"{self.seconds / 60:.0f} minutes"
-        length = length if self.seconds < 6000 else f"{self.seconds / 3600:.1f} hours"
-        return (
-            f"About {length} on one core, and {self.memory / 1e9:.1f} GB of memory; its first step will say it better."
-        )
+        memory = f"{self.memory / 1e9:.1f} GB of memory"
+        return f"About {duration(self.seconds)} on one core, and {memory}; its first step will say it better."
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _dipgo(config: Any) -> float:

@@ -37,6 +37,7 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
 )
 FOLDER = Path(__file__).parent
 HOUR = 3600  # after which what was sent and never used is deleted
+TABS = ("explore", "features", "smaller", "optimize", "masks")
 OPEN = Guard()  # to everybody
 SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 
@@ -52,21 +53,36 @@ def build(
         components.markup(HEADER, elem_id="header")
         visitor = visitors.arriving(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Explore", id="explore"):
+            with _tab("explore"):
                 explored = explore.build(page, executor)
-            with gr.Tab("Features", id="features") as tab:
+            with _tab("features") as tab:
                 features.build(executor, explored.question, tab, explored.keep, tabs)
-            with gr.Tab("Smaller", id="smaller") as tab:
+            with _tab("smaller") as tab:
                 smaller.build(executor, explored.question, tab)
             if foreman:
                 gr.set_static_paths([foreman.ledger.results])
-                with gr.Tab("Optimize", id="optimize") as tab:
+                with _tab("optimize") as tab:
                     optimize.build(page, executor, foreman, tab, visitor)
             if shelf:
-                with gr.Tab("Masks", id="masks") as tab:
+                with _tab("masks") as tab:
                     masks.build(executor, shelf, explored.question, tab, visitor)
+        page.load(tab_of, None, tabs, **components.LIGHT)
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
+
+
+def tab_of(request: gr.Request) -> gr.Tabs:
+    """The tab that the address names, so that a link leads there."""
+    name = request.query_params.get("tab")
+    return gr.Tabs(selected=name) if name in TABS else gr.skip()
+
+
+def _tab(name: str) -> gr.Tab:
+    """A tab that the address remembers."""
+    tab, remember = gr.Tab(name.capitalize(), id=name), browser.in_address("tab")
+    shown = "" if name == TABS[0] else name
+    tab.select(None, None, None, js=f"() => ({remember})({shown!r})", api_visibility="private")
+    return tab
 
 
 def threads_a_picture() -> int:

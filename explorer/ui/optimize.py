@@ -28,6 +28,7 @@ JOBS = ("job", "state", "done", "begun", "")  # columns of the list
 ROWS = ("rows",)  # those of FLUX, which no model of the page is
 NOW = LIGHT | {"preprocess": True}
 ADDRESS = browser.in_address("job")
+LOOK = "(job) => { location.search = new URLSearchParams({ mask: `job-${job}`, tab: 'masks' }); }"
 GO = "(address) => { if (address) location.search = address; }"
 
 
@@ -53,6 +54,7 @@ class Parts(NamedTuple):
     found: gr.Row
     ratio: gr.Slider
     explore: gr.Button
+    look: gr.Button
     goal: gr.Textbox
     which: gr.Radio
     table: gr.HTML
@@ -61,7 +63,18 @@ class Parts(NamedTuple):
     def seen(self) -> list[Any]:
         """What a look at a job changes."""
         acts = [self.stop, self.resume, self.duplicate, self.forget]
-        return [self.alert, self.view, self.cursor, self.timer, self.slow, *acts, self.save, self.found, self.ratio]
+        return [
+            self.alert,
+            self.view,
+            self.cursor,
+            self.timer,
+            self.slow,
+            *acts,
+            self.save,
+            self.look,
+            self.found,
+            self.ratio,
+        ]
 
 
 def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab, visitor: Visitor) -> None:
@@ -106,6 +119,7 @@ def _shown() -> dict[str, Any]:
         for name, label in {"stop": "Stop", "resume": "Resume", "duplicate": "Duplicate", "forget": "Delete"}.items():
             right[name] = gr.Button(label, elem_id=f"job-{name}", min_width=80, visible=False)
         right["save"] = gr.DownloadButton("Download", elem_id="job-save", min_width=80, visible=False)
+        right["look"] = gr.Button("Open in Masks", elem_id="job-look", min_width=80, visible=False)
     with gr.Row(visible=False) as right["found"]:
         label, info = "Pruning ratio", "at which it opens in Explore"
         right["ratio"] = gr.Slider(0, 0.95, 0.5, step=0.01, label=label, info=info, elem_id="job-ratio", scale=3)
@@ -177,6 +191,7 @@ def _connect(foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab, visitor:
         lambda id, share: opened(foreman, id, share), at_ratio, [parts.alert, parts.goal], **NOW
     )
     opening.then(None, parts.goal, None, js=GO, api_visibility="private")
+    parts.look.click(None, parts.job, None, js=LOOK, api_visibility="private")
 
 
 def asked_for(request: gr.Request) -> str:
@@ -223,7 +238,7 @@ def copied(foreman: Foreman, id: str) -> tuple:
 def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
     """What is new of a job since the cursor, and what can be done with it; for `Parts.seen`."""
     hidden = gr.update(visible=False)
-    nothing = (None, 0, *[gr.Timer(active=False)] * 2, *[hidden] * 4, hidden, hidden, gr.skip())
+    nothing = (None, 0, *[gr.Timer(active=False)] * 2, *[hidden] * 4, hidden, hidden, hidden, gr.skip())
     if not id:
         return "", *nothing
     with user_errors() as said:
@@ -241,6 +256,7 @@ def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
             *[gr.Timer(active=job.state not in ENDED)] * 2,
             *acts,
             gr.update(visible=job.state == "done", value=str(file) if job.state == "done" else None),
+            gr.update(visible=job.state == "done"),
             gr.update(visible=schedule),
             gr.update(maximum=largest) if schedule else gr.skip(),
         )

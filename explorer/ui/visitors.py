@@ -76,7 +76,7 @@ class Visitor(NamedTuple):
 
 def arriving(page: gr.Blocks, guard: Guard) -> Visitor:
     """The visitor, and the way in where there is one."""
-    owner, shut = gr.State(""), bool(guard.word)
+    owner, kept, shut = gr.State(""), gr.Textbox(visible=False), bool(guard.word)
     with gr.Row(visible=shut, elem_id="enter") as door:
         markup(CLOSED)
         word = gr.Textbox(label="Word", type="password", elem_id="word", max_lines=1)
@@ -93,6 +93,6 @@ def arriving(page: gr.Blocks, guard: Guard) -> Visitor:
         return alert(said), gr.update(visible=guard.closed_to(who))
 
     now = LIGHT | {"preprocess": True}
-    came = page.load(arrived, owner, [owner, door], js=OWNER, **now)
+    came = page.load(arrived, kept, [owner, door], js=OWNER, **now)
     gr.on([go.click, word.submit], enter, [owner, word], [trouble, door], **now)
     return Visitor(owner, came, guard)

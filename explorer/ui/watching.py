@@ -13,6 +13,7 @@ from safetensors.numpy import load
 
 from explorer.experiment import Question
 from explorer.figures.style import short
+from explorer.jobs.estimates import duration
 from explorer.jobs.executors import Executor
 from explorer.jobs.foreman import Foreman
 from explorer.jobs.ledger import ENDED, Event, Job
@@ -94,13 +95,6 @@ def changed(job: Job) -> str:
     fields = (CONFIGS | WIDTHS)[job.method].model_fields
     own = {name: value for name, value in job.settings.items() if name in fields and value != fields[name].default}
     return ", ".join(f"{name} {value}" for name, value in own.items()) or "all settings at their defaults"
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3 min, 2.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def settings_of(keys: tuple[str, ...], given: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import { map, state } from "./state.js";
 export function remember() {
   if (!state.asked.method) return; // the controls have not spoken yet, and Python still has to read what the address says
   const query = new URLSearchParams(location.search);
-  const kept = [...query].filter(([name]) => name.startsWith("__") || ["embed", "job", "mask"].includes(name));
+  const kept = [...query].filter(([name]) => name.startsWith("__") || ["embed", "job", "mask", "tab"].includes(name));
   const { method } = state.asked;
   const shown = Object.entries(state.asked).filter(
     ([name, value]) => value !== null && value !== "" && (!name.includes(".") || name.startsWith(`${method}.`)),
