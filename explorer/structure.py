@@ -6,6 +6,7 @@ and that is what `cut` makes of it. Gates are pre-hooks on the consuming layer, 
 its work.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -104,14 +105,20 @@ class Gates:
     def __init__(self, denoiser: torch.nn.Module, values: Mapping[str, Any]):
         self.denoiser = denoiser
         self.handles: list[Any] = []
-        self.at: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
+        self.factors: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
         for site, value in _known(denoiser, values, most=2):
             factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width, dim=-1)
             for path, first in site.consumers:
-                self.at[path].append((first, factors))
+                self.factors[path].append((first, factors))
+
+    def given(self, factors: Mapping[str, list[tuple[int, torch.Tensor]]]) -> "Gates":
+        """The same gates with these `factors` in place of their own."""
+        other = copy.copy(self)
+        other.factors, other.handles = factors, []
+        return other
 
     def __enter__(self) -> "Gates":
-        for path, parts in self.at.items():
+        for path, parts in self.factors.items():
             layer = self.denoiser.get_submodule(path)
             self.handles.append(layer.register_forward_pre_hook(partial(self._multiply, parts)))
         return self
