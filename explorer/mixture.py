@@ -1,7 +1,7 @@
 """The SuperNet in training: every unit runs at every call, and a gate mixes what it computed with what it held.
 
     net = Mixture(denoiser, graph, NoiseEstimate.of(scheduler), Forecast(1))
-    latents = trajectory.rollout(model, scheduler, 50, noise, conditioning, 7.5, net, Gates.of(own, graph))
+    latents = trajectory.rollout(model, scheduler, 50, noise, conditioning, 7.5, net.at, Gates.of(own, graph))
 
 With gates of 0 and 1 the values are those of `supernet.SuperNet` under the schedule; gradients flow through both sides
 of each mixture and, from call to call, through what is held (Zhu et al., DiP-GO, NeurIPS 2024, section 3.2). Nothing is
@@ -11,8 +11,7 @@ hand on, so that a gate's gradient is that of its unit together with all that co
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ Held = Mapping[Any, tuple[tuple[int, Any], ...]]  # per unit (or WHOLE) its last
 WHOLE = "the noise estimate"
 
 
-@dataclass(frozen=True, eq=False)
-class Gates:
+class Gates(NamedTuple):
     """Gates of a schedule, (T, U) each, differentiable, 0 or 1 in value; or (T, U, B), the same for all B pictures, so
     that each picture's gradient can be told from the others'."""
 
@@ -52,9 +50,9 @@ class Gates:
 
 
 class Mixture:
-    """`with net.at(call, gates, held):` the denoiser's call inside mixes; `net.held` is what goes on to the next call.
+    """`with net.at(call, gates, held) as held:` the denoiser's call inside mixes; what is held goes on to the next.
 
-    The network is as it was between two calls, so that a checkpoint may run one again at any time. Contexts (guidance
+    The network is as it was between two calls, so that any of them may be run again at any time. Contexts (guidance
     in two passes) are not told apart.
     """
 
@@ -65,8 +63,8 @@ class Mixture:
         self._inputs: dict[int, torch.Tensor] = {}
 
     @contextmanager
-    def at(self, call: int, gates: Gates, held: Held) -> Iterator[None]:
-        """Inside, the denoiser makes its call number `call` under the gates."""
+    def at(self, call: int, gates: Gates, held: Held) -> Iterator[Held]:
+        """Inside, the denoiser makes its call number `call` under the gates, and changes what is yielded."""
         self.call, self.held = call, dict(held)
         self.own, self.live, self.enters = gates.own[call], gates.live[call], gates.enters[call]
         with ExitStack() as stack:
@@ -75,7 +73,7 @@ class Mixture:
                     stack.callback(handle.remove)
             else:
                 stack.callback(shadow(self.denoiser, "forward", self._hand_back))
-            yield
+            yield self.held
             self._inputs.clear()
 
     def _hand_back(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ layer, where any attention backend has done its work; what rows make is read in 
 layer that makes it.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
 NORMS = ("group_norm", "norm_cross", "norm_q", "norm_k", "norm_added_q", "norm_added_k")  # of no use without heads
+OUTPUT = -1  # all that a layer hands out
 ADAPTED = {"FluxTransformerBlock": ("norm1", "norm1_context"), "FluxSingleTransformerBlock": ("norm",)}  # AdaLN
 
 
@@ -123,22 +125,26 @@ class Gates:
     def __init__(self, denoiser: torch.nn.Module, values: Mapping[str, Any]):
         self.denoiser = denoiser
         self.handles: list[Any] = []
-        self.at: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)  # consumer -> first input, factors
-        self.made: dict[str, torch.Tensor] = {}  # layer of rows -> factors
+        # layer -> the first of its inputs, or OUTPUT, and what is multiplied
+        self.factors: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for site, value in _known(denoiser, values, most=2):
             factors = torch.as_tensor(value, device=denoiser.device).repeat_interleave(site.width, dim=-1)
-            for path, first in site.consumers:
-                self.at[path].append((first, factors))
-            if not site.consumers:
-                self.made |= dict.fromkeys(site.producers, factors)
+            for path, first in site.consumers or [(path, OUTPUT) for path in site.producers]:
+                self.factors[path].append((first, factors))
+
+    def given(self, factors: Mapping[str, list[tuple[int, torch.Tensor]]]) -> "Gates":
+        """The same gates with these `factors` in place of their own."""
+        other = copy.copy(self)
+        other.factors, other.handles = factors, []
+        return other
 
     def __enter__(self) -> "Gates":
-        for path, parts in self.at.items():
-            layer = self.denoiser.get_submodule(path)
-            self.handles.append(layer.register_forward_pre_hook(partial(self._into, parts)))
-        for path, factors in self.made.items():
-            layer = self.denoiser.get_submodule(path)
-            self.handles.append(layer.register_forward_hook(partial(self._out_of, factors)))
+        for path, parts in self.factors.items():
+            layer, ((first, factors), *_) = self.denoiser.get_submodule(path), parts
+            if first == OUTPUT:
+                self.handles.append(layer.register_forward_hook(partial(self._out_of, factors)))
+            else:
+                self.handles.append(layer.register_forward_pre_hook(partial(self._into, parts)))
         return self
 
     def __exit__(self, *_: Any) -> None:

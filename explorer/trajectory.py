@@ -6,16 +6,18 @@ A model is anything with `denoise(x, t, conditioning, guidance) -> (B, C, H, W)`
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import diffusers
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from explorer.mixture import Gates, Held, Mixture
+from explorer.mixture import Gates, Held
 from explorer.supernet import NoiseEstimate
 
 
@@ -112,10 +114,10 @@ Memory = Literal["plain", "step", "nested"]
 
 
 class _Moment(NamedTuple):
-    """All that one step hands on to the next."""
+    """All that one step hands on to the next: a tree of tensors and others."""
 
     latents: torch.Tensor  # (B, C, H, W)
-    scheduler: Any  # with the solver's history and its index
+    solver: Mapping[str, Any]  # the scheduler's attributes: its history and its index among them
     held: Held
 
 
@@ -126,16 +128,16 @@ def rollout(
     noise: torch.Tensor,
     conditioning: dict,
     guidance: float,
-    net: Mixture | None = None,
-    gates: Gates | None = None,
+    at: Callable[[int, Any, Held], AbstractContextManager[Held]],
+    gates: Any,
     memory: Memory = "step",
 ) -> torch.Tensor:
-    """Final latents (B, C, H, W) of the whole chain, differentiable in `gates` of a `net`, and in whatever else the
-    denoiser's output depends on, as long as that stays the same until the way back is over.
+    """Final latents (B, C, H, W) of the whole chain, differentiable in the tensors of `gates`, and in nothing else.
 
-    memory: `plain` keeps every activation; `step` keeps what goes from one call to the next and computes the rest again
-    on the way back; `nested` keeps that at every sqrt(T)-th call only, for one more forward. Raises ValueError for a
-    sampler that draws noise of its own, and where the gates are for another number of calls.
+    `with at(call, gates, held) as held:` the denoiser runs under the gates, any tree of tensors; what it yields is held
+    for the next call. memory: `plain` keeps every activation; `step` keeps what goes from one call to the next and
+    computes the rest again on the way back; `nested` keeps that at every sqrt(T)-th call only, for one more forward.
+    Raises ValueError for a sampler that draws noise of its own, and where the gates are for another number of calls.
     """
     if isinstance(scheduler, STOCHASTIC):
         raise ValueError(
@@ -143,36 +145,79 @@ def rollout(
         )
     scheduler.set_timesteps(steps, device=noise.device)
     timesteps = scheduler.timesteps
-    if gates is not None and len(timesteps) != len(gates.own):
+    if isinstance(gates, Gates) and len(timesteps) != len(gates.own):
         raise ValueError(f"the sampler makes {len(timesteps)} calls, but there are gates for {len(gates.own)}")
 
-    def step(moment: _Moment, call: int) -> _Moment:
-        solver = _copied(moment.scheduler)
+    def step(call: int, moment: _Moment, gates: Any) -> _Moment:
+        solver = copy.copy(scheduler)
+        vars(solver).update(moment.solver)
         x = solver.scale_model_input(moment.latents, timesteps[call])
-        with net.at(call, gates, moment.held) if net else nullcontext():
+        with at(call, gates, moment.held) as held:
             output = model.denoise(x, timesteps[call], conditioning, guidance)
         latents = solver.step(output, timesteps[call], moment.latents, return_dict=False)[0]
-        return _Moment(latents, solver, net.held if net else {})
+        return _Moment(latents, vars(solver), held)
 
-    def stretch(moment: _Moment, calls: range) -> _Moment:
+    def stretch(calls: range, moment: _Moment, gates: Any) -> _Moment:
         for call in calls:
-            moment = step(moment, call) if memory == "plain" else again(step, moment, call)
+            one = partial(step, call)
+            moment = one(moment, gates) if memory == "plain" else again(one, moment, gates)
         return moment
 
-    def again(function: Any, *args: Any) -> _Moment:
-        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-
-    moment = _Moment(noise * scheduler.init_noise_sigma, scheduler, {})
+    moment, calls = _Moment(noise * scheduler.init_noise_sigma, vars(scheduler), {}), range(len(timesteps))
     if memory != "nested":
-        return stretch(moment, range(len(timesteps))).latents
-    length = math.isqrt(len(timesteps) - 1) + 1
-    for first in range(0, len(timesteps), length):
-        moment = again(stretch, moment, range(first, min(first + length, len(timesteps))))
+        return stretch(calls, moment, gates).latents
+    length = math.isqrt(len(calls) - 1) + 1
+    for first in calls[::length]:
+        moment = again(partial(stretch, calls[first : first + length]), moment, gates)
     return moment.latents
 
 
-def _copied(scheduler: Any) -> Any:
-    """A scheduler in the same state, whose steps leave this one as it is."""
-    other = copy.copy(scheduler)
-    vars(other).update({name: list(value) for name, value in vars(other).items() if isinstance(value, list)})
-    return other
+def again(function: Callable, *state: Any) -> Any:
+    """`function(*state)`, from trees of tensors and others to such a tree, as one node of the graph: it keeps what
+    comes in, and computes the rest again on the way back. Gradients reach the tensors of `state` and no others.
+
+    PyTorch's own checkpoint keeps the graph of the whole function, without its activations: megabytes for each call.
+    """
+    leaves, form = tree_flatten(state)
+    flows = [isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves]
+    inputs = [leaf for leaf, flow in zip(leaves, flows, strict=True) if flow]
+    others = [None if flow else leaf for leaf, flow in zip(leaves, flows, strict=True)]
+
+    def compute(given: Any) -> tuple[Any, dict[int, torch.Tensor]]:
+        """What comes out for other inputs, and by its id each tensor of it that did not come in."""
+        flowing = iter(given)
+        before = [next(flowing) if flow else leaf for leaf, flow in zip(others, flows, strict=True)]
+        after = function(*tree_unflatten(before, form))
+        known = {id(leaf) for leaf in before}
+        tensors = (leaf for leaf in tree_leaves(after) if isinstance(leaf, torch.Tensor))
+        return after, {id(tensor): tensor for tensor in tensors if id(tensor) not in known}
+
+    with torch.no_grad():
+        after, made = compute(inputs)
+    joined = dict(zip(made, _Again.apply(compute, tuple(made.values()), *inputs), strict=True))
+    return tree_map(lambda leaf: joined.get(id(leaf), leaf), after)
+
+
+class _Again(torch.autograd.Function):
+    """Joins tensors that were made without a graph to the inputs that `compute` makes them of."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable, made: tuple[torch.Tensor, ...], *inputs: torch.Tensor) -> Any:
+        ctx.compute = compute
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: torch.Tensor | None) -> Any:
+        inputs = [value.detach().requires_grad_() for value in ctx.saved_tensors]
+        with torch.enable_grad():
+            _, made = ctx.compute(inputs)
+        pairs = [
+            (value, slope)
+            for value, slope in zip(made.values(), slopes, strict=True)
+            if slope is not None and value.requires_grad
+        ]
+        values, slopes = zip(*pairs, strict=True) if pairs else ((), ())
+        return None, None, *torch.autograd.grad(values, inputs, slopes, allow_unused=True)

@@ -53,8 +53,8 @@ def relaxed(graph, keep: np.ndarray) -> torch.Tensor:
 def mixed_end(model, graph, sampler, steps, own, order=0, memory="plain"):
     scheduler = trajectory.sampler(sampler, model.config)
     net = Mixture(model.denoiser, graph, NoiseEstimate.of(scheduler), Forecast(order))
-    gates, noise = Gates.of(own, graph), noise_of(model)
-    return trajectory.rollout(model, scheduler, steps, noise, model.conditioning(len(noise)), 1.0, net, gates, memory)
+    chain = (steps, noise_of(model), model.conditioning(2), 1.0)
+    return trajectory.rollout(model, scheduler, *chain, net.at, Gates.of(own, graph), memory)
 
 
 def hard_end(model, graph, sampler, steps, keep, order=0):
@@ -90,7 +90,7 @@ def test_with_hard_gates_it_is_the_supernet_that_skips(kind, granularity, reuse,
     assert "forward" not in vars(model.denoiser) and not model.denoiser._forward_hooks
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "pndm", "unipc"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "pndm", "unipc", "deis", "euler"])
 @pytest.mark.parametrize("memory", ["step", "nested"])
 def test_gradients_do_not_depend_on_what_is_computed_again(sampler, memory):
     from explorer.graph import describe
@@ -105,6 +105,31 @@ def test_gradients_do_not_depend_on_what_is_computed_again(sampler, memory):
         found[kind] = own.grad
     assert found["plain"].abs().max() > 0
     assert torch.allclose(found["plain"], found[memory], rtol=1e-5, atol=1e-12)
+
+
+def test_a_chain_keeps_a_node_of_the_graph_a_call_and_can_be_gone_back_twice():
+    from explorer.graph import describe
+
+    model = Bare("sd")
+    graph = describe(model.denoiser, "stage")
+    nodes = []
+    for calls in (3, 6):
+        own = torch.ones(calls, len(graph.units), dtype=torch.double, requires_grad=True)
+        end = mixed_end(model, graph, "ddim", calls, own, memory="step")
+        nodes.append(len(nodes_behind(end.grad_fn)))
+        first = torch.autograd.grad(end.sum(), own, retain_graph=True)[0]
+        assert torch.equal(first, torch.autograd.grad(end.sum(), own)[0]) and first.abs().max() > 0
+    assert nodes[1] - nodes[0] == 3
+
+
+def nodes_behind(node) -> set:
+    """Every node of the graph that a way back from this one comes by."""
+    seen, ahead = set(), [node]
+    while ahead:
+        if (node := ahead.pop()) not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions if before is not None]
+    return seen
 
 
 def test_the_gradient_of_a_gate_is_the_slope_of_the_loss():

@@ -9,6 +9,7 @@ import torch
 
 from explorer import trajectory
 from explorer.drawing import png
+from explorer.mixture import Held
 from explorer.pruners.configs import EcodiffConfig
 from explorer.structure import Gates, Site
 
@@ -59,14 +60,19 @@ class Chain:
         chain = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
         return trajectory.denoise(model, self._scheduler(), *chain, generators=None)
 
-    @contextmanager
-    def gated(self, gates: torch.Tensor, batch: Batch) -> Iterator[torch.Tensor]:
-        """Final latents (B, C, H, W) under gates (N,), or (B, N) for each picture its own; differentiable inside."""
+    def gated(self, gates: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Final latents (B, C, H, W) under gates (N,), or (B, N) for each picture its own; differentiable in them."""
+        same = Gates(self.model.denoiser, self.by_site(gates))  # at every call, which holds nothing
+
+        @contextmanager
+        def at(_call: int, factors: Any, held: Held) -> Iterator[Held]:
+            with same.given(factors):
+                yield held
+
         chain = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
-        with Gates(self.model.denoiser, self.by_site(gates)):
-            ends = trajectory.rollout(self.model, self._scheduler(), *chain, memory=self.config.memory)
-            yield ends
+        ends = trajectory.rollout(self.model, self._scheduler(), *chain, at, same.factors, self.config.memory)
         self.picture = png(self.model.decode(ends.detach()[:1])[0])
+        return ends
 
     def _scheduler(self) -> Any:
         return trajectory.sampler(self.config.sampler, self.model.scheduler_config)

@@ -65,9 +65,8 @@ class Concrete:
         if self.config.distance == "call":
             return self._of_calls(batch)
         full = self.chain.full(batch)
-        with self.chain.gated(self._masks(), batch) as ends:
-            distance = (ends - full).square().mean()
-            slope = torch.autograd.grad(distance, self.logits)[0]
+        distance = (self.chain.gated(self._masks(), batch) - full).square().mean()
+        slope = torch.autograd.grad(distance, self.logits)[0]
         return distance.item(), slope
 
     def _of_calls(self, batch: Batch) -> tuple[float, torch.Tensor]:

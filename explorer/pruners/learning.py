@@ -192,7 +192,7 @@ class Learner:
         *_, last = trajectory.denoise(self.model, self._scheduler(), *chain, generators=None)
         scheduler = self._scheduler()
         net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), Forecast.of(self.config))
-        ends = trajectory.rollout(self.model, scheduler, *chain, net, gates, self.config.memory)
+        ends = trajectory.rollout(self.model, scheduler, *chain, net.at, gates, self.config.memory)
         self.picture = png(self.model.decode(ends.detach()[:1])[0])
         return (
             (ends, last.latents)

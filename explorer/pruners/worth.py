@@ -39,12 +39,12 @@ class Worth:
         gates = torch.from_numpy(keep).float().repeat(len(full), 1).requires_grad_()
         drawn = np.random.default_rng((self.config.seed, self.done)).standard_normal(tuple(full.shape))
         direction = torch.from_numpy(drawn).to(full) / full[0].numel() ** 0.5
-        with self.chain.gated(gates, batch) as ends:
-            far = ends.detach() - full
-            slope = torch.zeros_like(gates)
-            if not keep.all():
-                slope = torch.autograd.grad(ends, gates, 2 * far / full[0].numel(), retain_graph=True)[0]
-            moved = torch.autograd.grad(ends, gates, direction)[0].square()
+        ends = self.chain.gated(gates, batch)
+        far = ends.detach() - full
+        slope = torch.zeros_like(gates)
+        if not keep.all():
+            slope = torch.autograd.grad(ends, gates, 2 * far / full[0].numel(), retain_graph=True)[0]
+        moved = torch.autograd.grad(ends, gates, direction)[0].square()
         moved, slope = (term.mean(dim=0).double().numpy() for term in (moved, slope))
         distance = far.square().mean().item()
         if not (math.isfinite(distance) and np.isfinite(moved - slope).all()):

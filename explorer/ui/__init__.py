@@ -66,7 +66,8 @@ def build(
             if shelf:
                 with _tab("masks") as tab:
                     masks.build(executor, shelf, explored.question, tab, visitor)
-        page.load(tab_of, None, tabs, **components.LIGHT)
+        came = page.load(tab_of, None, tabs, **components.LIGHT)
+        came.then(None, None, None, js="() => { window.explorerCame = true }", api_visibility="private")
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
@@ -78,10 +79,11 @@ def tab_of(request: gr.Request) -> gr.Tabs:
 
 
 def _tab(name: str) -> gr.Tab:
-    """A tab that the address remembers."""
+    """A tab that the address remembers, once the tab that it names is open."""
     tab, remember = gr.Tab(name.capitalize(), id=name), browser.in_address("tab")
     shown = "" if name == TABS[0] else name
-    tab.select(None, None, None, js=f"() => ({remember})({shown!r})", api_visibility="private")
+    told = f"() => window.explorerCame && ({remember})({shown!r})"
+    tab.select(None, None, None, js=told, api_visibility="private")
     return tab
 
 
