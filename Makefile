@@ -16,6 +16,10 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q tests/test_house.py
+	@$(BIN)/pip-audit --local --progress-spinner off --timeout 10 -f json -o .venv/audit.json 2>.venv/audit.log; found=$$?; \
+	audited=$$(grep -o '"vulns"' .venv/audit.json 2>/dev/null | wc -l); \
+	if [ $$audited = 0 ]; then echo "pip-audit could ask nobody: no package was audited"; exit 0; fi; \
+	echo "pip-audit: $$audited packages"; cat .venv/audit.log; exit $$found
 
 # Each goes on from its last checkpoint, if there is one; the order matters.
 train: .venv/.run

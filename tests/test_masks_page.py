@@ -137,6 +137,7 @@ def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser,
     elsewhere = other.page
     assert "tab=masks" in address
     elsewhere.goto(address)
+    elsewhere.wait_for_selector("#mask .heatmaplayer")
     expect(tile(elsewhere, "cells computed")).to_have_text(f"{computed}")
     assert not elsewhere.locator("#mask-forget").is_visible()
     upload(elsewhere, tmp_path / "mine.safetensors")
