@@ -7,7 +7,6 @@ upload gives it there, and some of them through a page of their own, as a browse
 
 import json
 import os
-import pickle
 import random
 import resource
 import struct
@@ -115,7 +114,7 @@ def other_words(content: bytes, lot: random.Random) -> bytes:
 def other_format(content: bytes, lot: random.Random) -> bytes:
     return lot.choice(
         (
-            pickle.dumps({"rank": list(range(100))}),
+            b"\x80\x04}\x94\x8c\x04rank\x94]\x94(K\x01K\x02es.",
             b"\x80\x04cos\nsystem\n(S'touch /tmp/pwned'\ntR.",
             b"PK\x03\x04" + content[:500],
             b"",
