@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from explorer import masks, widths
 from explorer.pruners.configs import SAMPLERS
+from explorer.team import Team
 
 app = typer.Typer(
     help="See what pruning a diffusion model saves and what it loses.",
@@ -31,6 +33,7 @@ Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLERS)}.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 
 
@@ -73,3 +76,16 @@ def setting(text: str) -> tuple[str, str | None]:
     if not separator:
         raise ValueError(f"--set needs field=value, got {text!r}")
     return field, value or None
+
+
+def refuse_idle(workers: int, pieces: int, who: str, fields: str) -> None:
+    """Refuse workers that would have nothing to do, and say which settings would give them work."""
+    if workers > max(pieces, 1):
+        raise ValueError(f"{who} {pieces} pieces of work at a time, too few for {workers} workers; see {fields}")
+
+
+def hired(workers: int, model: str, device: str, dtype: str) -> AbstractContextManager[Team | None]:
+    """So many processes with the model, for as long as they are needed; none where this one works alone."""
+    from explorer.jobs.processes import Processes
+
+    return Processes(workers, model, device, dtype) if workers > 1 else nullcontext()
