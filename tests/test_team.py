@@ -18,14 +18,14 @@ from explorer.team import Alone
 from explorer.work import finished
 
 PROMPTS = ["dog", "cat", "tree"]
-BRED = {"steps": 6, "ratio": 0.6, "pictures": 2, "population": 4, "budget": 13, "brood": 3}
-LEARNED = {"steps": 5, "checks": 2, "guidance": 3.0, "granularity": "stage", "iterations": 3, "batch": 3, "share": 1}
+BRED = {"steps": 6, "ratio": 0.6, "pictures": 2, "population": 4, "budget": 10, "brood": 3}
+LEARNED = {"steps": 4, "checks": 2, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 3, "share": 1}
 MOVED = {"steps": 8, "ratio": 0.6, "pictures": 2, "budget": 6, "brood": 2}
 SEARCHES = {
     "breeding": ("genetic", BRED),
     "local search": ("search", MOVED),
     "prefix": ("dipgo", LEARNED),
-    "published": ("dipgo", LEARNED | PUBLISHED | {"iterations": 3, "batch": 3, "share": 2}),
+    "published": ("dipgo", LEARNED | PUBLISHED | {"iterations": 2, "batch": 3, "share": 2}),
 }
 
 
@@ -79,8 +79,8 @@ def test_a_step_in_shares_is_the_step_of_the_whole_batch(name, model):
 
 def test_a_brood_keeps_to_the_budget_and_random_search_does_not_depend_on_it(model):
     steps = list(prune(model, "genetic", config_of("genetic", BRED), PROMPTS))
-    assert [step.done for step in steps] == list(range(1, 14))
-    lot = BRED | {"population": 13}
+    assert [step.done for step in steps] == list(range(1, 11))
+    lot = BRED | {"population": 10}
     assert same(searched(model, "genetic", lot), searched(model, "genetic", lot | {"brood": 1}))
 
 
@@ -95,7 +95,7 @@ def killing(team, times):
 @pytest.mark.parametrize("name", ["breeding", "prefix"])
 def test_a_killed_worker_changes_nothing(name, model, teams):
     method, settings = SEARCHES[name]
-    longer = settings | ({"budget": 40} if method == "genetic" else {"iterations": 10})
+    longer = settings | ({"budget": 25} if method == "genetic" else {"iterations": 4})
     killer = Thread(target=killing, args=(teams[2], 2))
     killer.start()
     found = searched(model, method, longer, teams[2])

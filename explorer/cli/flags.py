@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 
 from explorer import masks, widths
 from explorer.pruners.configs import SAMPLERS
-from explorer.team import Team
 
 app = typer.Typer(
     help="See what pruning a diffusion model saves and what it loses.",
@@ -82,10 +80,3 @@ def refuse_idle(workers: int, pieces: int, who: str, fields: str) -> None:
     """Refuse workers that would have nothing to do, and say which settings would give them work."""
     if workers > max(pieces, 1):
         raise ValueError(f"{who} {pieces} pieces of work at a time, too few for {workers} workers; see {fields}")
-
-
-def hired(workers: int, model: str, device: str, dtype: str) -> AbstractContextManager[Team | None]:
-    """So many processes with the model, for as long as they are needed; none where this one works alone."""
-    from explorer.jobs.processes import Processes
-
-    return Processes(workers, model, device, dtype) if workers > 1 else nullcontext()

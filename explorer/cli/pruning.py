@@ -25,7 +25,6 @@ from explorer.cli.flags import (
     Steps,
     Workers,
     app,
-    hired,
     peak_mb,
     progress,
     refuse_idle,
@@ -34,6 +33,7 @@ from explorer.cli.flags import (
     setting,
 )
 from explorer.files import write_whole
+from explorer.jobs.processes import hired
 from explorer.prompts import read
 from explorer.pruners.configs import CONFIGS, WIDTHS
 from explorer.widths import WidthImportance, Widths

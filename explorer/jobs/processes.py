@@ -9,6 +9,7 @@ Whoever is free takes the next item. Where a process is lost, another one takes 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 from explorer.jobs.executors import LostError, OneProcess
 from explorer.jobs.works import Errand
-from explorer.team import Crew, Make
+from explorer.team import Crew, Make, Team
 
 LOSSES = 3  # of processes by one item: then it is the item's fault
 
@@ -89,3 +90,8 @@ class Processes:
             )
         finally:
             self._free.put(process)
+
+
+def hired(size: int, model: str, device: str = "cpu", dtype: str = "float32") -> AbstractContextManager[Team | None]:
+    """A team of several for as long as it is needed; none of one, for whoever asks is one already."""
+    return Processes(size, model, device, dtype) if size > 1 else nullcontext()

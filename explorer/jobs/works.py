@@ -35,19 +35,30 @@ def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
 
 
 def _pruned(
-    method: str, model: str, settings: Mapping[str, Any], prompts: Sequence[str] = (), state: bytes | None = None
+    method: str,
+    model: str,
+    settings: Mapping[str, Any],
+    prompts: Sequence[str] = (),
+    state: bytes | None = None,
+    workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Steps in plain values, {done, total, message, numbers, state, picture}; in the end {file}, the bytes of a mask or
-    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there."""
+    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there. So many
+    `workers` share it at most."""
+    from explorer.jobs.processes import hired  # here, because processes do works
+
     config = experiment.config_of(method, settings)
-    work = experiment.prune(experiment.loaded(model), method, config, prompts, load(state) if state else None)
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            yield {"file": bytes_of(_decided(stop.value, config.ratio))}
-            return
-        yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
+    with hired(min(workers, config.pieces), model) as team:
+        work = experiment.prune(
+            *(experiment.loaded(model), method, config, prompts), load(state) if state else None, team
+        )
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as stop:
+                yield {"file": bytes_of(_decided(stop.value, config.ratio))}
+                return
+            yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
 
 
 def _decided(found: Any, ratio: float | None) -> Any:
