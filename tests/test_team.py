@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from explorer import catalogue
@@ -101,6 +102,31 @@ def test_a_killed_worker_changes_nothing(name, model, teams):
     found = searched(model, method, longer, teams[2])
     killer.join()
     assert same(found, searched(model, method, longer))
+
+
+def test_an_evaluation_has_the_same_rows_and_goes_on(model, teams, tmp_path):
+    from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
+
+    def rows(name, **options):
+        others = [Contender("random", "ddim", 4, mask=searched(model, "random", {"steps": 4, "ratio": 0.5}))]
+        others.append(Contender("ddim-steps", "ddim", 2))
+        pairs = pairs_of(PROMPTS, 5)
+        return evaluate(
+            model, Full(steps=4), others, pairs, tmp_path / name, **{"truth_steps": 6, "batch": 2} | options
+        )
+
+    def sound(found):
+        return found[[name for name in found.columns if "seconds" not in name]]
+
+    alone = sound(finished(rows("alone.parquet")))
+    work = rows("shared.parquet", team=teams[2])
+    assert [next(work).done for _ in range(4)] == [2, 4, 6, 8]
+    work.close()
+    with pytest.raises(ValueError, match="workers 2, not 1"):
+        finished(rows("shared.parquet", resume=True))
+    shared = rows("shared.parquet", team=teams[2], resume=True)
+    assert next(shared).done == 8
+    pd.testing.assert_frame_equal(sound(finished(shared)), alone)
 
 
 # What the processes make; of a module, for it goes by name.
