@@ -1,8 +1,8 @@
 """Seconds of one search with 1 and with 2 processes, A B A B: genetic by broods, DiP-GO by shares of a batch.
 
 Run by hand: python tests/bench/team.py [model] [rounds] [workers]. Both teams have their models loaded before, and each
-process has one thread. Says the medians, the ratio of every pair, and whether all found the same to the last bit.
-Nothing else should run: two cores that others use as well are not two.
+process has one thread. Says the medians, the ratio of every pair, how many cores the processes really had (others may
+use them as well), and whether all found the same to the last bit.
 """
 
 import os
@@ -13,6 +13,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import psutil
 
 from explorer import experiment
 from explorer.experiment import config_of, prune
@@ -26,22 +28,31 @@ SEARCHES = {
 WARM = {"genetic": {"budget": 8}, "dipgo": {"iterations": 1}}
 
 
+def computed(team: Processes) -> float:
+    """Seconds of a core that the processes have had so far."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in team.pids)
+
+
 def main(model_id: str = "emoji-dit", rounds: str = "3", workers: str = "2") -> None:
     model, sizes = experiment.loaded(model_id), (1, int(workers))
     teams = {size: Processes(size, model_id) for size in sizes}
     try:
         for method, settings in SEARCHES.items():
-            config, seconds, found = config_of(method, settings), {size: [] for size in sizes}, set()
+            config, found = config_of(method, settings), set()
+            seconds, cores = ({size: [] for size in sizes} for _ in range(2))
             for team in teams.values():  # warm up
                 finished(prune(model, method, config_of(method, settings | WARM[method]), team=team))
             for _ in range(int(rounds)):
                 for size, team in teams.items():
-                    started = time.perf_counter()
+                    started, before = time.perf_counter(), computed(team)
                     result = finished(prune(model, method, config, team=team))
                     seconds[size].append(time.perf_counter() - started)
+                    cores[size].append((computed(team) - before) / seconds[size][-1])
                     found.add((result.keep if method == "genetic" else result.score).tobytes())
             ratios = [one / more for one, more in zip(*seconds.values(), strict=True)]
-            said = ", ".join(f"{size}: {median(taken):.1f} s" for size, taken in seconds.items())
+            said = ", ".join(
+                f"{size}: {median(taken):.1f} s on {median(cores[size]):.2f} cores" for size, taken in seconds.items()
+            )
             print(
                 f"{method}, processes {said} (n = {rounds}): {median(ratios):.2f} times as fast "
                 f"({min(ratios):.2f} .. {max(ratios):.2f}), ideal {sizes[1]:.2f}; "
