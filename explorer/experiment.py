@@ -26,6 +26,7 @@ from explorer.graph import BlockGraph
 from explorer.masks import Importance, Mask, Result
 from explorer.model import FAMILIES, Model
 from explorer.pruners.configs import CONFIGS, WIDTHS, ScheduleConfig
+from explorer.team import Team
 from explorer.widths import Found, WidthImportance, Widths
 from explorer.work import Progress, finished
 
@@ -123,14 +124,14 @@ _loading = Lock()
 
 
 @lru_cache(maxsize=4)
-def _load(model_id: str) -> Model:
-    return catalogue.load(model_id)
+def _load(model_id: str, device: str, dtype: str) -> Model:
+    return catalogue.load(model_id, device=device, dtype=dtype)
 
 
-def loaded(model_id: str) -> Model:
+def loaded(model_id: str, device: str = "cpu", dtype: str = "float32") -> Model:
     """A model of this process, loaded once. Whoever runs it under a schedule takes a `twin()`."""
     with _loading:
-        return _load(model_id)
+        return _load(model_id, device, dtype)
 
 
 def prune(
@@ -139,18 +140,17 @@ def prune(
     config: ScheduleConfig,
     prompts: Sequence[str] = (),
     state: Mapping[str, Any] | None = None,
+    team: Team | None = None,
 ) -> Generator[Progress, None, Result]:
-    """Run a method. It returns a mask where its settings name one ratio, else an importance that serves all.
-
-    `state` is what a learning method handed out when it was stopped. Raises ValueError for one that hands out none.
-    """
+    """Run a method: a mask where its settings name one ratio, else an importance that serves all. A `team` of this
+    model shares the work that falls into `config.pieces`; `state` is what a learning method handed out when it was
+    stopped. Raises ValueError for a state where nothing is learned."""
     from explorer.pruners import PRUNERS
 
-    if state is None:
-        return PRUNERS[method](model, prompts, config)
-    if not config.LEARNS:
+    if state is not None and not config.LEARNS:
         raise ValueError(f"{method} learns nothing that it could go on with; run it anew")
-    return PRUNERS[method](model, prompts, config, state)
+    given = ({"state": state} if config.LEARNS else {}) | ({"team": team} if config.pieces > 1 else {})
+    return PRUNERS[method](model, prompts, config, **given)
 
 
 def answer(model: Model, question: Question) -> Result:

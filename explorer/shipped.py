@@ -55,7 +55,7 @@ def find(model_id: str, method: str, sampler: str, steps: int, settings: Mapping
     for file, header in own.items():
         config = header.pruner.config
         if (header.sampler, header.steps) == (sampler, steps) and all(
-            config[name] == settings[name] for name in settings
+            config.get(name) == settings[name] for name in settings
         ):
             return Importance.load(file)
     if not own:

@@ -1,7 +1,8 @@
 """Trying ways of drawing out on a few pictures: how far they end from the full run, from the same noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from explorer import trajectory
 from explorer.graph import BlockGraph, Forecast
+from explorer.pruners.configs import ScheduleConfig
 from explorer.supernet import NoiseEstimate, SuperNet
 
 BATCH = 8
@@ -66,3 +68,11 @@ class Trials:
                 *_, last = trajectory.denoise(self.model, scheduler, steps, noise, encoded, self.guidance, generators)
             ends.append(last.latents)
         return torch.cat(ends)
+
+
+def schedule_losses(
+    model: Any, prompts: Sequence[str], config: ScheduleConfig, seed: int
+) -> Callable[[np.ndarray], float]:
+    """The loss of one schedule (T, U) after another, of the trajectory and the units in `config`; for a team."""
+    trials = Trials(model, prompts, config.sampler, config.steps, config.guidance, seed)
+    return partial(trials.schedule_loss, model.graph(config.granularity, config.reuse), forecast=Forecast.of(config))

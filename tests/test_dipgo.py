@@ -10,8 +10,9 @@ from explorer.masks import Importance, Mask
 from explorer.mixture import Gates
 from explorer.pruners.configs import PUBLISHED, DipgoConfig
 from explorer.pruners.dipgo import swept
-from explorer.pruners.learning import LOSSES, prices
+from explorer.pruners.gradients import LOSSES, Gradients, Part, prices
 from explorer.pruners.queries import Network
+from explorer.team import Alone
 from explorer.trials import Trials
 from explorer.work import finished
 
@@ -111,23 +112,18 @@ def test_every_loss_moves_the_gates(model, decision, loss):
 
 
 def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_way(model):
-    from explorer.pruners.learning import Learner
-
     graph, calls, columns = model.graph("stage"), 6, len(model.graph("stage").units)
-    learner = Learner(model, graph, calls, PROMPTS, DipgoConfig(**SMALL | {"batch": 3, "fresh_noise": False}))
+    gradients = Gradients(model, DipgoConfig(**SMALL))
     keep = np.ones((calls, columns), dtype=bool)
     keep[[2, 4]] = False
-    found = []
-    for done in range(40):  # each with another random direction, of the same three pictures
-        learner.done = done
-        own = torch.from_numpy(keep | ~graph.demanded(keep)).float()[..., None].repeat(1, 1, 3).requires_grad_()
-        found.append(learner._worth(own, *learner._drawn(Gates.of(own, graph)), keep)[1])
-    worth = np.mean(found, axis=0)
+    looks = np.ones(calls, dtype=bool)
+    parts = [Part(step, 0, PROMPTS, (0, 0, 0)) for step in range(40)]  # each draws another random direction
+    worth = np.mean([gradients(part, keep, looks).slope for part in parts], axis=0)
 
     def loss(mask):
         own = torch.from_numpy(mask | ~graph.demanded(mask)).float()
         with torch.no_grad():
-            return LOSSES["latent"](*learner._drawn(Gates.of(own, graph)))
+            return LOSSES["latent"](*gradients._drawn(parts[0], Gates.of(own, graph))[:2])
 
     before = loss(keep)
     for call in (1, 2, 3, 4, 5):
@@ -226,7 +222,7 @@ def test_a_dead_unit_moves_with_the_one_it_fell_with(model):
     from explorer.pruners.learning import Learner
 
     graph = model.graph("layer")
-    learner = Learner(model, graph, 4, ["dog"], DipgoConfig(steps=4, granularity="layer"))
+    learner = Learner(Alone(model), graph, 4, ["dog"], DipgoConfig(steps=4, granularity="layer"))
     keep = np.ones((4, len(graph.units)), dtype=bool)
     keep[1] = False
     middle = graph.names.index("mid_block.layers.1")

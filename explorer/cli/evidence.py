@@ -19,13 +19,16 @@ from explorer.cli.flags import (
     Sampler,
     Seed,
     Steps,
+    Workers,
     app,
     peak_mb,
     progress,
+    refuse_idle,
     refuse_unless_writable,
     say,
     setting,
 )
+from explorer.jobs.processes import hired
 from explorer.prompts import cycled, names, part, read
 from explorer.widths import found_in
 from explorer.work import finished
@@ -50,6 +53,7 @@ def evaluate(
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures drawn at once.")] = 8,
     resume: Annotated[bool, typer.Option(help="Go on with the file that is there.")] = False,
+    workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -62,6 +66,7 @@ def evaluate(
     outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in named] if named[1:] else [out]
     for file in outs:
         refuse_unless_writable(file)
+    refuse_idle(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
     full = Full(sampler, steps, guidance)
     decided = [found_in(file) for file in files or []]
     configs = [
@@ -78,17 +83,12 @@ def evaluate(
             progress(f"too few prompts to set some aside: rivals are tuned on the {len(shared)} that judge them")
         own = [known for known in decided if not named[1:] or known.header.model.id == subject.id]
         own += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
-        found = finished(
-            experiment.evaluate(
-                *(subject, full, contenders(subject, full, own, ratios or [], rivals or [], search, seed)),
-                *(pairs_of(part(prompts, "evaluation"), count, seed), file),
-                real=real,
-                truth_steps=truth_steps,
-                batch=batch,
-                resume=resume,
-            ),
-            progress,
-        )
+        everybody = contenders(subject, full, own, ratios or [], rivals or [], search, seed)
+        pairs = pairs_of(part(prompts, "evaluation"), count, seed)
+        options = {"truth_steps": truth_steps, "batch": batch, "resume": resume}
+        with hired(workers, name, device, dtype) as team:
+            work = experiment.evaluate(subject, full, everybody, pairs, file, real, team=team, **options)
+            found = finished(work, progress)
         rows += json.loads(found.to_json(orient="records"))  # nulls, not NaN
         tables.append(found.filter(SHOWN).to_string(index=False, float_format="{:.3f}".format))
     say(rows, as_json, "\n\n".join(tables))

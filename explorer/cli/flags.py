@@ -31,6 +31,7 @@ Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLERS)}.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 
 
@@ -73,3 +74,9 @@ def setting(text: str) -> tuple[str, str | None]:
     if not separator:
         raise ValueError(f"--set needs field=value, got {text!r}")
     return field, value or None
+
+
+def refuse_idle(workers: int, pieces: int, who: str, fields: str) -> None:
+    """Refuse workers that would have nothing to do, and say which settings would give them work."""
+    if workers > max(pieces, 1):
+        raise ValueError(f"{who} {pieces} pieces of work at a time, too few for {workers} workers; see {fields}")

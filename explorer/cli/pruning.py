@@ -23,14 +23,17 @@ from explorer.cli.flags import (
     Sampler,
     Seed,
     Steps,
+    Workers,
     app,
     peak_mb,
     progress,
+    refuse_idle,
     refuse_unless_writable,
     say,
     setting,
 )
 from explorer.files import write_whole
+from explorer.jobs.processes import hired
 from explorer.prompts import read
 from explorer.pruners.configs import CONFIGS, WIDTHS
 from explorer.widths import WidthImportance, Widths
@@ -57,19 +60,22 @@ def prune(
     dtype: Dtype = "float32",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a search that was stopped.")] = False,
+    workers: Workers = 1,
     as_json: AsJson = False,
 ) -> None:
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
     trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed, "ratio": ratio}
     trajectory = {name: value for name, value in trajectory.items() if value is not None}
     config = experiment.config_of(method, dict(map(setting, settings or [])), trajectory)
+    refuse_idle(workers, config.pieces, f"{method} has", "brood of search and genetic, share of dipgo's batch")
     refuse_unless_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, weights=config.RUNS_MODEL, device=device, dtype=dtype)
     kept = Kept(out, {"model": subject.id, "method": method, "config": config.model_dump(mode="json")})
     wanted = [] if prompts is None else read(prompts)
-    work = experiment.prune(subject, method, config, wanted, kept.load() if resume else None)
-    result = followed(work, kept)
+    with hired(workers, model, device, dtype) as team:
+        work = experiment.prune(subject, method, config, wanted, kept.load() if resume else None, team)
+        result = followed(work, kept)
     if ratio is not None and isinstance(result, masks.Importance):
         result = result.at(ratio)
     result.save(out)

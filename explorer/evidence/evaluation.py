@@ -8,9 +8,10 @@ the machine falls on all alike. Rows are written as they come; an interrupted ev
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,12 @@ from safetensors.torch import load_file, save_file
 
 from explorer import metrics, trajectory
 from explorer.drawing import draw
+from explorer.evidence import inception
 from explorer.evidence.jury import Jury
 from explorer.evidence.results import Results
 from explorer.graph import Forecast
 from explorer.masks import Mask
+from explorer.team import Team
 from explorer.widths import Widths
 from explorer.work import Progress
 
@@ -99,13 +102,15 @@ def evaluate(
     jury: Jury | None = None,
     keep: Path | None = None,
     album: Path | None = None,
+    team: Team | None = None,
 ) -> Generator[Progress, None, pd.DataFrame]:
     """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
 
     The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
     (0: none). `jury` (default: the model's own) judges the pictures. With a folder to `keep` them in, those two runs
     are not drawn again for contenders that come later; in an `album` every picture is kept (`album_files`). What fails
-    becomes a row with an `error`. Raises ValueError for contenders that do not fit the model, and for a file that holds
+    becomes a row with an `error`. A `team` draws several batches side by side: the same rows, but for seconds, which
+    are those of a busy machine. Raises ValueError for contenders that do not fit the model, and for a file that holds
     something else.
     """
     if len(pairs) < 2:
@@ -115,25 +120,55 @@ def evaluate(
         _refuse_unfit(model, full, calls, contender)
     jury = jury or Jury.of(model)
     about = {"full": vars(full), "truth_steps": truth_steps, "batch": batch, "judge": jury.name}
+    about |= {"workers": 1 if team is None else team.size}
     about |= {"real": jury.eyes and f"{len(jury.real)} pictures, {float(jury.real.double().sum()):.6g}"}
     results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
     again = Contender("full", full.sampler, full.steps)  # drawn a second time: its distance is the floor of all others
     everyone = list({contender.key: contender for contender in (again, *contenders)}.values())
-    subjects = {contender.key: contender.drawing_with(model) for contender in everyone}
     batches = [list(pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
-    total = len(everyone) * len(pairs)
-    for number, some in enumerate(batches):
-        waiting = [contender for contender in everyone if not results.has(contender.key, some)]
-        if not waiting:
-            continue
-        references = _references(model, full, truth_steps, some, keep)
-        for contender in waiting:
-            page = album and album / f"{contender.key}-{number:03}.safetensors"
-            rows = _rows((model, subjects[contender.key]), full, calls, contender, some, references, jury, page)
+    waiting = [[one.key for one in everyone if not results.has(one.key, some)] for some in batches]
+    items = [(number, *item) for number, item in enumerate(zip(batches, waiting, strict=True)) if item[1]]
+    named = {one.key: f"{one.method} {one.ratio or ''}".strip() for one in everyone}
+    given = (full, truth_steps, everyone)
+    if team is None:
+        drawn = starmap(Drawing(model, *given, jury, keep, album).rows, items)
+    else:
+        drawn = team.crew(drawing, *given, jury.eyes is not None, keep, album)(items)
+    for (number, _, keys), found in zip(items, drawn, strict=True):
+        for key, rows in zip(keys, found, strict=True):
             results.add(rows, number)
-            yield Progress(results.drawn, total, f"{contender.method} {contender.ratio or ''}".strip())
+            yield Progress(results.drawn, len(everyone) * len(pairs), named[key])
         results.write()
     return results.frame()
+
+
+class Drawing:
+    """What everybody draws of one batch after another, and how it is judged."""
+
+    def __init__(
+        self, model: Any, full: Full, truth_steps: int, everyone: Sequence[Contender], jury: Jury, *folders: Path | None
+    ):
+        self.model, self.full, self.truth_steps, (self.keep, self.album) = model, full, truth_steps, folders
+        self.jury, self.calls = jury, trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
+        self.everyone = {one.key: (one, one.drawing_with(model)) for one in everyone}
+
+    def rows(self, number: int, pairs: list[Pair], keys: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """The rows of each contender that is named, of batch `number`."""
+        references = _references(self.model, self.full, self.truth_steps, pairs, self.keep)
+        for key in keys:
+            contender, subject = self.everyone[key]
+            page = self.album and self.album / f"{key}-{number:03}.safetensors"
+            models = (self.model, subject)
+            yield _rows(models, self.full, self.calls, contender, pairs, references, self.jury, page)
+
+
+def drawing(
+    model: Any, full: Full, truth_steps: int, everyone: Sequence[Contender], eyes: bool, *folders: Path | None
+) -> Callable[..., list[list[dict[str, Any]]]]:
+    """`Drawing.rows` as lists, for a team; with `eyes` Inception looks as well."""
+    jury = replace(Jury.of(model), eyes=inception.load() if eyes else None)
+    drawn = Drawing(model, full, truth_steps, everyone, jury, *folders)
+    return lambda *item: list(drawn.rows(*item))
 
 
 def _refuse_unfit(model: Any, full: Full, calls: int, contender: Contender) -> None:

@@ -38,6 +38,7 @@ class Results:
         if not resume:
             raise ValueError(f"{path} exists; go on with it by --resume, or name another file")
         found, rows = read(path)
+        found = {"workers": 1} | found  # as in files from before there were more
         for name, value in json.loads(json.dumps(about)).items():
             if found.get(name) != value:
                 raise ValueError(f"{path} was made with {name} {found.get(name)}, not {value}; name another file")

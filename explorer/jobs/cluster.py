@@ -195,10 +195,11 @@ def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | Non
 
 
 def _memory(pid: int | None) -> int:
-    """Bytes that a process has; 0 for none."""
+    """Bytes that a process and those that it started have; 0 for none."""
     import psutil  # Dask brings it along
 
     try:
-        return psutil.Process(pid).memory_info().rss if pid else 0
+        family = [one := psutil.Process(pid), *one.children(recursive=True)] if pid else []
+        return sum(member.memory_info().rss for member in family)
     except psutil.NoSuchProcess:
         return 0

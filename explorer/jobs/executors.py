@@ -9,9 +9,11 @@ mistake arrives as ValueError. `InProcess` is for tests, and for hosts that lend
 `OneProcess` keeps the page free while something is drawn, and outlives a crash. `cluster.Cluster` is for long work.
 """
 
+import atexit
 import itertools
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,11 +96,12 @@ class InProcess:
 class OneProcess:
     """Works in a spawned process, which is started on first need, and again after a crash.
 
-    nice: how far it stands back behind other processes, 0 to 19.
+    nice: how far it stands back behind other processes, 0 to 19. threads: how many it computes with where
+    OMP_NUM_THREADS does not say; default: PyTorch's choice. It may start processes of its own; all end with this one.
     """
 
-    def __init__(self, nice: int = 0) -> None:
-        self._nice = nice
+    def __init__(self, nice: int = 0, threads: int | None = None) -> None:
+        self._nice, self._threads = nice, threads
         self._lock, self._numbers = Lock(), itertools.count()
         self._process: Any = None
         self._connection: Connection | None = None
@@ -164,8 +167,10 @@ class OneProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the page's threads and locks
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._nice), name="explorer works", daemon=True)
+        serve = (theirs, self._nice, self._threads)
+        self._process = context.Process(target=_serve, args=serve, name="explorer works", daemon=False)
         self._process.start()
+        atexit.register(self._process.kill)  # a daemon would be ended as well, but may have no processes of its own
         theirs.close()
         Thread(target=self._listen, args=(self._connection,), daemon=True).start()
 
@@ -182,14 +187,18 @@ class OneProcess:
         with self._lock:  # whoever asks from here on starts a new process; until here it is told that this one crashed
             if connection is self._connection:
                 self._process.join()
+                atexit.unregister(self._process.kill)
                 self._process = None
                 for items in self._waiting.values():
                     items.put(("crash", CRASHED))
 
 
-def _serve(connection: Connection, nice: int) -> None:
-    """The process: begins and ends works as it is told, until the page is gone."""
+def _serve(connection: Connection, nice: int, threads: int | None) -> None:
+    """The process: begins and ends works as it is told, until whoever started it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is for whoever started it
     os.nice(nice)
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", f"{threads}")  # read when PyTorch is loaded, which it is not yet
     running: set[int] = set()
     sending = Lock()
 

@@ -32,12 +32,13 @@ WAIT = 5.0  # seconds before a lost scheduler is tried again
 
 @dataclass(frozen=True)
 class Limits:
-    """What an operator allows; EXPLORER_JOBS_AT_ONCE, _A_VISITOR, _IN_ALL and _MINUTES change it."""
+    """What an operator allows; EXPLORER_JOBS_AT_ONCE, _A_VISITOR, _IN_ALL, _MINUTES and _WORKERS change it."""
 
     at_once: int = field(default_factory=lambda: _number("AT_ONCE", 1))
     a_visitor: int = field(default_factory=lambda: _number("A_VISITOR", 3))
     in_all: int = field(default_factory=lambda: _number("IN_ALL", 30))
     minutes: float = field(default_factory=lambda: _number("MINUTES", 120))  # of one attempt
+    workers: int = field(default_factory=lambda: _number("WORKERS", 1))  # processes that share one job
 
 
 def _number(name: str, default: int) -> int:
@@ -194,7 +195,7 @@ class Foreman:
 
     def _attempted(self, job: Job) -> dict[str, Any]:
         state, _ = self.ledger.checkpoint(job.id)
-        asked = (job.method, job.model, job.settings, job.prompts, state)
+        asked = (job.method, job.model, job.settings, job.prompts, state, self.limits.workers)
         for item in self.executor.run(job.id, "prune", *asked):
             if "file" in item:
                 return {"state": "done", "result": self._kept(job.id, item["file"])}

@@ -1,6 +1,8 @@
 """What can be asked of an executor: work by name, each a generator of items that go from process to process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +12,7 @@ from explorer import experiment
 from explorer.features import Similarity
 from explorer.files import bytes_of, contiguous
 from explorer.masks import Importance
+from explorer.team import Make
 from explorer.widths import WidthImportance, found_in
 from explorer.work import Progress
 
@@ -32,19 +35,30 @@ def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
 
 
 def _pruned(
-    method: str, model: str, settings: Mapping[str, Any], prompts: Sequence[str] = (), state: bytes | None = None
+    method: str,
+    model: str,
+    settings: Mapping[str, Any],
+    prompts: Sequence[str] = (),
+    state: bytes | None = None,
+    workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Steps in plain values, {done, total, message, numbers, state, picture}; in the end {file}, the bytes of a mask or
-    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there."""
+    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there. So many
+    `workers` share it at most."""
+    from explorer.jobs.processes import hired  # here, because processes do works
+
     config = experiment.config_of(method, settings)
-    work = experiment.prune(experiment.loaded(model), method, config, prompts, load(state) if state else None)
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            yield {"file": bytes_of(_decided(stop.value, config.ratio))}
-            return
-        yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
+    with hired(min(workers, config.pieces), model) as team:
+        work = experiment.prune(
+            *(experiment.loaded(model), method, config, prompts), load(state) if state else None, team
+        )
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as stop:
+                yield {"file": bytes_of(_decided(stop.value, config.ratio))}
+                return
+            yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
 
 
 def _decided(found: Any, ratio: float | None) -> Any:
@@ -52,6 +66,25 @@ def _decided(found: Any, ratio: float | None) -> Any:
     return found if ratio is None or not isinstance(found, (Importance, WidthImportance)) else found.at(ratio)
 
 
+@dataclass(frozen=True)
+class Errand:
+    """What a team is asked to answer items by; the same id, the same errand."""
+
+    id: str
+    make: Make = field(compare=False)
+    given: tuple[Any, ...] = field(compare=False)
+
+
+@lru_cache(maxsize=2)  # a search has two at most: its steps, and what it is tried on
+def _made(errand: Errand, *subject: str) -> Callable[..., Any]:
+    return errand.make(experiment.loaded(*subject), *errand.given)
+
+
+def _piece(subject: tuple[str, str, str], errand: Errand, item: tuple[Any, ...]) -> Iterator[Any]:
+    """One answer; `subject` is the model, its device and its dtype. See `explorer.team`."""
+    yield _made(errand, *subject)(*item)
+
+
 WORKS: MappingProxyType[str, Callable[..., Iterator[Any]]] = MappingProxyType(
-    {"plan": _planned, "compare": _compared, "measure": _measured, "prune": _pruned}
+    {"plan": _planned, "compare": _compared, "measure": _measured, "prune": _pruned, "piece": _piece}
 )

@@ -21,6 +21,7 @@ class ScheduleConfig(BaseModel):
     RUNS_MODEL: ClassVar[bool] = False  # whether the method looks at pictures first: minutes instead of milliseconds
     LEARNS: ClassVar[bool] = False  # whether it hands out states from which it can go on
     CHOICE: ClassVar[tuple[str, ...] | None] = None  # settings by which one of its shipped files is chosen
+    pieces: ClassVar[int] = 1  # of work that there are at a time, for as many workers
 
     steps: int = Field(25, ge=1, le=1000, description="denoising steps of the full run")
     sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
@@ -76,6 +77,11 @@ class SearchConfig(ScheduleConfig):
     ratio: float = Field(0.8, ge=0, le=1, description="share of MACs to remove")
     pictures: int = Field(8, ge=1, le=1000, description="how many pictures each candidate draws")
     budget: int = Field(50, ge=1, le=100_000, description="how many candidates are tried")
+    brood: int = Field(1, ge=1, le=1000, description="candidates that come from the same best ones, side by side")
+
+    @property
+    def pieces(self) -> int:
+        return self.brood
 
 
 class GeneticConfig(SearchConfig):
@@ -111,6 +117,7 @@ class DipgoConfig(ScheduleConfig):
     )
     iterations: int = Field(72, ge=1, le=100_000, description="optimizer steps")
     batch: int = Field(4, ge=1, le=256, description="pictures a step")
+    share: int | None = Field(None, ge=1, le=256, description="pictures that one worker takes at once; empty: all")
     rate: float = Field(0.03, gt=0, le=1000, description="learning rate; falls to 0 along a cosine")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="of the gates")
     lowest: float = Field(0.4, ge=0, lt=1, description="prefix: the smallest ratio that is drawn")
@@ -149,6 +156,10 @@ class DipgoConfig(ScheduleConfig):
             raise ValueError("the sweep makes one mask for one ratio; say which")
         return self
 
+    @property
+    def pieces(self) -> int:
+        return -(-self.batch // (self.share or self.batch))
+
 
 class WidthConfig(BaseModel):
     """Which heads, neurons, rows or channels go, for all calls."""
@@ -157,6 +168,7 @@ class WidthConfig(BaseModel):
 
     RUNS_MODEL: ClassVar[bool] = True  # it needs the weights
     LEARNS: ClassVar[bool] = False
+    pieces: ClassVar[int] = 1
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of whatever the method draws")
     ratio: float | None = Field(None, ge=0, le=1, description="share of parameters to remove; empty: for all ratios")

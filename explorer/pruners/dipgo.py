@@ -22,11 +22,16 @@ from explorer.masks import Result
 from explorer.prompts import chosen
 from explorer.pruners.baselines import mask_of, order_of, setting
 from explorer.pruners.configs import DipgoConfig
+from explorer.team import Alone, Team
 from explorer.work import Progress
 
 
 def dipgo(
-    model: Any, prompts: Sequence[str], config: DipgoConfig, state: Mapping[str, Any] | None = None
+    model: Any,
+    prompts: Sequence[str],
+    config: DipgoConfig,
+    state: Mapping[str, Any] | None = None,
+    team: Team | None = None,
 ) -> Generator[Progress, None, Result]:
     """Learn gates on `prompts` (default: the model's search names), the denoiser frozen.
 
@@ -37,7 +42,7 @@ def dipgo(
 
     graph, calls = setting(model, config)
     wanted = list(prompts) or chosen(model, "search")
-    learner = Learner(model, graph, calls, wanted, config)
+    learner = Learner(team or Alone(model), graph, calls, wanted, config)
     if state is not None:
         learner.restore(state)
     while learner.done < config.iterations:

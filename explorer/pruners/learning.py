@@ -1,34 +1,22 @@
-"""One optimizer step of DiP-GO after another: draw gates, run the chain, measure, move the gates."""
+"""One optimizer step of DiP-GO after another: draw gates, have a team run the chain and measure, move the gates."""
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 
-from explorer import metrics, trajectory
-from explorer.drawing import png
-from explorer.graph import BlockGraph, Forecast
-from explorer.mixture import Gates, Mixture
+from explorer.graph import BlockGraph
 from explorer.prompts import cycled
 from explorer.pruners.configs import DipgoConfig
+from explorer.pruners.gradients import TINY, Gradients, Part, prices
 from explorer.pruners.queries import Network, Table
 from explorer.pruners.spacing import nested
-from explorer.supernet import NoiseEstimate
-from explorer.trials import Trials
-from explorer.work import memory_sufficing
+from explorer.team import Crew, Team
+from explorer.trials import schedule_losses
 
-LOSSES = {
-    "latent": lambda latents, full: (latents - full).square().mean(dim=(1, 2, 3)),
-    "l1": lambda pictures, full: (pictures - full).abs().mean(dim=(1, 2, 3)),
-    "l2": lambda pictures, full: (pictures - full).square().mean(dim=(1, 2, 3)),
-    "ssim": lambda pictures, full: 1 - metrics.ssim(pictures, full),
-    "l1+ssim": lambda pictures, full: (pictures - full).abs().mean(dim=(1, 2, 3)) + 1 - metrics.ssim(pictures, full),
-}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-TINY = 1e-12
 TRIED, PICTURES, TRIED_SEED = (0.5, 0.7, 0.8, 0.9), 8, 2**31  # where orders are tried: ratios, pictures, first noise
 NEAR = 0.1  # of the MACs: how far from the cut the order is changed
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -38,14 +26,14 @@ DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (release
 class Learner:
     """The gates of one model and trajectory, and how far they have been learned (`done` steps)."""
 
-    def __init__(self, model: Any, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
+    def __init__(self, team: Team, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
         if calls < 2:
             raise ValueError("a run of one call has nothing that could be left out; take more steps")
-        self.model, self.graph, self.calls, self.config = model.twin(), graph, calls, config
+        self.team, self.graph, self.calls, self.config = team, graph, calls, config
+        self.gradients = team.crew(Gradients, config)
         self.prompts, self.done = list(prompts), 0
         self.picture: bytes | None = None  # of the last step: what its gates drew
         self.best, self.tried = None, math.inf  # the scores that drew best where they were tried, and how well
-        self.model.denoiser.requires_grad_(False)
         self.price = torch.from_numpy(prices(graph, config.cascade)).float()
         start = torch.from_numpy(start_of(calls, len(graph.units), config.start)).float()
         torch.manual_seed(config.seed)
@@ -68,24 +56,22 @@ class Learner:
         """Mean log loss of the order on pictures that stay the same, over ratios; the best one is kept."""
         score, span = self._score(), (self.config.lowest, self.config.highest)
         ratios = [ratio for ratio in TRIED if span[0] <= ratio <= span[1]] or [sum(span) / 2]
-        forecast, masks = Forecast.of(self.config), [self.graph.left(score, ratio) for ratio in ratios]
-        losses = [self.trials.schedule_loss(self.graph, keep, forecast) for keep in masks]
+        losses = list(self.tries([(self.graph.left(score, ratio),) for ratio in ratios]))
         loss = float(np.log(np.maximum(losses, TINY)).mean())
         if loss < self.tried:
             self.best, self.tried = score, loss
         return loss
 
     @cached_property
-    def trials(self) -> Trials:
-        config, prompts = self.config, cycled(self.prompts[::-1], PICTURES)
-        return Trials(self.model, prompts, config.sampler, config.steps, config.guidance, seed=TRIED_SEED + config.seed)
+    def tries(self) -> Crew:
+        prompts = cycled(self.prompts[::-1], PICTURES)
+        return self.team.crew(schedule_losses, prompts, self.config, TRIED_SEED + self.config.seed)
 
     # -- one step
 
     def step(self) -> dict[str, float]:
         """Move the gates once. Returns the loss, its terms and the share of MACs kept."""
-        with memory_sufficing(self.config.batch):
-            numbers = self._step()
+        numbers = self._step()
         self.done += 1
         every = self.config.checks if self.config.decision == "prefix" else 0
         if every and (self.done % every == 0 or self.done == self.config.iterations):
@@ -97,7 +83,8 @@ class Learner:
             group["lr"] = self.config.rate * cosine(self.done, self.config.iterations)
         score = self.gates()
         published = self.config.decision == "argmax"
-        numbers, direction = self._published(score.detach()) if published else self._prefix(score.detach())
+        numbers, direction = (self._looked if published else self._prefix)(score.detach().numpy())
+        direction = torch.from_numpy(direction)
         if not bool(direction.isfinite().all()) or not np.isfinite(numbers["loss"]):
             raise ValueError(f"the loss is no longer finite at step {self.done}; lower the rate or the guidance")
         self.optimizer.zero_grad()
@@ -107,23 +94,23 @@ class Learner:
         self.optimizer.step()
         return numbers
 
-    def _published(self, score: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
-        """The terms of eq. 3 and its gradient (T, U). Call 0 is open, for it has nothing to reuse."""
-        leaf = score.requires_grad_()
-        share = leaf.sigmoid()  # of two logits: the straight-through softmax, without noise
-        hard = (share > 0.5).float()
-        hard[0] = 1.0
-        gates = Gates.of(hard + share - share.detach(), self.graph)
-        ends, full = self._drawn(gates)
-        loss = LOSSES[self.config.loss](ends, full).mean()
-        numbers = {"loss": loss.item(), "kept": self._kept(gates.live)}
-        if numbers["kept"] >= self.config.tau:
-            price = (gates.live * self.price).sum(dim=1).mean()
-            numbers |= {"price": price.item()}
-            loss = loss + self.config.alpha * price
-        return numbers, torch.autograd.grad(loss, leaf)[0]
+    def _looked(self, *gates: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """The numbers of a step and the slopes (T, U) under these gates: means over its pictures, part by part."""
+        prompts, seeds = wanted_pictures(self.prompts, self.config, self.done)
+        batch, share = self.config.batch, self.config.share or self.config.batch
+        parts = [
+            Part(self.done, first, prompts[first : first + share], seeds[first : first + share])
+            for first in range(0, batch, share)
+        ]
+        found = list(self.gradients([(part, *gates) for part in parts]))
+        self.picture = found[0].picture
+        weights = np.array([len(part.seeds) / batch for part in parts], dtype=np.float32)
+        numbers = {
+            name: float(np.average([one.numbers[name] for one in found], weights=weights)) for name in found[0].numbers
+        }
+        return numbers, np.average([one.slope for one in found], axis=0, weights=weights)
 
-    def _prefix(self, score: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
+    def _prefix(self, score: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
         """The loss at a ratio drawn anew, and which way down each score (T, U) goes.
 
         Up goes a gate whose worth per MAC, what the loss would change by were it the other way, is above that of the
@@ -137,7 +124,7 @@ class Learner:
         rng = np.random.default_rng((self.config.seed, self.done, 1))
         place = (np.random.default_rng(self.config.seed).random() + self.done * GOLDEN) % 1  # evener than by lot
         ratio = self.config.lowest + place * (self.config.highest - self.config.lowest)
-        rank = self.graph.removal_order(score.numpy())
+        rank = self.graph.removal_order(score)
         saved = self.graph.saved(rank)
         keep = rank >= int(np.abs(saved - ratio).argmin())
         looked = (rng.random(self.calls) < self.config.look) / self.config.look
@@ -145,33 +132,12 @@ class Learner:
         weight[0] = 0
         if not weight.any():  # few calls, and none of them drawn: one has to be looked at
             weight[rng.integers(1, self.calls)] = 1 / self.config.look
-        hard = torch.from_numpy(keep | ~self.graph.demanded(keep)).float()
-        own = hard[..., None].repeat(1, 1, self.config.batch).requires_grad_()
-        ends, full = self._drawn(Gates.of(own, self.graph, keep.any(axis=1) | (weight > 0)))
-        loss, worth = self._worth(own, ends, full, keep)
+        numbers, worth = self._looked(keep, keep.any(axis=1) | (weight > 0))
         density = np.take_along_axis(worth, self._leaders(keep), axis=1).clip(min=0) / self.price.numpy()
         last = marginal(density, self.graph.macs * weight[:, None], self.graph.macs * keep[1:])
         above = (density - last) / (density + last + TINY)
         near = np.exp(-(((saved[rank.clip(max=len(saved) - 1)] - ratio) / NEAR) ** 2) / 2)
-        numbers = {"loss": loss, "kept": self._kept(torch.from_numpy(keep))}
-        return numbers, torch.from_numpy(-above * near * weight[:, None]).float()
-
-    def _worth(
-        self, own: torch.Tensor, ends: torch.Tensor, full: torch.Tensor, keep: np.ndarray
-    ) -> tuple[float, np.ndarray]:
-        """Mean loss, and by what share of it each gate, (T, U), lowers it where it is kept or would be: Gauss-Newton.
-
-        With r the distance that is left and v what a gate moves, |r - v|^2 is what closing it leaves. The gradient has
-        2 r v alone, which near the full run is next to nothing; |v|^2 comes from the gradient of a random direction.
-        """
-        far, count = ends - full, ends[0].numel()
-        losses = far.detach().square().mean(dim=(1, 2, 3)).clamp(min=TINY)
-        drawn = np.random.default_rng((self.config.seed, self.done, 2)).standard_normal(tuple(ends.shape))
-        direction = torch.from_numpy(drawn).to(ends) / count**0.5
-        slope = torch.autograd.grad(ends, own, 2 * far.detach() / count, retain_graph=True)[0]
-        moved = torch.autograd.grad(ends, own, direction)[0].square()
-        closing = torch.where(torch.from_numpy(keep)[..., None], moved - slope, -moved - slope) / losses
-        return losses.mean().item(), closing.mean(dim=2).numpy()
+        return numbers, (-above * near * weight[:, None]).astype(np.float32)
 
     def _leaders(self, keep: np.ndarray) -> np.ndarray:
         """int (T, U): of each dead unit the skipped one that it fell with, the nearest; of any other itself."""
@@ -181,31 +147,6 @@ class Learner:
             skipped = demanded[:, column] & ~keep[:, column]
             leaders[skipped[:, None] & falls[column] & ~demanded] = column
         return leaders
-
-    def _drawn(self, gates: Gates) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a batch of pictures comes to under the gates, and in the full run from the same noise: final latents
-        (B, C, H, W), or pictures for the losses of pictures."""
-        prompts, seeds = wanted_pictures(self.prompts, self.config, self.done)
-        noise, _ = self.model.noise(seeds)
-        encoded = self.model.encode(prompts, self.config.guidance)
-        chain = (self.config.steps, noise, encoded, self.config.guidance)
-        *_, last = trajectory.denoise(self.model, self._scheduler(), *chain, generators=None)
-        scheduler = self._scheduler()
-        net = Mixture(self.model.denoiser, self.graph, NoiseEstimate.of(scheduler), Forecast.of(self.config))
-        ends = trajectory.rollout(self.model, scheduler, *chain, net.at, gates, self.config.memory)
-        self.picture = png(self.model.decode(ends.detach()[:1])[0])
-        return (
-            (ends, last.latents)
-            if self.config.loss == "latent"
-            else tuple(map(self.model.pictures, (ends, last.latents)))
-        )
-
-    def _scheduler(self) -> Any:
-        return trajectory.sampler(self.config.sampler, self.model.scheduler_config)
-
-    def _kept(self, live: torch.Tensor) -> float:
-        keep = live.detach().numpy() > 0.5
-        return float(self.graph.cost(keep).sum() / (self.graph.macs_per_call * self.calls))
 
     # -- stopping and going on
 
@@ -242,12 +183,6 @@ def start_of(calls: int, units: int, start: str) -> np.ndarray:
     if start == "keep":
         return np.zeros((calls, units))
     return np.repeat(nested(calls, start)[:, None] / calls, units, axis=1)
-
-
-def prices(graph: BlockGraph, cascade: bool = True) -> np.ndarray:
-    """(U,): the share of a call's MACs that each gate decides on, gamma of eq. 3: its own, or with all that falls."""
-    macs = graph.macs / graph.macs_per_call
-    return graph.falls @ macs if cascade else macs
 
 
 def marginal(density: np.ndarray, macs: np.ndarray, kept: np.ndarray) -> float:

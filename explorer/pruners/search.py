@@ -1,55 +1,61 @@
 """What a stated budget of trials buys without any gradient: whole calls by local search, units by breeding."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from explorer.graph import Forecast
 from explorer.masks import Result, refuse_beyond
 from explorer.prompts import chosen, cycled
 from explorer.pruners.baselines import mask_of, setting
 from explorer.pruners.configs import SPACINGS, GeneticConfig, SearchConfig
 from explorer.pruners.spacing import nested, spaced
+from explorer.team import Alone, Crew, Team
 from explorer.work import Progress
 
 
-def search(model: Any, prompts: Sequence[str], config: SearchConfig) -> Generator[Progress, None, Result]:
+def search(
+    model: Any, prompts: Sequence[str], config: SearchConfig, team: Team | None = None
+) -> Generator[Progress, None, Result]:
     """Start from the best spacing, then move one computed call at a time and keep what is no worse.
 
     A candidate's loss is the mean squared distance of its final latents to the full run's, over the search pictures.
-    Every trial counts, the first ones and repeated ones excepted.
+    Every trial counts, the first ones and repeated ones excepted. A brood moves from the same best set; of equals the
+    last one is taken.
     """
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
     count = max(1, round(calls * (1 - config.ratio)))
     rng = np.random.default_rng(config.seed)
-    trials = trials_of(model, prompts, config)
+    tries = tries_of(team or Alone(model), model, prompts, config)
 
-    def loss(rows: tuple[int, ...]) -> float:
+    def whole(rows: tuple[int, ...]) -> np.ndarray:
         keep = np.zeros((calls, len(graph.units)), dtype=bool)
         keep[list(rows)] = True
-        return trials.schedule_loss(graph, keep, Forecast.of(config))
+        return keep
 
-    losses = {rows: loss(rows) for rows in {tuple(spaced(calls, count, spacing)) for spacing in SPACINGS}}
+    losses: dict[tuple[int, ...], float] = {}
+
+    def look(candidates: Iterable[tuple[int, ...]]) -> None:
+        new = list(dict.fromkeys(rows for rows in candidates if rows not in losses))
+        losses.update(zip(new, tries([(whole(rows),) for rows in new]), strict=True))
+
+    look(tuple(spaced(calls, count, spacing)) for spacing in SPACINGS)
     best = min(losses, key=losses.get)
-    for trial in range(config.budget):
-        yield Progress(trial, config.budget, f"loss {losses[best]:.3g}")
-        moved = neighbour(best, calls, rng)
-        if moved not in losses:
-            losses[moved] = loss(moved)
-        best = moved if losses[moved] <= losses[best] else best
-    keep = np.zeros((calls, len(graph.units)), dtype=bool)
-    keep[list(best)] = True
-    return mask_of(model, graph, config, "search", keep, config.ratio)
+    for first in range(0, config.budget, config.brood):
+        yield Progress(first, config.budget, f"loss {losses[best]:.3g}")
+        moved = [neighbour(best, calls, rng) for _ in range(min(config.brood, config.budget - first))]
+        look(moved)
+        best = min([*moved[::-1], best], key=losses.get)
+    return mask_of(model, graph, config, "search", whole(best), config.ratio)
 
 
-def trials_of(model: Any, prompts: Sequence[str], config: SearchConfig) -> Any:
-    """What candidates are tried on."""
-    from explorer.trials import Trials  # here, because the table of pruners is read without torch
+def tries_of(team: Team, model: Any, prompts: Sequence[str], config: SearchConfig) -> Crew:
+    """Who tries candidates out, and on which pictures."""
+    from explorer.trials import schedule_losses  # here, because the table of pruners is read without torch
 
     wanted = cycled(prompts or chosen(model, "search"), config.pictures)
-    return Trials(model, wanted, config.sampler, config.steps, config.guidance, config.seed)
+    return team.crew(schedule_losses, wanted, config, config.seed)
 
 
 def neighbour(rows: tuple[int, ...], calls: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -63,21 +69,31 @@ def neighbour(rows: tuple[int, ...], calls: int, rng: np.random.Generator) -> tu
     return tuple(sorted({*rows, target} - {moving}))
 
 
-def genetic(model: Any, prompts: Sequence[str], config: GeneticConfig) -> Generator[Progress, None, Result]:
+def genetic(
+    model: Any, prompts: Sequence[str], config: GeneticConfig, team: Team | None = None
+) -> Generator[Progress, None, Result]:
     """Breed tables of scores (T, U), each standing for the mask that its removal order leaves at the ratio.
 
     So every candidate costs the same MACs, whoever its parents. Loss as in `search`; each candidate counts as a trial.
+    A brood has its parents from the herd before it.
     """
     graph, calls = setting(model, config)
     refuse_beyond(1 - 1 / calls, config.ratio)
     rng = np.random.default_rng(config.seed)
-    trials = trials_of(model, prompts, config)
+    tries = tries_of(team or Alone(model), model, prompts, config)
     herd: list[tuple[float, np.ndarray]] = []
-    for trial in range(config.budget):
-        score = founder(calls, len(graph.units), trial, rng) if trial < config.population else child(herd, rng)
-        loss = trials.schedule_loss(graph, graph.left(score, config.ratio), Forecast.of(config))
-        herd = sorted([*herd, (loss, score)], key=lambda one: one[0])[: config.population]
-        yield Progress(trial + 1, config.budget, f"loss {herd[0][0]:.3g}", {"loss": herd[0][0]})
+    done, founders = 0, min(config.population, config.budget)
+    while done < config.budget:
+        last = founders if done < founders else config.budget
+        brood = [
+            founder(calls, len(graph.units), trial, rng) if trial < founders else child(herd, rng)
+            for trial in range(done, min(done + config.brood, last))
+        ]
+        losses = tries([(graph.left(score, config.ratio),) for score in brood])
+        for loss, score in zip(losses, brood, strict=True):
+            herd = sorted([*herd, (loss, score)], key=lambda one: one[0])[: config.population]
+            done += 1
+            yield Progress(done, config.budget, f"loss {herd[0][0]:.3g}", {"loss": herd[0][0]})
     return mask_of(model, graph, config, "genetic", graph.left(herd[0][1], config.ratio), config.ratio)
 
 
