@@ -85,6 +85,19 @@ def test_a_brood_keeps_to_the_budget_and_random_search_does_not_depend_on_it(mod
     assert same(searched(model, "genetic", lot), searched(model, "genetic", lot | {"brood": 1}))
 
 
+def test_the_settings_say_how_many_find_work_and_more_are_refused():
+    from explorer.cli.flags import refuse_idle
+
+    pieces = {name: config_of(method, settings).pieces for name, (method, settings) in SEARCHES.items()}
+    assert pieces == {"breeding": 3, "local search": 2, "prefix": 3, "published": 2}
+    assert config_of("dipgo", {}).pieces == config_of("genetic", {}).pieces == config_of("taylor", {}).pieces == 1
+    refuse_idle(2, 2, "genetic has", "brood")
+    with pytest.raises(
+        ValueError, match=r"genetic has too little work for 3 workers \(pieces at a time: 2\); see brood"
+    ):
+        refuse_idle(3, 2, "genetic has", "brood")
+
+
 def killing(team, times):
     """Kill one process after another, at work."""
     for _ in range(times):

@@ -78,5 +78,5 @@ def setting(text: str) -> tuple[str, str | None]:
 
 def refuse_idle(workers: int, pieces: int, who: str, fields: str) -> None:
     """Refuse workers that would have nothing to do, and say which settings would give them work."""
-    if workers > max(pieces, 1):
-        raise ValueError(f"{who} {pieces} pieces of work at a time, too few for {workers} workers; see {fields}")
+    if workers > pieces:
+        raise ValueError(f"{who} too little work for {workers} workers (pieces at a time: {pieces}); see {fields}")
