@@ -113,6 +113,12 @@ def test_cells_are_switched_by_click_drag_and_key_and_back_again(visitor):
     page.locator("#mask .plot").press("ArrowRight")
     page.locator("#mask .plot").press("c")
     assert not (cells(page)[:, 1] == before[:, 1]).all()
+    edited = tile(page, "MACs kept").inner_text()
+    choose(page, "#mask-other", "uniform, same cost")
+    expect(tile(page, "cells that differ")).to_be_visible()
+    expect(tile(page, "MACs kept")).to_have_text(edited)
+    page.locator("#mask .plot").press("Control+z")
+    expect(tile(page, "MACs kept")).to_have_text(kept)
     assert not visitor.complaints
 
 

@@ -86,21 +86,9 @@ class Parts(NamedTuple):
     @property
     def shown(self) -> list[Any]:
         """What a look at a mask changes."""
+        what = [self.alert, self.head, self.ratio, self.other, self.view, self.left, self.bars, self.heads, self.shares]
         acts = [self.name, self.keep, self.forget, self.explore, self.whole, self.save, self.draw]
-        return [
-            self.alert,
-            self.head,
-            self.ratio,
-            self.other,
-            self.view,
-            self.left,
-            self.bars,
-            self.heads,
-            self.shares,
-        ] + [
-            *acts,
-            self.pictures,
-        ]
+        return [*what, *acts, self.pictures]
 
 
 def build(
@@ -187,12 +175,14 @@ def _connect(executor: Executor, shelf: Shelf, parts: Parts, tab: gr.Tab, visito
     def look(*what: Any) -> tuple:
         return looked(partial(executor.run, uuid4().hex), shelf, *what)
 
-    looking = dict(fn=look, inputs=[parts.id, owner, parts.ratio, parts.other], outputs=parts.shown, **NOW)
+    looking = dict(fn=look, outputs=parts.shown, trigger_mode="always_last", **NOW)
+    wanted = [parts.id, owner, parts.ratio, parts.other]
     visitor.came.then(asked_for, None, parts.id, **NOW)
     gr.on([tab.select, parts.which.change], **listing)
     showing = parts.id.change(look, [parts.id, owner], parts.shown, **NOW)
     showing.then(**listing).then(None, parts.id, None, js=ADDRESS, api_visibility="private")
-    gr.on([parts.ratio.input, parts.other.input], trigger_mode="always_last", **looking)
+    parts.ratio.input(inputs=wanted, **looking)
+    parts.other.input(inputs=[*wanted, parts.by_hand], js=BY_HAND, **looking)
     parts.table.pick(picked, None, parts.id, **NOW)
     parts.upload.upload(brought, [parts.upload, owner], [parts.alert, parts.id], **NOW)
     at = [parts.id, parts.ratio]
@@ -240,8 +230,16 @@ def picked(event: gr.EventData) -> str:
     return str(event.id)[:60]
 
 
-def looked(run: Run, shelf: Shelf, id: str, owner: str, share: float | None = None, other: str | None = None) -> tuple:
-    """A mask with all that can be done with it; for `Parts.shown`."""
+def looked(
+    run: Run,
+    shelf: Shelf,
+    id: str,
+    owner: str,
+    share: float | None = None,
+    other: str | None = None,
+    letters: str = "",
+) -> tuple:
+    """A mask with all that can be done with it; for `Parts.shown`. What costs the same costs what was made by hand."""
     hidden = gr.update(visible=False)
     nothing = ("", hidden, hidden, None, "", hidden, None, None, *[hidden] * 7, "")
     if not id:
@@ -253,7 +251,7 @@ def looked(run: Run, shelf: Shelf, id: str, owner: str, share: float | None = No
         order, mask = isinstance(found, Importance | WidthImportance), at(found, share)
         choices = beside(shelf, item, owner)
         other = other if other in [one for _, one in choices] else None
-        second = held_against(run, shelf, item, Chosen(id, share, other=other))
+        second = held_against(run, shelf, item, Chosen(id, share, letters, other))
         largest = int(100 * found.header.max_ratio) / 100
         schedule, show = isinstance(mask, Mask), gr.update(visible=True)
         only = [gr.update(visible=one) for one in (schedule, schedule, item.owner == owner and item.how != "a job's")]

@@ -1,5 +1,6 @@
 // The Masks tab in the browser: one schedule, another beside it, cells switched by hand, what that costs at once.
 
+import { same } from "./edits.js";
 import { KeepMap } from "./map.js";
 import { cost, pack, unpack } from "./schedule.js";
 
@@ -47,9 +48,10 @@ export function mountMask({ element, props, watch }) {
     element.classList.toggle("absent", !value);
     if (!value) return void (given = keep = null);
     const size = value.timesteps.length * value.graph.units.length;
+    const [before, own] = [given?.keep, keep];
     given = { ...JSON.parse(JSON.stringify(value)), keep: unpack(value.keep, size) };
     against = value.other?.keep ? unpack(value.other.keep, size) : null;
-    show(given.keep);
+    show(before !== own && same(before, given.keep) ? own : given.keep); // what was switched stays beside another one
   }
 
   window.explorerMask = () => (keep && keep !== given.keep ? pack(keep) : ""); // for Python, where something is done with it
