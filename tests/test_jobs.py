@@ -112,7 +112,7 @@ def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, model, clu
 
 def test_workers_share_a_job_and_end_with_the_process_that_hired_them(hire, model, cluster):
     foreman = hire(cluster, workers=2)
-    shared = {"batch": 2, "share": 1, "iterations": 6}
+    shared = {"batch": 2, "share": 1, "iterations": 2}
     job = foreman.submit("me", "dipgo", model, SMALL | shared, PROMPTS)
     wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
     ((dask, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]

@@ -62,8 +62,8 @@ def same(one, other):
 @pytest.mark.parametrize("name", SEARCHES)
 def test_any_number_of_workers_finds_the_same_to_the_last_bit(name, model, teams):
     alone = searched(model, *SEARCHES[name])
-    for team in teams.values():
-        assert same(searched(model, *SEARCHES[name], team), alone)
+    for size in (2, 3) if name == "breeding" else (2,):  # three are started for one search: each takes seconds
+        assert same(searched(model, *SEARCHES[name], teams[size]), alone)
 
 
 @pytest.mark.parametrize("name", ["prefix", "published"])
