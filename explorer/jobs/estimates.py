@@ -14,7 +14,8 @@ RATE = 20.7e9  # MACs a second
 TIMESTEPS = 1000  # that a model was trained on
 DIPGO, ECODIFF = 4.1, 5.3  # a step's cost for each picture, in runs of the whole network
 BASE = 0.7e9  # bytes of a process with PyTorch and a small model
-BACK, HELD = 0.1, 5.3e-3  # bytes for each MAC of a call: on the way back through one, and kept of each for that way
+BACK = 0.1  # bytes for each MAC of a call, on the way back through one
+HELD = 5.3e-3  # likewise, kept of each call by DiP-GO: what its units hold for the next one
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,6 @@ def estimate(model: str, method: str, settings: Mapping[str, Any]) -> Estimate:
         return Estimate(0.0, BASE)
     macs = row["macs_per_call"] * (2 if config.guidance > 1 and row["pipeline"] != "DDPMPipeline" else 1)
     seconds = RUNS[method](config) * config.steps * macs / RATE
-    batch = getattr(config, "batch", 1)
-    memory = BASE + 8 * row["params"] + batch * macs / 2 * (BACK + HELD * config.steps)
+    batch, held = getattr(config, "batch", 1), HELD * config.steps if method == "dipgo" else 0
+    memory = BASE + 8 * row["params"] + batch * macs / 2 * (BACK + held)
     return Estimate(seconds, memory)
