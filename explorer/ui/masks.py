@@ -30,7 +30,7 @@ from explorer.ui.looking import (
     thinned,
 )
 from explorer.ui.told import origin
-from explorer.ui.visitors import Visitor
+from explorer.ui.visitors import Visitor, deleting
 from explorer.widths import WidthImportance
 
 WHY = """<p class="why">A mask is one small file: which units of a network run at which call, or which heads, neurons
@@ -163,13 +163,6 @@ def _connect(executor: Executor, shelf: Shelf, parts: Parts, tab: gr.Tab, visito
             return "", shelf.keep(schedule_of(shelf.find(id), share, letters), name, who).id
         return alert(said), gr.skip()
 
-    def forgotten(request: gr.Request, id: str, who: str) -> tuple:
-        with user_errors() as said:
-            guard.refuse_unless_allowed(who, request)
-            shelf.forget(id, who)
-            return "", ""
-        return alert(said), gr.skip()
-
     listing = dict(fn=partial(rows, shelf), inputs=[owner, parts.which], outputs=parts.table, **NOW)
 
     def look(*what: Any) -> tuple:
@@ -187,7 +180,7 @@ def _connect(executor: Executor, shelf: Shelf, parts: Parts, tab: gr.Tab, visito
     parts.upload.upload(brought, [parts.upload, owner], [parts.alert, parts.id], **NOW)
     at = [parts.id, parts.ratio]
     parts.keep.click(kept, [*at, parts.name, owner, parts.by_hand], [parts.alert, parts.id], js=BY_HAND, **NOW)
-    parts.forget.click(forgotten, [parts.id, owner], [parts.alert, parts.id], **NOW)
+    parts.forget.click(deleting(guard, shelf.forget), [parts.id, owner], [parts.alert, parts.id], **NOW)
     for button, act, goal, after in (
         (parts.explore, opened, parts.goal, GO),
         (parts.save, saved, parts.file, SAVE),

@@ -16,7 +16,7 @@ from explorer.masks import Importance
 from explorer.pruners.configs import CONFIGS, WIDTHS
 from explorer.ui import address, browser, controls
 from explorer.ui.components import LIGHT, alert, markup, user_errors
-from explorer.ui.visitors import Guard, Visitor
+from explorer.ui.visitors import Guard, Visitor, deleting
 from explorer.ui.watching import STATES, Watch, settings_of
 from explorer.widths import found_in
 
@@ -182,7 +182,7 @@ def _connect(foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab, visitor:
         button.click(done_to(act, visitor.guard), at_job, [parts.alert, parts.timer], **NOW).then(**looking).then(
             **listing
         )
-    parts.forget.click(forgotten(foreman, visitor.guard), at_job, [parts.alert, parts.job], **NOW)
+    parts.forget.click(deleting(visitor.guard, foreman.forget), at_job, [parts.alert, parts.job], **NOW)
     copy = [parts.model, parts.method, parts.prompts, parts.preset]
     parts.duplicate.click(lambda id: copied(foreman, id), parts.job, copy, **NOW)
     parts.table.pick(picked, None, parts.job, **NOW)
@@ -214,19 +214,6 @@ def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Reques
         return alert(said), gr.Timer(active=True)
 
     return touch
-
-
-def forgotten(foreman: Foreman, guard: Guard) -> Callable[[gr.Request, str, str], tuple]:
-    """The button that deletes."""
-
-    def forget(request: gr.Request, id: str, owner: str) -> tuple:
-        with user_errors() as said:
-            guard.refuse_unless_allowed(owner, request)
-            foreman.forget(id, owner)
-            return "", ""
-        return alert(said), gr.skip()
-
-    return forget
 
 
 def copied(foreman: Foreman, id: str) -> tuple:

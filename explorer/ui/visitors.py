@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -58,6 +59,19 @@ class Guard:
         if len(times) >= self.a_minute:
             raise ValueError(f"that was {self.a_minute} times within a minute; wait {61 - (now - times[0]):.0f} s")
         times.append(now)
+
+
+def deleting(guard: Guard, forget: Callable[[str, str], None]) -> Callable[[gr.Request, str, str], tuple]:
+    """What a button that deletes does: `forget(id, owner)`; for an alert, and for the id of what is looked at."""
+
+    def delete(request: gr.Request, id: str, owner: str) -> tuple:
+        with user_errors() as said:
+            guard.refuse_unless_allowed(owner, request)
+            forget(id, owner)
+            return "", ""
+        return alert(said), gr.skip()
+
+    return delete
 
 
 def address_of(request: gr.Request) -> str:
