@@ -68,8 +68,8 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
     inputs = [asked["model"], file, ratio, threshold]
     outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
     tab.select(shown, inputs, outputs, **light)
-    gr.on([ratio.change, threshold.change], shown, inputs, outputs, trigger_mode="always_last", **light)
-    threshold.input(dragged, inputs, outputs, trigger_mode="always_last", **light)
+    # One event, so that the answer to an earlier value never comes after that to a later one.
+    gr.on([ratio.change, threshold.input], dragged, inputs, outputs, trigger_mode="always_last", **light)
     file.input(picked, inputs, [*outputs, threshold], trigger_mode="always_last", **light)
     drawing = draw.click(
         drawn,
@@ -121,8 +121,10 @@ def picked(model: str, stem: str | None, share: float, floor: float) -> tuple:
 
 
 def with_threshold(there: Mapping[str, WidthHeader], stem: str, floor: float) -> str:
-    """The file that was learned as this one, but with the threshold nearest to `floor`."""
+    """The file that was learned as this one, but with the threshold nearest to `floor`, if it has one at all."""
     own = there[stem].pruner
+    if "threshold" not in own.config:
+        return stem
     alike = {
         name: abs(header.pruner.config["threshold"] - floor)
         for name, header in there.items()
