@@ -5,6 +5,7 @@ Importing it loads no torch; asking for a model does.
 
 import hashlib
 import json
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,13 @@ def vocabulary(model_id: str) -> dict[str, Any]:
     """What an embedded model was taught: its `names`, and all `words` of its captions. Empty for other models."""
     file = ASSETS / model_id / "names.json"
     return _read(file) if model_id in EMBEDDED and file.is_file() else {}
+
+
+def device() -> str:
+    """Where the page and its workers compute: what EXPLORER_DEVICE says, else a GPU where PyTorch finds one."""
+    import torch
+
+    return os.environ.get("EXPLORER_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32") -> Model:

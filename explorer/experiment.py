@@ -128,10 +128,10 @@ def _load(model_id: str, device: str, dtype: str) -> Model:
     return catalogue.load(model_id, device=device, dtype=dtype)
 
 
-def loaded(model_id: str, device: str = "cpu", dtype: str = "float32") -> Model:
-    """A model of this process, loaded once. Whoever runs it under a schedule takes a `twin()`."""
+def loaded(model_id: str, device: str = "", dtype: str = "float32") -> Model:
+    """A model of this process, loaded once, where the page computes. Who runs it under a schedule takes a `twin()`."""
     with _loading:
-        return _load(model_id, device, dtype)
+        return _load(model_id, device or catalogue.device(), dtype)
 
 
 def prune(

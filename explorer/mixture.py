@@ -148,4 +148,4 @@ def _over(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """One gate for all of `values`, or one a picture; guidance stacks the pictures twice."""
     if gate.ndim == 0:
         return gate
-    return gate.repeat(len(values) // len(gate)).reshape(-1, *[1] * (values.ndim - 1))
+    return gate.repeat(len(values) // len(gate)).reshape(-1, *[1] * (values.ndim - 1)).to(values)

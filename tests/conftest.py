@@ -6,13 +6,14 @@ import string
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["EXPLORER_JOBS_NICE"] = "0"  # or jobs would wait for the tests beside them
 
 import diffusers
 import pytest
 import torch
 import transformers
 
-pytest_plugins = ["tests.page_fixtures"]
+pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures"]
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")

@@ -117,7 +117,7 @@ def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_
     keep = np.ones((calls, columns), dtype=bool)
     keep[[2, 4]] = False
     looks = np.ones(calls, dtype=bool)
-    parts = [Part(step, 0, PROMPTS, (0, 0, 0)) for step in range(40)]  # each draws another random direction
+    parts = [Part(step, 0, PROMPTS, (0, 0, 0)) for step in range(16)]  # each draws another random direction
     worth = np.mean([gradients(part, keep, looks).slope for part in parts], axis=0)
 
     def loss(mask):
@@ -134,7 +134,7 @@ def test_the_worth_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_
 
 
 def test_the_published_way_removes_gates_until_little_enough_is_kept(model):
-    config = PUBLISHED | {"parametrisation": "table", "iterations": 60, "rate": 2.0, "tau": 0.5, "loss": "l2"}
+    config = PUBLISHED | {"parametrisation": "table", "iterations": 30, "rate": 4.0, "tau": 0.5, "loss": "l2"}
     work = prune(model, "dipgo", DipgoConfig(**SMALL | config), PROMPTS)
     steps = list(work)
     assert steps[0].numbers["kept"] == 1 and steps[-1].numbers["kept"] < 0.75

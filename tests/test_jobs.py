@@ -8,24 +8,13 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from explorer import catalogue
-from explorer.experiment import config_of, prune
 from explorer.jobs import foreman as module
 from explorer.jobs.cluster import Cluster, checked
 from explorer.jobs.executors import InProcess, LostError
-from explorer.jobs.foreman import Foreman, Limits
-from explorer.jobs.ledger import ENDED, Ledger
+from explorer.jobs.foreman import Limits
+from explorer.jobs.ledger import Ledger
 from explorer.jobs.works import WORKS
-from explorer.work import finished
-
-SMALL = {"steps": 5, "checks": 0, "guidance": 3.0, "granularity": "stage", "iterations": 5, "batch": 1}
-PROMPTS = ("dog", "cat")
-
-
-@pytest.fixture
-def model(sd_folder, monkeypatch):
-    monkeypatch.setattr(catalogue, "listing", lambda: [{"id": str(sd_folder), "available": True}])
-    return str(sd_folder)
+from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
 
 
 @pytest.fixture(scope="module")
@@ -38,82 +27,45 @@ def cluster():
     patch.undo()
 
 
-@pytest.fixture
-def hire(tmp_path):
-    """Foremen over one folder, as one page after another."""
-    hired = []
-
-    def new(executor, **limits):
-        found = Foreman(Ledger(tmp_path), executor, Limits(**limits))
-        hired.append(found)
-        return found.start()
-
-    yield new
-    for one in hired:
-        one.close()
-        one.ledger.close()
-
-
-def wait(foreman, id, *states, seconds=90.0, until=lambda job: True):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        job = foreman.ledger.get(id)
-        if job.state in (states or ENDED) and until(job):
-            return job
-        time.sleep(0.02)
-    pytest.fail(f"job {id} is {foreman.ledger.get(id)}")
-
-
-def undisturbed(model, **settings):
-    config = config_of("dipgo", SMALL | settings)
-    return finished(prune(catalogue.load(model), "dipgo", config, PROMPTS))
-
-
-def same(foreman, job, expected):
-    found = load_file(foreman.ledger.results / job.result)
-    assert (found["rank/schedule"] == expected.rank).all() and (found["score/schedule"] == expected.score).all()
-    return True
-
-
 @pytest.mark.parametrize("kind", ["in process", "cluster"])
-def test_a_job_ends_with_what_the_method_finds_and_every_step_is_told(kind, hire, model, request):
+def test_a_job_ends_with_what_the_method_finds_and_every_step_is_told(kind, hire, tiny, request):
     foreman = hire(InProcess() if kind == "in process" else request.getfixturevalue("cluster"))
-    job = foreman.submit("me", "dipgo", model, SMALL, PROMPTS)
+    job = foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS)
     job = wait(foreman, job.id)
     assert job.state == "done" and job.error is None and job.seconds > 0, job.error
     assert [event.step for event in foreman.ledger.events(job.id)] == [1, 2, 3, 4, 5]
     assert foreman.ledger.checkpoint(job.id)[1].startswith(b"\x89PNG")
-    assert same(foreman, job, undisturbed(model))
+    assert same(foreman, job, undisturbed(tiny))
 
 
-def test_a_mask_is_made_where_a_ratio_is_asked(hire, model):
+def test_a_mask_is_made_where_a_ratio_is_asked(hire, tiny):
     foreman = hire(InProcess())
-    job = foreman.submit("me", "uniform", model, {"steps": 6, "ratio": 0.5})
+    job = foreman.submit("me", "uniform", tiny, {"steps": 6, "ratio": 0.5})
     job = wait(foreman, job.id)
     assert set(load_file(foreman.ledger.results / job.result)) == {"schedule"}
 
 
-def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, model, cluster):
+def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, tiny, cluster):
     foreman = hire(cluster)
-    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 40}, PROMPTS)
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     wait(foreman, job.id, "running", until=lambda job: job.done >= 2)
     started = time.monotonic()
     foreman.stop(job.id, "me")
     stopped = wait(foreman, job.id, "interrupted")
-    assert time.monotonic() - started < 2 and 2 <= stopped.done < 40 and stopped.error is None
+    assert time.monotonic() - started < 2 and 2 <= stopped.done < 12 and stopped.error is None
     time.sleep(1)
     assert foreman.ledger.get(job.id).done == stopped.done and not cluster.busy(job.id, "prune")
     foreman.resume(job.id, "me")
     ended = wait(foreman, job.id)
     assert ended.state == "done", ended.error
-    assert same(foreman, ended, undisturbed(model, iterations=40))
-    assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 41))
+    assert same(foreman, ended, undisturbed(tiny, iterations=12))
+    assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 13))
 
 
-def test_workers_share_a_job_and_end_with_it(hire, model, cluster):
+def test_workers_share_a_job_and_end_with_it(hire, tiny, cluster):
     foreman = hire(cluster, workers=2)
     shared = {"batch": 2, "share": 1, "iterations": 2}
-    job = foreman.submit("me", "dipgo", model, SMALL | shared, PROMPTS)
+    job = foreman.submit("me", "dipgo", tiny, SMALL | shared, PROMPTS)
     wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
     ((dask, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]
     (hirer,) = [one for one in psutil.Process(dask).children() if len(one.children()) >= 2]
@@ -121,47 +73,47 @@ def test_workers_share_a_job_and_end_with_it(hire, model, cluster):
     assert len(workers) == 2 and {one.nice() for one in workers} == {hirer.nice()}
     ended = wait(foreman, job.id)
     assert ended.state == "done", ended.error
-    assert same(foreman, ended, undisturbed(model, **shared))
+    assert same(foreman, ended, undisturbed(tiny, **shared))
     assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
-def test_a_killed_worker_is_made_good_for(hire, model, cluster):
+def test_a_killed_worker_is_made_good_for(hire, tiny, cluster):
     foreman = hire(cluster)
-    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 30}, PROMPTS)
-    for step in (2, 10):
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+    for step in (2, 6):
         wait(foreman, job.id, "running", until=lambda job, step=step: job.done >= step)
         ((worker, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]
         os.kill(worker, signal.SIGKILL)
     ended = wait(foreman, job.id)
-    assert ended.state == "done" and same(foreman, ended, undisturbed(model, iterations=30))
+    assert ended.state == "done" and same(foreman, ended, undisturbed(tiny, iterations=12))
 
 
-def test_the_next_page_goes_on_where_the_last_one_ended(hire, model):
+def test_the_next_page_goes_on_where_the_last_one_ended(hire, tiny):
     first = hire(InProcess())
-    job = first.submit("me", "dipgo", model, SMALL | {"iterations": 30}, PROMPTS)
+    job = first.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     wait(first, job.id, "running", until=lambda job: job.done >= 2)
     first.close()
     first.ledger.close()
     second = hire(InProcess())
-    assert 2 <= second.ledger.get(job.id).done < 30
+    assert 2 <= second.ledger.get(job.id).done < 12
     ended = wait(second, job.id)
-    assert ended.state == "done" and same(second, ended, undisturbed(model, iterations=30))
+    assert ended.state == "done" and same(second, ended, undisturbed(tiny, iterations=12))
 
 
-def test_a_job_that_crashes_three_times_without_a_step_has_failed(hire, model, monkeypatch):
+def test_a_job_that_crashes_three_times_without_a_step_has_failed(hire, tiny, monkeypatch):
     def crash(*_):
         raise LostError("the worker is gone")
         yield
 
     monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": crash})
     foreman = hire(InProcess())
-    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL).id)
+    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and job.error == "the worker is gone, 3 times" and job.crashes == 3
 
 
-def test_mistakes_and_faults_are_told_and_not_tried_again(hire, model, monkeypatch):
+def test_mistakes_and_faults_are_told_and_not_tried_again(hire, tiny, monkeypatch):
     foreman = hire(InProcess())
-    job = wait(foreman, foreman.submit("me", "deepcache", model, {"steps": 6, "ratio": 0.99}).id)
+    job = wait(foreman, foreman.submit("me", "deepcache", tiny, {"steps": 6, "ratio": 0.99}).id)
     assert job.state == "failed" and "ratio" in job.error and "\n" not in job.error
 
     def fault(*_):
@@ -169,11 +121,11 @@ def test_mistakes_and_faults_are_told_and_not_tried_again(hire, model, monkeypat
         yield
 
     monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": fault})
-    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL).id)
+    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and "a fault of ours" in job.error
 
 
-def test_a_full_disk_interrupts_and_room_resumes(hire, model, monkeypatch):
+def test_a_full_disk_interrupts_and_room_resumes(hire, tiny, monkeypatch):
     foreman = hire(InProcess())
     tell, full = foreman.ledger.tell, [True]
 
@@ -183,17 +135,17 @@ def test_a_full_disk_interrupts_and_room_resumes(hire, model, monkeypatch):
         tell(id, step, *rest)
 
     monkeypatch.setattr(foreman.ledger, "tell", until_full)
-    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL, PROMPTS).id)
+    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS).id)
     assert job.state == "interrupted" and "make room, then resume it" in job.error and job.done == 2
     full.clear()
     foreman.resume(job.id)
     ended = wait(foreman, job.id, "done")
-    assert same(foreman, ended, undisturbed(model)) and ended.error is None
+    assert same(foreman, ended, undisturbed(tiny)) and ended.error is None
 
 
-def test_nobody_touches_the_job_of_another(hire, model):
+def test_nobody_touches_the_job_of_another(hire, tiny):
     foreman = hire(InProcess(), at_once=0)
-    job = foreman.submit("me", "uniform", model, {})
+    job = foreman.submit("me", "uniform", tiny, {})
     for touch in (foreman.stop, foreman.resume, foreman.forget):
         with pytest.raises(ValueError, match="somebody else's"):
             touch(job.id, "you")
@@ -202,35 +154,38 @@ def test_nobody_touches_the_job_of_another(hire, model):
     assert foreman.ledger.jobs() == []
 
 
-def test_limits_are_sentences_and_the_queue_has_places(hire, model):
+def test_limits_are_sentences_and_the_queue_has_places(hire, tiny):
     foreman = hire(InProcess(), at_once=0, a_visitor=2, in_all=3)
-    first, second = (foreman.submit("me", "uniform", model, {}) for _ in range(2))
+    first, second = (foreman.submit("me", "uniform", tiny, {}) for _ in range(2))
     assert (foreman.ledger.place(first.id), foreman.ledger.place(second.id)) == (0, 1)
     with pytest.raises(ValueError, match="you have 2 jobs that are not finished"):
-        foreman.submit("me", "uniform", model, {})
-    foreman.submit("you", "uniform", model, {})
+        foreman.submit("me", "uniform", tiny, {})
+    foreman.submit("you", "uniform", tiny, {})
     with pytest.raises(ValueError, match="3 jobs are waiting, which is the most"):
-        foreman.submit("them", "uniform", model, {})
+        foreman.submit("them", "uniform", tiny, {})
     with pytest.raises(ValueError, match="batch"):
-        foreman.submit("them", "dipgo", model, {"batch": 0})
+        foreman.submit("them", "dipgo", tiny, {"batch": 0})
     with pytest.raises(ValueError, match="the job holds a prompt of more than 500 characters"):
-        foreman.submit("them", "dipgo", model, SMALL, ["a" * 501])
+        foreman.submit("them", "dipgo", tiny, SMALL, ["a" * 501])
     with pytest.raises(ValueError, match="reads files by name"):
-        foreman.submit("them", "ecodiff-released", model, {"attention": "/etc/passwd", "feedforward": "/etc/passwd"})
+        foreman.submit("them", "ecodiff-released", tiny, {"attention": "/etc/passwd", "feedforward": "/etc/passwd"})
     with pytest.raises(ValueError, match="weights of 'sd15' are not here"):
         foreman.submit("them", "uniform", "sd15", {})
 
 
-def test_what_takes_too_long_is_stopped_with_a_sentence(hire, model, monkeypatch):
-    foreman = hire(InProcess(), minutes=0.1)
-    job = wait(foreman, foreman.submit("me", "dipgo", model, SMALL | {"iterations": 4000}, PROMPTS).id)
-    assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.1 minutes") and job.done > 0
+def test_what_takes_too_long_is_stopped_with_a_sentence(hire, tiny):
+    foreman = hire(InProcess())
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(foreman, job.id, "running", until=lambda job: job.done > 0)
+    foreman.limits = Limits(minutes=0.01)
+    job = wait(foreman, job.id)
+    assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.01 minutes")
 
 
-def test_requests_of_the_command_line_are_applied(hire, model, monkeypatch):
+def test_requests_of_the_command_line_are_applied(hire, tiny, monkeypatch):
     monkeypatch.setattr(module, "LOOK_EVERY", 0.05)
     foreman = hire(InProcess())
-    job = foreman.submit("me", "dipgo", model, SMALL | {"iterations": 4000}, PROMPTS)
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
     wait(foreman, job.id, "running", until=lambda job: job.done > 0)
     other = Ledger(foreman.ledger.folder, owned=False)
     other.ask("cancel", job.id)
@@ -248,9 +203,9 @@ def test_only_encrypted_schedulers_beyond_this_machine(address, said):
     assert checked("tls://192.0.2.1:8786") and checked("tcp://127.0.0.1:8786")
 
 
-def test_a_scheduler_that_is_not_there_leaves_the_job_queued(hire, model, monkeypatch):
+def test_a_scheduler_that_is_not_there_leaves_the_job_queued(hire, tiny, monkeypatch):
     monkeypatch.setattr("explorer.jobs.cluster.PATIENCE", 0.5)
     foreman = hire(Cluster("tcp://127.0.0.1:9"))
-    job = foreman.submit("me", "uniform", model, {})
+    job = foreman.submit("me", "uniform", tiny, {})
     wait(foreman, job.id, "running")
     assert wait(foreman, job.id, "queued").crashes == 0

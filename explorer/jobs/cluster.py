@@ -5,19 +5,24 @@ moment, may crash, and may take the memory of nobody else; what it says comes ba
 machine needs this package and nothing else: no shared disk, no database.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, Timer
 from typing import Any
 from urllib.parse import urlparse
 from uuid import uuid4
 
 from explorer.jobs.executors import LostError, OneProcess, handed_out
 
+NICE = int(os.environ.get("EXPLORER_JOBS_NICE") or 10)  # how far runs stand back, so that pictures are drawn meanwhile
 LOOK_EVERY = 0.2  # seconds between two looks at whether somebody still wants the work
 PATIENCE = 10.0  # seconds to wait for a scheduler
 KEPT = 20  # events of a topic that the scheduler remembers; they carry checkpoints, and were handed on at once
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+IDLE = 60.0  # seconds for which a process has the model of a search that asks for nothing
 GONE = "the scheduler of the workers is out of reach"
 
 
@@ -51,12 +56,14 @@ class Cluster:
     def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
         """Items as they come. Raises ValueError for a user's mistake, LostError where the process that worked is
         gone, and UnreachableError where there is no scheduler."""
+        from distributed.protocol import deserialize_bytes
+
         self.stop(owner, work)
         client, topic, items = self._connected(), f"explorer-{owner}-{uuid4().hex}", SimpleQueue()
-        client.subscribe_topic(topic, lambda event: items.put((event[1]["kind"], event[1]["value"])))
-        gpus = any(one["resources"].get("GPU") for one in client.scheduler_info(n_workers=-1)["workers"].values())
-        lent = {"resources": {"GPU": 1}} if gpus else {}
-        future = client.submit(attempt, topic, work, arguments, self.memory, key=topic, pure=False, retries=0, **lent)
+        client.subscribe_topic(topic, lambda event: items.put((event[1]["kind"], deserialize_bytes(event[1]["value"]))))
+        shares = bool(self.address) and work == "prune" and arguments[-1] > 1
+        run = partial(attempt, topic, work, arguments, self.memory, shares)
+        future = client.submit(run, key=topic, pure=False, retries=0, **_seat(client, shares))
         self._running[owner, work] = future, items
         try:
             yield from handed_out(_Watched(items, future, client))
@@ -69,10 +76,11 @@ class Cluster:
 
     def stop(self, owner: str, work: str | None = None) -> None:
         """End what the owner runs, at once: its process is killed by whoever watches it."""
-        for key in [key for key in self._running if key[0] == owner and work in (None, key[1])]:
-            future, items = self._running.pop(key)
-            future.cancel()
-            items.put(("done", None))
+        for key in [key for key in list(self._running) if key[0] == owner and work in (None, key[1])]:
+            if found := self._running.pop(key, None):
+                future, items = found
+                future.cancel()
+                items.put(("done", None))
 
     def busy(self, owner: str, work: str) -> bool:
         return (owner, work) in self._running
@@ -157,41 +165,86 @@ class _Watched:
                     return "crash", f"the worker is gone ({self.future.status})"
 
 
-def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | None) -> None:
-    """What a worker of Dask does: the work, in a process of its own, for as long as the scheduler wants it."""
-    from distributed import get_worker
+def _seat(client: Any, shares: bool) -> dict[str, Any]:
+    """Where a run may go: to a GPU of its own, if there are any; if workers share it, it only has to be near one."""
+    there = client.scheduler_info(n_workers=-1).get("workers", {})
+    gpus = [address for address, worker in there.items() if worker["resources"].get("GPU")]
+    if not gpus:
+        return {}
+    return {"workers": gpus} if shares else {"resources": {"GPU": 1}}
+
+
+class _Kept:
+    """The process of a worker that has the model from one piece of a search to the next."""
+
+    def __init__(self) -> None:
+        self._process, self._leaving = OneProcess(nice=NICE), Timer(0, lambda: None)
+
+    @contextmanager
+    def lent(self) -> Iterator[OneProcess]:
+        self._leaving.cancel()
+        yield self._process
+        self._leaving = Timer(IDLE, self._process.close)
+        self._leaving.daemon = True
+        self._leaving.start()
+
+
+KEPT_PROCESS = _Kept()
+
+
+@contextmanager
+def _of_its_own() -> Iterator[OneProcess]:
+    process = OneProcess(nice=NICE)
+    yield process
+    process.close()
+
+
+def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | None, shares: bool) -> None:
+    """What a worker of Dask does: the work, in a process of its own, for as long as the scheduler wants it. Whoever
+    `shares` it out leaves this worker's turn to the pieces."""
+    from distributed import get_worker, secede
+    from distributed.protocol import serialize_bytes
     from distributed.system import MEMORY_LIMIT
     from distributed.worker import thread_state
 
     worker, key, over = get_worker(), thread_state.key, Event()
-    process, most = OneProcess(nice=10), memory or MEMORY_LIMIT * 3 // 4
+    if shares:
+        os.environ["EXPLORER_SCHEDULER"] = worker.scheduler.address
+        secede()
+    most = memory or MEMORY_LIMIT * 3 // 4
 
     def tell(kind: str, value: Any = None) -> None:
-        worker.log_event(topic, {"kind": kind, "value": value})
+        worker.log_event(topic, {"kind": kind, "value": serialize_bytes(value)})
 
     def watch() -> None:
         while not over.wait(LOOK_EVERY):
             task = worker.state.tasks.get(key)
-            if task is None or task.state != "executing":  # cancelled, or whoever asked is gone
+            if task is None or task.state not in ("executing", "long-running"):  # cancelled, or whoever asked is gone
                 process.close()
             elif _memory(process.pid) > most:
                 tell("mistake", f"it took more than {most / 2**30:.1f} GB of memory; take a smaller batch")
                 process.close()
 
-    Thread(target=watch, daemon=True).start()
+    with KEPT_PROCESS.lent() if work == "piece" else _of_its_own() as process:
+        Thread(target=watch, daemon=True).start()
+        for kind, value in _heard(process.run(topic, work, *arguments)):
+            if kind != "item":
+                over.set()  # nobody wants it any more from here on, and what is kept is not to be killed for that
+            tell(kind, value)
+
+
+def _heard(run: Iterator[Any]) -> Iterator[tuple[str, Any]]:
+    """What a run says, and how it ended."""
     try:
-        for item in process.run(topic, work, *arguments):
-            tell("item", item)
-        tell("done")
+        for item in run:
+            yield "item", item
+        yield "done", None
     except LostError as error:
-        tell("crash", f"{error}")
+        yield "crash", f"{error}"
     except ValueError as error:
-        tell("mistake", f"{error}")
+        yield "mistake", f"{error}"
     except RuntimeError as error:
-        tell("fault", f"{error}")
-    finally:
-        over.set()
-        process.close()
+        yield "fault", f"{error}"
 
 
 def _memory(pid: int | None) -> int:

@@ -9,7 +9,6 @@ mistake arrives as ValueError. `InProcess` is for tests, and for hosts that lend
 `OneProcess` keeps the page free while something is drawn, and outlives a crash. `cluster.Cluster` is for long work.
 """
 
-import atexit
 import itertools
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Protocol
@@ -105,6 +105,7 @@ class OneProcess:
         self._lock, self._numbers = Lock(), itertools.count()
         self._process: Any = None
         self._connection: Connection | None = None
+        self._last: Any = None  # what ends the process with this one
         self._waiting: dict[int, SimpleQueue] = {}
         self._newest: dict[tuple[str, str], int] = {}
 
@@ -170,7 +171,8 @@ class OneProcess:
         serve = (theirs, self._nice, self._threads)
         self._process = context.Process(target=_serve, args=serve, name="explorer works", daemon=False)
         self._process.start()
-        atexit.register(self._process.kill)  # a daemon would be ended as well, but may have no processes of its own
+        # a daemon would be ended as well, but may have no processes of its own
+        self._last = Finalize(None, self._process.kill, exitpriority=1)
         theirs.close()
         Thread(target=self._listen, args=(self._connection,), daemon=True).start()
 
@@ -187,7 +189,7 @@ class OneProcess:
         with self._lock:  # whoever asks from here on starts a new process; until here it is told that this one crashed
             if connection is self._connection:
                 self._process.join()
-                atexit.unregister(self._process.kill)
+                self._last.cancel()
                 self._process = None
                 for items in self._waiting.values():
                     items.put(("crash", CRASHED))

@@ -1,4 +1,4 @@
-"""A team of several processes of this machine, each with the model.
+"""Teams of several: processes of this machine, or workers of a scheduler, each with the model.
 
     with Processes(2, "emoji-unet") as team:
         mask = finished(prune(model, "genetic", config, team=team))     # config.brood at least 2
@@ -9,55 +9,47 @@ Whoever is free takes the next item. Where a process is lost, another one takes 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
-from explorer.jobs.executors import LostError, OneProcess
+from explorer.jobs.cluster import Cluster
+from explorer.jobs.executors import Executor, LostError, OneProcess
 from explorer.jobs.works import Errand
 from explorer.team import Crew, Make, Team
 
 LOSSES = 3  # of processes by one item: then it is the item's fault
 
 
-class Processes:
-    """A team (`team.Team`). The model is loaded in each process when it gets its first item.
+class _Several:
+    """A team (`team.Team`): each member is an executor and whom it works for, and has one piece at a time. The model is
+    loaded where the first piece is done."""
 
-    OMP_NUM_THREADS says how many threads each has; without it they share the cores. Sums of other threads have another
-    order, so answers are the same to the last bit where that number is.
-    """
+    def __init__(self, members: Sequence[tuple[Executor, str]], *subject: str):
+        if not members:
+            raise ValueError("a team has at least one worker, got 0")
+        self.size, self._subject, self._closed = len(members), subject, False
+        self._members = members
+        self._free: SimpleQueue[tuple[Executor, str]] = SimpleQueue()
+        for member in members:
+            self._free.put(member)
 
-    def __init__(self, size: int, model: str, device: str = "cpu", dtype: str = "float32"):
-        if size < 1:
-            raise ValueError(f"a team has at least one worker, got {size}")
-        self.size, self._subject, self._closed = size, (model, device, dtype), False
-        self._all = [OneProcess(threads=max(1, (os.cpu_count() or 1) // size)) for _ in range(size)]
-        self._free: SimpleQueue[OneProcess] = SimpleQueue()
-        for process in self._all:
-            self._free.put(process)
-
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
 
     def close(self) -> None:
-        """End all processes, whatever they are at."""
+        """End all of them, whatever they are at."""
         self._closed = True
         self._end()
 
     def _end(self) -> None:
-        for process in self._all:
-            process.close()
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the processes that have been needed so far."""
-        return [process.pid for process in self._all if process.pid is not None]
+        raise NotImplementedError
 
     def crew(self, make: Make, *given: Any) -> Crew:
         """Raises, when its answers are taken, ValueError for a user's mistake, and LostError where an item has taken
@@ -76,22 +68,64 @@ class Processes:
             pool.shutdown(cancel_futures=True)
 
     def _answer(self, errand: Errand, over: Event, item: tuple[Any, ...]) -> Any:
-        process = self._free.get()
+        executor, owner = member = self._free.get()
         try:
             for _ in range(LOSSES):
-                try:
-                    (answer,) = process.run("team", "piece", self._subject, errand, item)
-                    return answer
-                except LostError:
-                    if over.is_set() or self._closed:
-                        raise
+                if over.is_set() or self._closed:
+                    raise LostError("nobody waits for it any more")
+                with suppress(LostError):
+                    for answer in list(executor.run(owner, "piece", self._subject, errand, item)):
+                        return answer
             raise LostError(
                 f"{LOSSES} workers in a row were lost with the same piece; is the memory enough for {self.size}?"
             )
         finally:
-            self._free.put(process)
+            self._free.put(member)
 
 
-def hired(size: int, model: str, device: str = "cpu", dtype: str = "float32") -> AbstractContextManager[Team | None]:
-    """A team of several for as long as it is needed; none of one, for whoever asks is one already."""
-    return Processes(size, model, device, dtype) if size > 1 else nullcontext()
+class Processes(_Several):
+    """Processes of this machine.
+
+    OMP_NUM_THREADS says how many threads each has; without it they share the cores. Sums of other threads have another
+    order, so answers are the same to the last bit where that number is.
+    """
+
+    def __init__(self, size: int, model: str, device: str = "", dtype: str = "float32"):
+        threads = max(1, (os.cpu_count() or 1) // max(1, size))
+        self._all = [OneProcess(threads=threads) for _ in range(size)]
+        super().__init__([(process, "team") for process in self._all], model, device, dtype)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that have been needed so far."""
+        return [process.pid for process in self._all if process.pid is not None]
+
+    def _end(self) -> None:
+        for process in self._all:
+            process.close()
+
+
+class Machines(_Several):
+    """So many pieces at a time for the workers of a scheduler (`jobs work`), each of which has one at a time."""
+
+    def __init__(self, size: int, address: str, model: str, device: str = "", dtype: str = "float32"):
+        self._cluster, name = Cluster(address), uuid4().hex
+        members = [(self._cluster, f"{name}-{number}") for number in range(size)]
+        super().__init__(members, model, device, dtype)
+
+    def close(self) -> None:
+        super().close()
+        self._cluster.close()
+
+    def _end(self) -> None:
+        for cluster, owner in self._members:
+            cluster.stop(owner)
+
+
+def hired(size: int, model: str, device: str = "", dtype: str = "float32") -> AbstractContextManager[Team | None]:
+    """A team of several for as long as it is needed, of the scheduler EXPLORER_SCHEDULER or else of this machine; none
+    of one, for whoever asks is one already."""
+    if size <= 1:
+        return nullcontext()
+    address = os.environ.get("EXPLORER_SCHEDULER")
+    return Machines(size, address, model, device, dtype) if address else Processes(size, model, device, dtype)

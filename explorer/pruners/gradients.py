@@ -93,7 +93,7 @@ class Gradients:
         2 r v alone, which near the full run is next to nothing; |v|^2 comes from the gradient of a random direction.
         """
         far, count = ends - full, ends[0].numel()
-        losses = far.detach().square().mean(dim=(1, 2, 3)).clamp(min=TINY)
+        losses = far.detach().square().mean(dim=(1, 2, 3)).clamp(min=TINY).to(own)
         drawn = np.random.default_rng((self.config.seed, part.step, 2))  # as for the whole batch
         drawn = drawn.standard_normal((part.first + len(ends), *ends.shape[1:]))[part.first :]
         direction = torch.from_numpy(drawn).to(ends) / count**0.5
