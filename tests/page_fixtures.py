@@ -13,9 +13,10 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
+expect.set_options(timeout=20_000)  # milliseconds; answers come late where other tests run beside
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
@@ -45,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             page.wait(20)
 
 
-def wait_until_served(url: str, page: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def wait_until_served(url: str, page: subprocess.Popen, log: Path, seconds: float = 180) -> None:
     """Return as soon as the page answers."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and page.poll() is None:
