@@ -214,12 +214,12 @@ def apply(pipe: Any, mask: Mask) -> AbstractContextManager:
     return under(mask, getattr(pipe, family.denoiser), pipe.scheduler)
 
 
-def plan(question: Question) -> Plan:
-    """Which unit runs at which call, and what that costs. Raises ValueError for what cannot be asked."""
+def plan(question: Question, found: Result | None = None) -> Plan:
+    """Which unit runs at which call, and its cost; `found` as above. Raises ValueError for what cannot be asked."""
     from explorer import trajectory
 
     model = loaded(question.model)
-    result = answer(model, question)
+    result = found or answer(model, question)
     order = result if isinstance(result, Importance) else None
     mask = _chosen(result, question)
     graph, calls = mask.header.graph, mask.header.calls

@@ -6,6 +6,7 @@ Importing it loads no torch; using a model does.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from explorer.cost import Architecture
+
+_ENCODING = Lock()  # a tokenizer keeps how it pads and cuts to itself, also from one thread to another
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Model:
         import torch
 
         self._need_weights()
-        with torch.no_grad():
+        with torch.no_grad(), _ENCODING:
             return self.family.encode(self.pipe, list(prompts), guidance > 1)
 
     def denoise(self, x: "torch.Tensor", t: Any, conditioning: dict, guidance: float) -> "torch.Tensor":

@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from explorer.jobs.estimates import estimate
+from explorer.masks import Importance
 from tests.page_fixtures import Visitor
 
 SHORT = {"steps": 4, "iterations": 3, "batch": 1, "checks": 0}
@@ -77,11 +78,33 @@ def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, ser
     page.locator("#jobs tr", has_text="yours").first.click()
     state(page, "done")
     page.click("#job-explore")
-    page.wait_for_url("**keep=**")
+    page.wait_for_url("**method=order**")
     page.wait_for_selector("#keep .drawn")
     expect(page.locator("#model input")).to_have_value("emoji-dit")
-    expect(page.locator(".tiles")).to_contain_text("by hand")
+    expect(page.locator("#method input")).to_have_value("dipgo (a job's)")
+    order = Importance.load(saved.value.path())
+    for share in (0.3, 0.6):  # the slider moves through the order
+        page.locator("#ratio input[type=number]").fill(str(share))
+        expect(page.locator(".tiles")).to_contain_text(f"{order.at(share).kept:.1%}")
     assert not visitor.complaints and not visitor.foreign
+
+
+def test_an_order_is_drawn_with_and_says_what_it_is_for(visitor):
+    page = visitor.open("method=order%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
+    expect(page.locator("#method input")).to_have_value("dipgo-dpm++-20 (embedded)")
+    expect(page.locator("#steps input")).to_have_value("20")
+    page.click("#draw")
+    expect(page.locator("#verdict")).to_contain_text("SSIM", timeout=120_000)
+    expect(page.locator("#pictures")).to_contain_text("dipgo at 70%")
+    page.locator("#steps input").fill("5")
+    page.locator("#steps input").press("Enter")
+    expect(page.locator("#alert [role=alert]")).to_contain_text(
+        "for emoji-unet under dpm++ with 20 steps; choose those"
+    )
+    page.click("#method input")
+    page.get_by_role("option", name="uniform", exact=True).click()
+    expect(page.locator("#alert [role=alert]")).to_have_count(0)
+    assert not visitor.complaints
 
 
 def test_a_job_is_stopped_resumed_and_deleted(visitor):

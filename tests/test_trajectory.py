@@ -1,5 +1,7 @@
 """The loop against the pipelines it stands for, and reuse against the samplers it amounts to."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import diffusers
 import numpy as np
 import pytest
@@ -170,6 +172,19 @@ def test_draws_beside_each_other_do_not_mix(sd_folder):
     second = draw(model, ["dog"], [2], "ddim", 4, 7.5, mask)
     *_, ((_, a), (_, b)) = zip(first, second, strict=True)
     assert torch.equal(a, alone[0]) and torch.equal(b, alone[1])
+
+
+def test_prompts_encoded_side_by_side_do_not_mix(sd_folder):
+    """A tokenizer keeps how it pads, which another thread must not change in between."""
+    model = catalogue.load(sd_folder)
+
+    def encoded(prompt):
+        return model.encode([prompt], 7.5)["encoder_hidden_states"]
+
+    alone = {prompt: encoded(prompt) for prompt in ("dog", "red apple", "a")}
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(encoded, [*alone] * 100))
+    assert all(map(torch.equal, beside, [*alone.values()] * 100))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 10**6])

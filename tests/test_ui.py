@@ -1,5 +1,7 @@
 """What the page says and asks, without a browser: words, addresses and generated controls."""
 
+from urllib.parse import parse_qsl
+
 import gradio as gr
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from explorer.experiment import Frame, Plan, Question
 from explorer.graph import BlockGraph, Unit
+from explorer.jobs.shelf import Shelf
 from explorer.letters import unpacked
 from explorer.ui import address, controls, explore, story
 from explorer.ui.components import alert, user_errors
@@ -127,6 +130,35 @@ def test_an_address_that_is_no_view_gives_the_defaults_and_a_sentence(model_here
     values, said = address.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, explore.DEFAULTS)
     assert len(said) == 1
     assert (values["seed"], values["prompt"], values["steps"]) == (0, explore.PROMPT, 50)
+
+
+def test_an_order_takes_the_place_of_a_method(tmp_path):
+    shelf, id = Shelf(tmp_path), "emoji-unet/dipgo-ddim-25"
+    method = f"order:{id}"
+    values, said = address.read({"method": method, "steps": "7", "ratio": "0.4"}, explore.DEFAULTS, shelf)
+    assert not said and (values["method"], values["steps"], values["ratio"]) == (method, 25, 0.4)
+    question, path = address.with_order(values, shelf)
+    assert question.method == "dipgo" and path == str(shelf.find(id).path)
+    assert address.question(values).method == "uniform"  # for tabs that ask for no schedule
+    item, header = address.order_of(method, shelf)
+    query = dict(parse_qsl(address.of_order(item, header, 0.4)))
+    assert address.read(query, explore.DEFAULTS, shelf)[0]["method"] == method
+    with pytest.raises(ValueError, match="is for emoji-unet under ddim with 25 steps; choose those, or another method"):
+        address.with_order(values | {"steps": 24}, shelf)
+
+
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [
+        ("../../etc/passwd", "there is no mask '../../etc/passwd'"),
+        ("emoji-unet/ecodiff", "'ecodiff' is no order of schedules"),
+        ("job-<b>", "there is no mask 'job-<b>'"),
+    ],
+)
+def test_what_is_no_order_is_one_sentence(id, said, tmp_path):
+    values, (found,) = address.read({"method": f"order:{id}"}, explore.DEFAULTS, Shelf(tmp_path))
+    assert said in found and values["method"] == explore.DEFAULTS["method"]
+    assert "keeps no masks" in address.read({"method": f"order:{id}"}, explore.DEFAULTS)[1][0]
 
 
 def test_controls_are_generated_from_a_config():

@@ -17,12 +17,13 @@ from explorer.widths import WidthImportance, found_in
 from explorer.work import Progress
 
 
-def _planned(question: experiment.Question) -> Iterator[experiment.Plan]:
-    yield experiment.plan(question)
+def _planned(question: experiment.Question, path: str = "") -> Iterator[experiment.Plan]:
+    """What `experiment.plan` says; the file at `path` takes the place of the method."""
+    yield experiment.plan(question, found_in(path) if path else None)
 
 
 def _compared(question: experiment.Question, path: str = "", rival: bool = True) -> Iterator[experiment.Frame]:
-    """What `experiment.compare` says; the file at `path` takes the place of the method."""
+    """What `experiment.compare` says; `path` as above."""
     yield from experiment.compare(question, found_in(path) if path else None, rival)
 
 

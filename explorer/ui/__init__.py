@@ -54,15 +54,15 @@ def build(
         visitor = visitors.arriving(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:
             with _tab("explore"):
-                explored = explore.build(page, executor)
+                explored = explore.build(page, executor, shelf)
             with _tab("features") as tab:
                 features.build(executor, explored.question, tab, explored.keep, tabs)
             with _tab("smaller") as tab:
                 smaller.build(executor, explored.question, tab)
-            if foreman:
+            if foreman and shelf:
                 gr.set_static_paths([foreman.ledger.results])
                 with _tab("optimize") as tab:
-                    optimize.build(page, executor, foreman, tab, visitor)
+                    optimize.build(page, executor, foreman, shelf, tab, visitor)
             if shelf:
                 with _tab("masks") as tab:
                     masks.build(executor, shelf, explored.question, tab, visitor)

@@ -11,6 +11,7 @@ import gradio as gr
 from explorer import catalogue, prompts, shipped
 from explorer.experiment import Question
 from explorer.jobs.executors import Executor, Run
+from explorer.jobs.shelf import Shelf
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, browser, controls, story
 from explorer.ui.components import LIGHT, alert, markup, user_errors
@@ -70,8 +71,8 @@ class Explored(NamedTuple):
     keep: gr.HTML
 
 
-def build(page: gr.Blocks, executor: Executor) -> Explored:
-    """Lay out the tab and connect it."""
+def build(page: gr.Blocks, executor: Executor, shelf: Shelf | None) -> Explored:
+    """Lay out the tab and connect it; an order on the shelf can take the place of a method."""
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=2, min_width=300, elem_id="controls"):
             asked, left = _controls()
@@ -79,7 +80,7 @@ def build(page: gr.Blocks, executor: Executor) -> Explored:
             right = _results()
     question = dict(asked.controls)
     asked.controls["show"] = right["show"]
-    _connect(page, executor, asked, View(**left, **right))
+    _connect(page, executor, shelf, asked, View(**left, **right))
     return Explored(question, right["keep"])
 
 
@@ -145,11 +146,11 @@ def _results() -> dict[str, Any]:
     return dict(pictures=pictures, verdict=verdict, keep=keep, show=show)
 
 
-def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> None:
+def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: Asked, view: View) -> None:
     """Which event asks what. The browser itself answers what the gallery holds; Python hears of the rest."""
 
     def on_load(request: gr.Request) -> dict:
-        return opened(request.query_params, asked, view)
+        return opened(request.query_params, shelf, asked, view)
 
     tell = dict(fn=None, inputs=asked.inputs, js=browser.asked(asked.controls), api_visibility="private")
     model, method, prompt = (asked.controls[name] for name in ("model", "method", "prompt"))
@@ -167,7 +168,7 @@ def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> N
     asked.dice.click(None, None, asked.controls["seed"], js=roll, api_visibility="private").then(**tell)
 
     def plan(request: gr.Request, *values: Any) -> dict:
-        return on_plan(partial(executor.run, request.session_hash), view, tuple(asked.controls), *values)
+        return on_plan(partial(executor.run, request.session_hash), shelf, view, tuple(asked.controls), *values)
 
     view.pictures.plan(
         plan,
@@ -177,14 +178,14 @@ def _connect(page: gr.Blocks, executor: Executor, asked: Asked, view: View) -> N
         **LIGHT,
     )
     gr.on([prompt.blur, prompt.submit], on_words, [model, prompt], view.unseen, **LIGHT)
-    _connect_drawing(executor, asked, view)
+    _connect_drawing(executor, shelf, asked, view)
 
 
-def _connect_drawing(executor: Executor, asked: Asked, view: View) -> None:
+def _connect_drawing(executor: Executor, shelf: Shelf | None, asked: Asked, view: View) -> None:
     """Stop is there while something is drawn. A second question takes the place of the first."""
 
     def draw(request: gr.Request, *values: Any) -> Iterator[dict]:
-        yield from on_draw(partial(executor.run, request.session_hash), view, tuple(asked.controls), *values)
+        yield from on_draw(partial(executor.run, request.session_hash), shelf, view, tuple(asked.controls), *values)
 
     def rest(request: gr.Request) -> dict:
         return gr.update(interactive=executor.busy(request.session_hash, "compare"))
@@ -215,12 +216,16 @@ def _connect_drawing(executor: Executor, asked: Asked, view: View) -> None:
     view.stop.click(stop, None, view.stop, cancels=[drawing], **LIGHT)
 
 
-def opened(query: Mapping[str, str], asked: Asked, view: View) -> dict:
+def opened(query: Mapping[str, str], shelf: Shelf | None, asked: Asked, view: View) -> dict:
     """The controls as the address asks for them, and the names the model knows."""
-    values, said = address.read(query, DEFAULTS)
+    values, said = address.read(query, DEFAULTS, shelf)
     method = values["method"]
     values |= {"show": query["show"]} if query.get("show") in SHOW else {}
-    values["method"] = gr.update(value=values["method"], choices=methods_for(values["model"]))
+    choices: list[Any] = methods_for(values["model"])
+    if method.startswith(address.ORDER):
+        item, _ = address.order_of(method, shelf)
+        choices.append((f"{item.name} ({item.how})", method))
+    values["method"] = gr.update(value=method, choices=choices)
     return {
         **{asked.controls[name]: value for name, value in values.items() if name in asked.controls},
         **dict(zip(asked.groups.values(), group_of(asked.groups, method), strict=True)),
@@ -265,25 +270,25 @@ def on_words(model: str, prompt: str) -> str:
     return ""
 
 
-def on_plan(run: Run, view: View, names: tuple[str, ...], *values: Any) -> dict:
+def on_plan(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *values: Any) -> dict:
     """The schedule and its cost; no picture, so no prompt is needed."""
     with user_errors() as said:
-        question = address.question(dict(zip(names, values, strict=True)) | {"prompt": "-"})
-        for plan in run("plan", question):
+        question, order = address.with_order(dict(zip(names, values, strict=True)) | {"prompt": "-"}, shelf)
+        for plan in run("plan", question, order):
             return {view.alert: "", view.keep: story.planned(question, plan)}
     return {view.alert: alert(said)}
 
 
-def on_draw(run: Run, view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
+def on_draw(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
     """Plan, then draw the three pictures, one update a call."""
     yield {view.alert: "", view.verdict: ""}
     with user_errors() as said:
-        question = address.question(dict(zip((*names, "keep"), values, strict=True)))
-        plan = next(run("plan", question))
+        question, order = address.with_order(dict(zip((*names, "keep"), values, strict=True)), shelf)
+        plan = next(run("plan", question, order))
         cards = story.dealt(question, plan)
         yield {view.keep: story.planned(question, plan), view.unseen: on_words(question.model, question.prompt)}
         yield {view.pictures: story.shown(cards, question)}
-        for frame in run("compare", question):
+        for frame in run("compare", question, order):
             last = cards[frame.role]
             cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
             yield {view.pictures: story.shown(cards, question)}

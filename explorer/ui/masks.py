@@ -79,6 +79,7 @@ class Parts(NamedTuple):
     whole: gr.Button
     save: gr.Button
     draw: gr.Button
+    stop: gr.Button
     pictures: gr.HTML
     goal: gr.Textbox
     file: gr.Textbox
@@ -87,7 +88,7 @@ class Parts(NamedTuple):
     def shown(self) -> list[Any]:
         """What a look at a mask changes."""
         what = [self.alert, self.head, self.ratio, self.other, self.view, self.left, self.bars, self.heads, self.shares]
-        acts = [self.name, self.keep, self.forget, self.explore, self.whole, self.save, self.draw]
+        acts = [self.name, self.keep, self.forget, self.explore, self.whole, self.save, self.draw, self.stop]
         return [*what, *acts, self.pictures]
 
 
@@ -125,6 +126,7 @@ def _shown() -> dict[str, Any]:
         right["other"] = gr.Dropdown([], label="Hold against", visible=False, elem_id="mask-other", interactive=True)
     with gr.Row(elem_classes=["buttons", "many"]):
         right["draw"] = gr.Button("Draw", variant="primary", elem_id="mask-draw", **hidden)
+        right["stop"] = gr.Button("Stop", elem_id="mask-stop", **hidden)
         right["explore"] = gr.Button("Open in Explore", elem_id="mask-explore", **hidden)
         right["save"] = gr.Button("Download mask", elem_id="mask-save", **hidden)
         right["whole"] = gr.Button("Download order", elem_id="mask-whole", **hidden)
@@ -197,11 +199,14 @@ def _connect_drawing(
 
     def drawn(request: gr.Request, id: str, share: float, other: str | None, *values: Any) -> Iterator[tuple]:
         question, letters = dict(zip(("prompt", "seed", "rival"), values[:3], strict=True)), values[3]
-        run = partial(executor.run, f"{request.session_hash}-masks")
+        run = partial(executor.run, drawer(request))
         yield from on_draw(run, shelf, Chosen(id, share, letters, other), question)
 
+    def halt(request: gr.Request) -> None:
+        executor.stop(drawer(request))
+
     wanted = [parts.id, parts.ratio, parts.other, *(asked[name] for name in ("prompt", "seed", "rival")), parts.by_hand]
-    parts.draw.click(
+    drawing = parts.draw.click(
         drawn,
         wanted,
         [parts.alert, parts.pictures],
@@ -211,6 +216,12 @@ def _connect_drawing(
         concurrency_id="draw",
         **LIGHT | {"queue": True},
     )
+    parts.stop.click(halt, None, None, cancels=[drawing], **LIGHT)
+
+
+def drawer(request: gr.Request) -> str:
+    """For whom this tab draws: what Explore draws for the same visitor goes on beside it."""
+    return f"{request.session_hash}-masks"
 
 
 def asked_for(request: gr.Request) -> str:
@@ -234,7 +245,7 @@ def looked(
 ) -> tuple:
     """A mask with all that can be done with it; for `Parts.shown`. What costs the same costs what was made by hand."""
     hidden = gr.update(visible=False)
-    nothing = ("", hidden, hidden, None, "", hidden, None, None, *[hidden] * 7, "")
+    nothing = ("", hidden, hidden, None, "", hidden, None, None, *[hidden] * 8, "")
     if not id:
         return "", *nothing
     with user_errors() as said:
@@ -248,7 +259,7 @@ def looked(
         largest = int(100 * found.header.max_ratio) / 100
         schedule, show = isinstance(mask, Mask), gr.update(visible=True)
         only = [gr.update(visible=one) for one in (schedule, schedule, item.owner == owner and item.how != "a job's")]
-        acts = (*only, gr.update(visible=schedule), gr.update(visible=order), show, show)
+        acts = (*only, gr.update(visible=schedule), gr.update(visible=order), show, show, show)
         choosing = gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices))
         slider = gr.update(visible=order, maximum=max(largest, 0.01), value=min(share, largest))
         head = f"<h2>{escape(called(item))}</h2>{origin(mask.header, item.how)}"
@@ -257,9 +268,12 @@ def looked(
 
 
 def opened(shelf: Shelf, id: str, share: float, letters: str) -> tuple[str, str]:
-    """The query of Explore's address for a schedule."""
+    """The query of Explore's address for an order, or for the schedule of the moment where it was switched by hand."""
     with user_errors() as said:
-        return "", address.of_mask(schedule_of(shelf.find(id), share, letters))
+        item = shelf.find(id)
+        if isinstance(item.open(), Importance) and not letters:
+            return "", address.of_order(item, item.header, share)
+        return "", address.of_mask(schedule_of(item, share, letters))
     return alert(said), ""
 
 

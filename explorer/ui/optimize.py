@@ -12,6 +12,7 @@ from explorer.jobs.estimates import estimate
 from explorer.jobs.executors import Executor
 from explorer.jobs.foreman import METHODS, Foreman
 from explorer.jobs.ledger import ENDED
+from explorer.jobs.shelf import JOB, Shelf
 from explorer.masks import Importance
 from explorer.pruners.configs import CONFIGS, WIDTHS
 from explorer.ui import address, browser, controls
@@ -77,7 +78,7 @@ class Parts(NamedTuple):
         ]
 
 
-def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab, visitor: Visitor) -> None:
+def build(page: gr.Blocks, executor: Executor, foreman: Foreman, shelf: Shelf, tab: gr.Tab, visitor: Visitor) -> None:
     """Lay out the tab and connect it."""
     markup(WHY)
     states: dict[str, Any] = dict(
@@ -95,7 +96,7 @@ def build(page: gr.Blocks, executor: Executor, foreman: Foreman, tab: gr.Tab, vi
     parts, watch = Parts(**states, **left, **right), Watch(foreman, executor)
     with place:
         _settings(page, foreman, parts, visitor.guard)
-    _connect(foreman, parts, watch, tab, visitor)
+    _connect(foreman, shelf, parts, watch, tab, visitor)
 
 
 def _asked() -> tuple[dict[str, Any], gr.Column]:
@@ -161,7 +162,7 @@ def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts, guard: Guard) -> 
         start.click(begun, asked, [parts.alert, parts.job], **NOW)
 
 
-def _connect(foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab, visitor: Visitor) -> None:
+def _connect(foreman: Foreman, shelf: Shelf, parts: Parts, watch: Watch, tab: gr.Tab, visitor: Visitor) -> None:
     """Which event asks what. Whatever brings another job, its change shows it from the first step on."""
 
     def anew(id: str, owner: str) -> tuple:
@@ -188,7 +189,7 @@ def _connect(foreman: Foreman, parts: Parts, watch: Watch, tab: gr.Tab, visitor:
     parts.table.pick(picked, None, parts.job, **NOW)
     at_ratio = [parts.job, parts.ratio]
     opening = parts.explore.click(
-        lambda id, share: opened(foreman, id, share), at_ratio, [parts.alert, parts.goal], **NOW
+        lambda id, share: opened(shelf, id, share), at_ratio, [parts.alert, parts.goal], **NOW
     )
     opening.then(None, parts.goal, None, js=GO, api_visibility="private")
     parts.look.click(None, parts.job, None, js=LOOK, api_visibility="private")
@@ -250,10 +251,12 @@ def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
     return alert(said), *nothing
 
 
-def opened(foreman: Foreman, id: str, share: float) -> tuple[str, str]:
-    """The query of Explore's address for what a job found, at a ratio."""
+def opened(shelf: Shelf, id: str, share: float) -> tuple[str, str]:
+    """The query of Explore's address for what a job found, an order at a ratio."""
     with user_errors() as said:
-        job = foreman.ledger.get(id)
-        found = found_in(foreman.ledger.results / (job.result or "nothing was found yet"))
-        return "", address.of_mask(found.at(share) if isinstance(found, Importance) else found)
+        item = shelf.find(f"{JOB}{id}")
+        found = item.open()
+        return "", address.of_order(item, found.header, share) if isinstance(found, Importance) else address.of_mask(
+            found
+        )
     return alert(said), ""
