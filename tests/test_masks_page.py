@@ -193,6 +193,19 @@ def test_widths_are_shown_and_drawn_beside_others(visitor):
     assert not visitor.complaints
 
 
+def test_a_drawing_can_be_stopped(visitor):
+    page = on_tab(visitor, "emoji-unet/dipgo-ddim-50")
+    page.click("#mask-draw")
+    pictures = page.locator("#mask-pictures")
+    expect(pictures.locator("img").first).to_be_visible(timeout=60_000)
+    page.click("#mask-stop")
+    page.wait_for_timeout(1000)  # what was on its way has come
+    came = pictures.inner_html()
+    page.wait_for_timeout(2000)
+    assert pictures.inner_html() == came and "of 50 calls" in pictures.inner_text()
+    assert not visitor.complaints
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 def test_no_barrier_and_no_sideways_scrolling(visitors, width):
     page = opened(visitors(viewport={"width": width, "height": 900}))
