@@ -7,18 +7,45 @@ import string
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["EXPLORER_JOBS_NICE"] = "0"  # or jobs would wait for the tests beside them
+# Tiny models gain nothing from more threads, and lose much on a busy machine; and so sums have one order everywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import diffusers
 import pytest
 import torch
 import transformers
 
+from explorer.cli import main
+
 pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures"]
-torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+torch.set_num_threads(1)
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
 UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def document(run):
+    def document(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    return document
 
 
 def sd_unet(**changes):

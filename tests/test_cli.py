@@ -1,33 +1,8 @@
-import json
-
 import pytest
 
-from explorer import cli, masks
+from explorer import masks
 from explorer.cli import flags
 from explorer.evidence import results
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def document(run):
-    def document(*arguments):
-        code, out, _ = run(*arguments, "--json")
-        assert code == 0
-        return json.loads(out)
-
-    return document
 
 
 def test_models(document):

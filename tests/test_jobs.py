@@ -19,12 +19,9 @@ from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
 
 @pytest.fixture(scope="module")
 def cluster():
-    patch = pytest.MonkeyPatch()
-    patch.setenv("OMP_NUM_THREADS", "1")
     found = Cluster()
     yield found
     found.close()
-    patch.undo()
 
 
 @pytest.mark.parametrize("kind", ["in process", "cluster"])

@@ -19,24 +19,20 @@ LEARN = ("--steps", "6", "--method", "dipgo", "--guidance", "3", "--set", "granu
 
 
 def command(folder, out, *more):
-    return [sys.executable, "-m", "explorer", "prune", "--model", str(folder), *LEARN, "--out", str(out), *more]
+    return ["prune", "--model", str(folder), *LEARN, "--out", str(out), *more]
 
 
-def ran(arguments):
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def test_a_search_stopped_by_the_keyboard_goes_on_to_the_same_file(sd_folder, tmp_path):
+def test_a_search_stopped_by_the_keyboard_goes_on_to_the_same_file(sd_folder, tmp_path, run):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("dog\ncat\n")
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
     settings = ("--prompts", str(prompts), "--set", "iterations=8")
-    done = ran(command(sd_folder, whole, *settings))
-    assert done.returncode == 0 and "an importance for every ratio" in done.stdout and "50%" in done.stdout
-    assert "8 of 8" in done.stderr and "loss" in done.stderr
+    code, said, progress = run(*command(sd_folder, whole, *settings))
+    assert code == 0 and "an importance for every ratio" in said and "50%" in said
+    assert "8 of 8" in progress and "loss" in progress
 
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # in a background job it is ignored
-    arguments = command(sd_folder, stopped, *settings)
+    arguments = [sys.executable, "-m", "explorer", *command(sd_folder, stopped, *settings)]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, **heard)
     for line in process.stderr:
         if " of 8: " in line:
@@ -47,17 +43,16 @@ def test_a_search_stopped_by_the_keyboard_goes_on_to_the_same_file(sd_folder, tm
     assert process.wait(60) == 130 and "go on with --resume" in errors and not stopped.exists()
     assert [file.name for file in tmp_path.glob(".*.state")] == [".stopped.safetensors.state"]
 
-    refused = ran(command(sd_folder, stopped, *settings, "--resume", "--set", "rate=0.1"))
-    assert refused.returncode == 2 and "other settings" in refused.stderr.splitlines()[-1]
-    again = ran(command(sd_folder, stopped, *settings, "--resume"))
-    assert again.returncode == 0 and not list(tmp_path.glob(".*.state"))
+    code, _, said = run(*command(sd_folder, stopped, *settings, "--resume", "--set", "rate=0.1"))
+    assert code == 2 and "other settings" in said.splitlines()[-1]
+    assert not run(*command(sd_folder, stopped, *settings, "--resume"))[0] and not list(tmp_path.glob(".*.state"))
     first, second = masks.load(whole), masks.load(stopped)
     assert np.array_equal(first.rank, second.rank) and np.array_equal(first.score, second.score)
 
 
-def test_nothing_to_go_on_with_is_said(sd_folder, tmp_path):
-    refused = ran(command(sd_folder, tmp_path / "new.safetensors", "--resume"))
-    assert refused.returncode == 2 and "nothing to go on with" in refused.stderr.splitlines()[-1]
+def test_nothing_to_go_on_with_is_said(sd_folder, tmp_path, run):
+    code, _, said = run(*command(sd_folder, tmp_path / "new.safetensors", "--resume"))
+    assert code == 2 and "nothing to go on with" in said.splitlines()[-1]
 
 
 def failing(states):

@@ -1,6 +1,5 @@
 """Logits as EcoDiff's authors released them: the right layers, nothing but tensors, counted without weights."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from explorer import catalogue
-from explorer.cli import main
 from explorer.experiment import config_of, prune
 from explorer.structure import sites
 from explorer.work import finished
@@ -49,23 +47,15 @@ def test_the_logits_reach_their_layers_and_the_shares_are_kept(sd_folder, tmp_pa
     assert sum(p.numel() for p in smaller.denoiser.parameters()) == round(found.kept * found.header.params)
 
 
-def ask(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert not ended.value.code
-
-
-def test_sdxl_is_counted_without_its_weights(tmp_path, capsys):
+def test_sdxl_is_counted_without_its_weights(tmp_path, run, document):
     model = catalogue.load("sdxl", weights=False)
     attention, feedforward, logits = files(tmp_path, model.denoiser)
     sizes = [len(value) for name, value in logits.items() if name.endswith("heads")]
     assert (len(sizes), sizes.count(10), sizes.count(20)) == (140, 20, 120)  # as in the released file
     out = tmp_path / "sdxl.safetensors"
     settings = ["--set", f"attention={attention}", "--set", f"feedforward={feedforward}"]
-    ask(["prune", "--model", "sdxl", "--method", "ecodiff-released", *settings, "--out", str(out)])
-    capsys.readouterr()
-    ask(["cost", "--model", "sdxl", "--mask", str(out), "--json"])
-    told = json.loads(capsys.readouterr().out)
+    assert run("prune", "--model", "sdxl", "--method", "ecodiff-released", *settings, "--out", out)[0] == 0
+    told = document("cost", "--model", "sdxl", "--mask", out)
     assert told["whole"]["params"] == 2_567_463_684 and 0.79 < told["kept_params"] < 0.84
 
 

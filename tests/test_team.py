@@ -38,13 +38,10 @@ def model(sd_folder):
 @pytest.fixture(scope="module")
 def teams(sd_folder):
     """Of two and three processes."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("OMP_NUM_THREADS", "1")  # as in the tests' own process, so that sums have one order
     found = {size: Processes(size, str(sd_folder)) for size in (2, 3)}
     yield found
     for team in found.values():
         team.close()
-    patch.undo()
 
 
 def searched(model, method, settings, team=None):

@@ -51,6 +51,7 @@ class Cluster:
         self._lock = Lock()
         self._client: Any = None
         self._local: Any = None
+        self._closed = False
         self._running: dict[tuple[str, str], Any] = {}
 
     def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
@@ -88,6 +89,7 @@ class Cluster:
     def close(self) -> None:
         """End the workers of this machine; those of a scheduler stay."""
         with self._lock:
+            self._closed = True
             for one in (self._client, self._local):
                 if one is not None:
                     one.close()
@@ -97,6 +99,8 @@ class Cluster:
         from distributed import Client, LocalCluster
 
         with self._lock:
+            if self._closed:
+                raise UnreachableError("the workers have been let go")
             if self._client is not None and self._client.status == "running":
                 return self._client
             _settle()

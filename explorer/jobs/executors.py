@@ -28,6 +28,7 @@ from explorer.jobs.works import WORKS
 
 CRASHED = "the process that draws has stopped (was there too little memory?); it starts anew, so please try again"
 AT_ONCE = 4  # runs side by side in a process; each brings OpenMP threads of its own
+QUICK = ("plan",)  # works that need not wait for one of these places
 
 
 Run = Callable[..., Iterator[Any]]  # an executor's `run`, for one owner
@@ -216,7 +217,7 @@ def _serve(connection: Connection, nice: int, threads: int | None) -> None:
                     return
         running.discard(number)
 
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool, quick = ThreadPoolExecutor(AT_ONCE), ThreadPoolExecutor(1)
     while True:
         try:
             what, number, *rest = connection.recv()
@@ -226,7 +227,7 @@ def _serve(connection: Connection, nice: int, threads: int | None) -> None:
             running.discard(number)
         else:
             running.add(number)
-            pool.submit(work, number, *rest)
+            (quick if rest[0] in QUICK else pool).submit(work, number, *rest)
 
 
 def _told(name: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:

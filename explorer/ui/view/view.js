@@ -101,10 +101,12 @@ export function mountMap(part) {
 
 // -- what Python drew
 
-/** What Python drew: three pictures with their facts, each as far as it has come. All go into the film; only the newest
- * is painted, and not after the visitor has moved on. */
+/** What Python drew: three pictures with their facts, each as far as it has come. All go into the film; of
+ * those that wait only the newest is painted, or one now and then, and none after the visitor has moved on. */
 const incoming = [];
+const LATEST = 250; // milliseconds without anything new to see, where moments come faster than they can be painted
 let taking;
+let painted = 0;
 async function take(value) {
   if (!value) return;
   if (value.cards.original.call === 0) begin();
@@ -118,7 +120,9 @@ async function take(value) {
     state.drawn = drawn;
     film.add(drawn.cards, drawn.images);
     if (drawn.cards.rival.done) visits.add(state.asked, drawn, film.frames);
-    if (!incoming.length) paintDrawn();
+    if (incoming.length && performance.now() - painted < LATEST) continue;
+    paintDrawn();
+    painted = performance.now();
   }
   taking = false;
 }
