@@ -9,7 +9,7 @@ import pytest
 
 from explorer import experiment
 from explorer.experiment import Question
-from explorer.jobs.executors import AT_ONCE, CRASHED, InProcess, OneProcess
+from explorer.jobs.executors import CRASHED, PLACES, InProcess, OneProcess
 
 LONG = {"steps": 400, "guidance": 1.0, "ratio": 0.5}
 
@@ -94,15 +94,15 @@ def test_a_crash_is_a_sentence_and_the_next_run_works(one_process, ask):
 
 
 def test_a_plan_does_not_wait_for_those_who_draw(one_process, ask):
-    drawing = [one_process.run(f"visitor {number}", "compare", ask(**LONG)) for number in range(AT_ONCE + 2)]
+    drawing = [one_process.run(f"visitor {number}", "compare", ask(**LONG)) for number in range(PLACES + 2)]
     threads = [Thread(target=list, args=(run,)) for run in drawing]
     for thread in threads:
         thread.start()
-    while not all(one_process.busy(f"visitor {number}", "compare") for number in range(AT_ONCE + 2)):
+    while not all(one_process.busy(f"visitor {number}", "compare") for number in range(PLACES + 2)):
         time.sleep(0.01)
     assert len(list(one_process.run("me", "plan", ask()))) == 1
-    assert all(one_process.busy(f"visitor {number}", "compare") for number in range(AT_ONCE + 2))
-    for number in range(AT_ONCE + 2):
+    assert all(one_process.busy(f"visitor {number}", "compare") for number in range(PLACES + 2))
+    for number in range(PLACES + 2):
         one_process.stop(f"visitor {number}")
     for thread in threads:
         thread.join()

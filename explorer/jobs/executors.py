@@ -27,7 +27,7 @@ from explorer import experiment
 from explorer.jobs.works import WORKS
 
 CRASHED = "the process that draws has stopped (was there too little memory?); it starts anew, so please try again"
-AT_ONCE = 4  # runs side by side in a process; each brings OpenMP threads of its own
+PLACES = 2  # for runs side by side in a process; each brings OpenMP threads of its own, see `ui.threads_a_picture`
 QUICK = ("plan",)  # works that need not wait for one of these places
 
 
@@ -217,7 +217,7 @@ def _serve(connection: Connection, nice: int, threads: int | None) -> None:
                     return
         running.discard(number)
 
-    pool, quick = ThreadPoolExecutor(AT_ONCE), ThreadPoolExecutor(1)
+    pool, quick = ThreadPoolExecutor(PLACES), ThreadPoolExecutor(1)
     while True:
         try:
             what, number, *rest = connection.recv()

@@ -101,7 +101,7 @@ def launch() -> None:
     data = Path(os.environ.get("EXPLORER_DATA", "data"))
     os.environ.setdefault("GRADIO_TEMP_DIR", str(data / "gradio"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_a_picture()))
-    executor = OneProcess()
+    executor = OneProcess(nice=5)  # the page itself answers first
     Thread(target=_warm, args=(executor,), daemon=True).start()
     foreman = _foreman()
     shelf = Shelf(data / "masks", foreman and foreman.ledger)

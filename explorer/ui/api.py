@@ -8,7 +8,7 @@ from uuid import uuid4
 import gradio as gr
 
 from explorer.experiment import Plan, Question
-from explorer.jobs.executors import Executor
+from explorer.jobs.executors import PLACES, Executor
 from explorer.letters import packed
 from explorer.ui import address
 from explorer.ui.components import user_errors
@@ -93,7 +93,7 @@ def publish(executor: Executor) -> None:
     api = Api(executor)
     gr.api(api.cost, api_name="cost", concurrency_limit=4)
     gr.api(api.mask, api_name="mask", concurrency_limit=4)
-    gr.api(api.generate, api_name="generate", concurrency_limit=4, concurrency_id="draw")
+    gr.api(api.generate, api_name="generate", concurrency_limit=PLACES, concurrency_id="draw")
 
 
 def _costs(plan: Plan) -> dict[str, Any]:

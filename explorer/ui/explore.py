@@ -10,7 +10,7 @@ import gradio as gr
 
 from explorer import catalogue, prompts, shipped
 from explorer.experiment import Question
-from explorer.jobs.executors import Executor, Run
+from explorer.jobs.executors import PLACES, Executor, Run
 from explorer.jobs.shelf import Shelf
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, browser, controls, story
@@ -207,7 +207,7 @@ def _connect_drawing(executor: Executor, shelf: Shelf | None, asked: Asked, view
         [view.alert, view.unseen, view.pictures, view.verdict, view.keep, view.place],
         js="(...values) => [...values.slice(0, -1), window.explorer?.byHand() ?? '']",
         trigger_mode="multiple",
-        concurrency_limit=4,
+        concurrency_limit=PLACES,
         concurrency_id="draw",
         show_progress_on=view.place,
         **LIGHT | {"queue": True, "show_progress": "minimal"},

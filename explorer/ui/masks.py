@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from explorer.jobs.executors import Executor, Run
+from explorer.jobs.executors import PLACES, Executor, Run
 from explorer.jobs.shelf import Shelf
 from explorer.masks import Importance, Mask
 from explorer.ui import address, browser
@@ -212,7 +212,7 @@ def _connect_drawing(
         [parts.alert, parts.pictures],
         js=BY_HAND,
         trigger_mode="multiple",
-        concurrency_limit=4,
+        concurrency_limit=PLACES,
         concurrency_id="draw",
         **LIGHT | {"queue": True},
     )

@@ -10,7 +10,7 @@ import gradio as gr
 from explorer import figures, shipped
 from explorer.experiment import Frame, Question, widths_for
 from explorer.figures import used_at
-from explorer.jobs.executors import Executor, Run
+from explorer.jobs.executors import PLACES, Executor, Run
 from explorer.sites import WidthHeader
 from explorer.ui import address
 from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
@@ -76,7 +76,7 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
         [file, ratio, *asked.values()],
         [trouble, pictures],
         trigger_mode="multiple",
-        concurrency_limit=4,
+        concurrency_limit=PLACES,
         concurrency_id="draw",
         **LIGHT | {"queue": True},
     )
