@@ -187,10 +187,12 @@ class _Kept:
     @contextmanager
     def lent(self) -> Iterator[OneProcess]:
         self._leaving.cancel()
-        yield self._process
-        self._leaving = Timer(IDLE, self._process.close)
-        self._leaving.daemon = True
-        self._leaving.start()
+        try:
+            yield self._process
+        finally:
+            self._leaving = Timer(IDLE, self._process.close)
+            self._leaving.daemon = True
+            self._leaving.start()
 
 
 KEPT_PROCESS = _Kept()
@@ -199,8 +201,10 @@ KEPT_PROCESS = _Kept()
 @contextmanager
 def _of_its_own() -> Iterator[OneProcess]:
     process = OneProcess(nice=NICE)
-    yield process
-    process.close()
+    try:
+        yield process
+    finally:
+        process.close()
 
 
 def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | None, shares: bool) -> None:
@@ -231,10 +235,13 @@ def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | Non
 
     with KEPT_PROCESS.lent() if work == "piece" else _of_its_own() as process:
         Thread(target=watch, daemon=True).start()
-        for kind, value in _heard(process.run(topic, work, *arguments)):
-            if kind != "item":
-                over.set()  # nobody wants it any more from here on, and what is kept is not to be killed for that
-            tell(kind, value)
+        try:
+            for kind, value in _heard(process.run(topic, work, *arguments)):
+                if kind != "item":
+                    over.set()  # nobody wants it any more from here on, and what is kept is not to be killed for that
+                tell(kind, value)
+        finally:
+            over.set()
 
 
 def _heard(run: Iterator[Any]) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 from explorer.jobs.cluster import Cluster
@@ -37,7 +37,7 @@ class _Several:
         for member in members:
             self._free.put(member)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *_: Any) -> None:
