@@ -16,22 +16,35 @@ export class Film {
     this.show();
   }
 
+  /** Only what is new comes into the page: a drawing has hundreds of moments. */
   add(cards, images) {
     for (const role of Object.keys(ROLES)) {
       const frames = this.frames[role];
-      if (images[role] && frames.at(-1)?.image !== images[role]) frames.push({ image: images[role], call: cards[role].call });
+      if (!images[role] || frames.at(-1)?.image === images[role]) continue;
+      frames.push({ image: images[role], call: cards[role].call });
+      this.append(role, frames.at(-1));
     }
-    this.show();
   }
 
   show() {
+    this.box.innerHTML = "<h2>How they came about</h2>";
+    this.reels = {};
+    for (const role of Object.keys(ROLES)) {
+      this.reels[role] = document.createElement("div");
+      this.reels[role].className = "reel";
+      this.reels[role].innerHTML = `<span>${ROLES[role]}</span>`;
+      this.box.append(this.reels[role]);
+      for (const frame of this.frames[role]) this.append(role, frame);
+    }
     this.box.hidden = !this.frames.original.length;
-    const row = (role) =>
-      `<div class="reel"><span>${ROLES[role]}</span>${this.frames[role]
-        .map(({ call }, index) => `<figure><canvas data-role="${role}" data-frame="${index}" width="0" height="0"></canvas><figcaption>${call}</figcaption></figure>`)
-        .join("")}</div>`;
-    this.box.innerHTML = `<h2>How they came about</h2>${Object.keys(ROLES).map(row).join("")}`;
-    for (const canvas of this.box.querySelectorAll("canvas")) paint(canvas, this.frames[canvas.dataset.role][canvas.dataset.frame].image);
+  }
+
+  append(role, { image, call }) {
+    const figure = document.createElement("figure");
+    figure.innerHTML = `<canvas data-role="${role}" width="0" height="0"></canvas><figcaption>${call}</figcaption>`;
+    this.reels[role].append(figure);
+    paint(figure.firstChild, image);
+    this.box.hidden = false;
   }
 }
 
