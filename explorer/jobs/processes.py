@@ -9,7 +9,7 @@ Whoever is free takes the next item. Where a process is lost, another one takes 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
@@ -70,14 +70,17 @@ class _Several:
     def _answer(self, errand: Errand, over: Event, item: tuple[Any, ...]) -> Any:
         executor, owner = member = self._free.get()
         try:
+            said = ""
             for _ in range(LOSSES):
                 if over.is_set() or self._closed:
                     raise LostError("nobody waits for it any more")
-                with suppress(LostError):
+                try:
                     for answer in list(executor.run(owner, "piece", self._subject, errand, item)):
                         return answer
+                except LostError as error:
+                    said = f" ({error})"
             raise LostError(
-                f"{LOSSES} workers in a row were lost with the same piece; is the memory enough for {self.size}?"
+                f"{LOSSES} workers in a row were lost with the same piece{said}; is the memory enough for {self.size}?"
             )
         finally:
             self._free.put(member)
