@@ -165,7 +165,9 @@ class _Watched:
             except Empty:
                 if self.client.status != "running":
                     raise UnreachableError(GONE) from None
-                if self.future.status in ("error", "cancelled", "lost"):
+                if self.future.status == "error":
+                    return "crash", f"the worker is gone ({self.future.exception()})"
+                if self.future.status in ("cancelled", "lost"):
                     return "crash", f"the worker is gone ({self.future.status})"
 
 
