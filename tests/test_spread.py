@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -156,3 +158,15 @@ def test_a_process_that_nobody_needs_goes(monkeypatch):
     with kept.lent() as process, pytest.raises(RuntimeError):
         list(process.run("me", "no such work"))
     assert process.pid and gone([process.pid])
+
+
+def test_a_worker_of_this_machine_listens_to_nobody_else(scheduler):
+    """Last, for it is one more worker."""
+    with subprocess.Popen([sys.executable, "-m", "explorer", "jobs", "work", scheduler.scheduler_address]) as command:
+        deadline = time.monotonic() + 60
+        while len(scheduler.scheduler.workers) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        family = [started := psutil.Process(command.pid), *started.children(recursive=True)]
+        open_to = {one.laddr.ip for process in family for one in process.net_connections() if one.status == "LISTEN"}
+        command.send_signal(signal.SIGINT)
+    assert open_to == {"127.0.0.1"}

@@ -127,6 +127,7 @@ def lend(address: str, gpus: int) -> None:
     async def serve() -> None:
         lent = {"GPU": gpus} if gpus else {}
         own = {"dashboard_address": "127.0.0.1:0"}  # a worker's page is not encrypted, so it stays on this machine
+        own |= {"host": "127.0.0.1"} if urlparse(address).hostname in LOOPBACK else {}
         async with Nanny(checked(address), nthreads=1, resources=lent, memory_limit=0, **own) as nanny:
             await nanny.finished()
 
