@@ -96,6 +96,7 @@ def test_an_order_is_drawn_with_and_says_what_it_is_for(visitor):
     page.click("#draw")
     expect(page.locator("#verdict")).to_contain_text("SSIM", timeout=120_000)
     expect(page.locator("#pictures")).to_contain_text("dipgo at 70%")
+    expect(page.locator(".visits")).to_contain_text("dog, dipgo-dpm++-20 70 %")
     page.locator("#steps input").fill("5")
     page.locator("#steps input").press("Enter")
     expect(page.locator("#alert [role=alert]")).to_contain_text(

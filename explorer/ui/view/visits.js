@@ -65,7 +65,8 @@ export class Visits {
     this.box.innerHTML = "<h2>Drawn in this visit</h2><div class='row'></div>";
     this.kept.forEach(({ asked: at, drawn: { images } }, index) => {
       const button = document.createElement("button");
-      const what = `${at.prompt}, ${at.method} ${Math.round(100 * at.ratio)} %`;
+      const method = at.method.replace(/^order:(.*\/)?/, "");
+      const what = `${at.prompt}, ${method} ${Math.round(100 * at.ratio)} %`;
       Object.assign(button, { type: "button", title: `${what}, seed ${at.seed}, ${at.sampler} ${at.steps}` });
       button.dataset.visit = index;
       const canvas = document.createElement("canvas");
