@@ -1,5 +1,6 @@
 """The Explore tab: a question on the left; on the right its three pictures, which units run at which call, the cost."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ MAP_CAPTION = (
 )
 FALLBACK = Question.model_fields["method"].default
 SHOW = {"decision": None, "order": "goes", "score": "score"}  # what the map shows, by the field of the plan
+COUNT_EVERY = 0.3  # seconds; telling the browser of each call leaves it no time for a click on a slow machine
 SUGGEST = """
 const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
 attach(); watch("value", attach); setTimeout(attach, 500);
@@ -170,13 +172,7 @@ def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: As
     def plan(request: gr.Request, *values: Any) -> dict:
         return on_plan(partial(executor.run, request.session_hash), shelf, view, tuple(asked.controls), *values)
 
-    view.pictures.plan(
-        plan,
-        asked.inputs,
-        [view.alert, view.keep],
-        trigger_mode="always_last",
-        **LIGHT,
-    )
+    view.pictures.plan(plan, asked.inputs, [view.alert, view.keep], trigger_mode="always_last", **LIGHT)
     gr.on([prompt.blur, prompt.submit], on_words, [model, prompt], view.unseen, **LIGHT)
     _connect_drawing(executor, shelf, asked, view)
 
@@ -280,7 +276,7 @@ def on_plan(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *
 
 
 def on_draw(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *values: Any) -> Iterator[dict]:
-    """Plan, then draw the three pictures, one update a call."""
+    """Plan, then draw the three pictures, with an update for each preview."""
     yield {view.alert: "", view.verdict: ""}
     with user_errors() as said:
         question, order = address.with_order(dict(zip((*names, "keep"), values, strict=True)), shelf)
@@ -288,9 +284,12 @@ def on_draw(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *
         cards = story.dealt(question, plan)
         yield {view.keep: story.planned(question, plan), view.unseen: on_words(question.model, question.prompt)}
         yield {view.pictures: story.shown(cards, question)}
+        told = 0.0
         for frame in run("compare", question, order):
             last = cards[frame.role]
             cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
-            yield {view.pictures: story.shown(cards, question)}
+            if frame.picture or frame.done or time.monotonic() - told > COUNT_EVERY:
+                told = time.monotonic()
+                yield {view.pictures: story.shown(cards, question)}
         yield {view.verdict: story.verdict(question, plan, cards)}
     yield {view.alert: alert(said)}
