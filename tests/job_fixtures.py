@@ -2,6 +2,7 @@
 
 import time
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
@@ -62,3 +63,17 @@ def same(foreman, job, expected):
     found = load_file(foreman.ledger.results / job.result)
     assert (found["rank/schedule"] == expected.rank).all() and (found["score/schedule"] == expected.score).all()
     return True
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pids, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))

@@ -17,7 +17,7 @@ from explorer.jobs import cluster as module
 from explorer.jobs.executors import LostError
 from explorer.jobs.processes import Machines, Processes, hired
 from explorer.work import finished
-from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
+from tests.job_fixtures import PROMPTS, SMALL, gone, same, undisturbed, wait
 
 SHARED = {"batch": 2, "share": 1, "iterations": 4}
 
@@ -59,13 +59,6 @@ def spent(pid):
         return psutil.Process(pid).cpu_times()[:2]
     except psutil.NoSuchProcess:
         return 0, 0
-
-
-def gone(pids, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(psutil.pid_exists, pids))
 
 
 def parents(model):
@@ -133,7 +126,7 @@ def test_nobody_works_for_a_team_that_is_closed(tiny, scheduler, tmp_path):
         time.sleep(0.05)
     team.close()
     asker.join(10)
-    assert not asker.is_alive() and gone([int(file.name) for file in tmp_path.iterdir()])
+    assert not asker.is_alive() and gone([int(file.name) for file in tmp_path.iterdir()], 20)
 
 
 def test_the_address_of_a_scheduler_decides_who_is_hired(tiny, scheduler, monkeypatch):
@@ -157,7 +150,7 @@ def test_a_process_that_nobody_needs_goes(monkeypatch):
     kept = module._Kept()
     with kept.lent() as process, pytest.raises(RuntimeError):
         list(process.run("me", "no such work"))
-    assert process.pid and gone([process.pid])
+    assert process.pid and gone([process.pid], 20)
 
 
 def test_a_worker_of_this_machine_listens_to_nobody_else(scheduler):

@@ -17,6 +17,7 @@ from explorer.jobs.processes import Processes
 from explorer.pruners.configs import PUBLISHED
 from explorer.team import Alone
 from explorer.work import finished
+from tests.job_fixtures import alive, gone
 
 PROMPTS = ["dog", "cat", "tree"]
 BRED = {"steps": 6, "ratio": 0.6, "pictures": 2, "population": 4, "budget": 10, "brood": 3}
@@ -175,20 +176,6 @@ def test_answers_come_in_the_order_of_the_items_and_mistakes_as_sentences(teams,
 def test_an_item_that_kills_whoever_takes_it_is_given_up(teams):
     with pytest.raises(LostError, match="3 workers in a row"):
         list(teams[2].crew(dying)([()]))
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def gone(pids, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(alive, pids))
 
 
 def test_nobody_stays_when_the_answers_are_no_longer_wanted(sd_folder, tmp_path):

@@ -7,6 +7,7 @@ Whoever is free takes the next item. Where a process is lost, another one takes 
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +25,7 @@ from explorer.team import Crew, Make, Team
 LOSSES = 3  # of processes by one item: then it is the item's fault
 
 
-class _Several:
+class _Several(ABC):
     """A team (`team.Team`): each member is an executor and whom it works for, and has one piece at a time. The model is
     loaded where the first piece is done."""
 
@@ -48,8 +49,9 @@ class _Several:
         self._closed = True
         self._end()
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """End what the members are at, and leave them for the next items."""
 
     def crew(self, make: Make, *given: Any) -> Crew:
         """Raises, when its answers are taken, ValueError for a user's mistake, and LostError where an item has taken
