@@ -120,7 +120,7 @@ def sentence(error: Exception) -> str:
     return f"{field}: {said[:1].lower() + said[1:]}{got}" if field else said
 
 
-_loading = Lock()
+LOADING = Lock()
 
 
 @lru_cache(maxsize=4)
@@ -130,7 +130,7 @@ def _load(model_id: str, device: str, dtype: str) -> Model:
 
 def loaded(model_id: str, device: str = "", dtype: str = "float32") -> Model:
     """A model of this process, loaded once, where the page computes. Who runs it under a schedule takes a `twin()`."""
-    with _loading:
+    with LOADING:
         return _load(model_id, device or catalogue.device(), dtype)
 
 

@@ -67,7 +67,7 @@ class Cluster:
         future = client.submit(run, key=topic, pure=False, retries=0, **_seat(client, shares))
         self._running[owner, work] = future, items
         try:
-            yield from handed_out(_Watched(items, future, client))
+            yield from handed_out(_Watched(items, future, client).get)
         finally:
             if self._running.get((owner, work), (None,))[0] is future:
                 del self._running[owner, work]

@@ -48,16 +48,10 @@ class Executor(Protocol):
     def busy(self, owner: str, work: str) -> bool: ...
 
 
-class Source(Protocol):
-    """A queue, or what looks like one."""
-
-    def get(self) -> tuple[str, Any]: ...
-
-
-def handed_out(items: Source) -> Iterator[Any]:
-    """The items that were put there as (kind, value), until it says that all is done or what went wrong."""
+def handed_out(get: Callable[[], tuple[str, Any]]) -> Iterator[Any]:
+    """The items that `get` hands out as (kind, value), until it says that all is done or what went wrong."""
     while True:
-        kind, value = items.get()
+        kind, value = get()
         if kind == "item":
             yield value
         elif kind == "done":
@@ -66,17 +60,23 @@ def handed_out(items: Source) -> Iterator[Any]:
             raise {"mistake": ValueError, "crash": LostError, "fault": RuntimeError}[kind](value)
 
 
-class InProcess:
-    """Works in the thread of whoever asks."""
+def done_here(work: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """The items of a work, in this thread."""
+    yield from WORKS[work](*arguments)
 
-    def __init__(self) -> None:
+
+class InProcess:
+    """Works in the thread of whoever asks; `done` says how a work by name comes to its items."""
+
+    def __init__(self, done: Callable[[str, tuple[Any, ...]], Iterator[Any]] = done_here) -> None:
+        self._done = done
         self._newest: dict[tuple[str, str], object] = {}
 
     def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
         """Items as they come. Raises ValueError for a user's mistake."""
         mine = self._newest[owner, work] = object()
         try:
-            for item in WORKS[work](*arguments):
+            for item in self._done(work, arguments):
                 if self._newest.get((owner, work)) is not mine:
                     return
                 yield item
@@ -114,7 +114,7 @@ class OneProcess:
         """Items as they come. Raises ValueError for a user's mistake, and where the process crashed."""
         number, items = self._begin(owner, work, arguments)
         try:
-            yield from handed_out(items)
+            yield from handed_out(items.get)
         finally:
             self._end(number)
 
@@ -206,7 +206,7 @@ def _serve(connection: Connection, nice: int, threads: int | None) -> None:
     sending = Lock()
 
     def work(number: int, name: str, arguments: tuple[Any, ...]) -> None:
-        for kind, value in _told(name, arguments):
+        for kind, value in told(name, arguments):
             if number not in running:
                 return
             with sending:
@@ -230,10 +230,10 @@ def _serve(connection: Connection, nice: int, threads: int | None) -> None:
             (quick if rest[0] in QUICK else pool).submit(work, number, *rest)
 
 
-def _told(name: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """What a work says, mistakes and faults included."""
+def told(name: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """What a work says, mistakes and faults included, as `handed_out` takes it."""
     try:
-        for item in WORKS[name](*arguments):
+        for item in done_here(name, arguments):
             yield "item", item
         yield "done", None
     except ValueError as error:

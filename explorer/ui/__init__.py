@@ -20,7 +20,7 @@ from explorer.jobs.executors import Executor, OneProcess
 from explorer.jobs.foreman import Foreman
 from explorer.jobs.ledger import Ledger, folder
 from explorer.jobs.shelf import Shelf
-from explorer.ui import api, browser, components, explore, features, masks, optimize, smaller, visitors
+from explorer.ui import api, browser, components, explore, features, lent, masks, optimize, smaller, visitors
 from explorer.ui.visitors import Guard
 
 TITLE = "Diffusion Pruning Explorer"
@@ -101,7 +101,7 @@ def launch() -> None:
     data = Path(os.environ.get("EXPLORER_DATA", "data"))
     os.environ.setdefault("GRADIO_TEMP_DIR", str(data / "gradio"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_a_picture()))
-    executor = OneProcess(nice=5)  # the page itself answers first
+    executor = lent.borrower() if lent.lends() else OneProcess(nice=5)  # the page itself answers first
     Thread(target=_warm, args=(executor,), daemon=True).start()
     foreman = _foreman()
     shelf = Shelf(data / "masks", foreman and foreman.ledger)

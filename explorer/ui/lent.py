@@ -1,0 +1,49 @@
+"""ZeroGPU: a host that lends a GPU to the page's own process, for the time of one drawing.
+
+The function that the host's package `spaces` decorates runs in a fork of this process, where alone there is a GPU. So
+the page itself, and the jobs with it, compute on the CPU. https://huggingface.co/docs/hub/spaces-zerogpu
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from explorer import experiment
+from explorer.jobs.executors import QUICK, InProcess, LostError, done_here, handed_out, told
+
+LEASE = 60  # seconds that a visitor's quota must have left: a GPU draws the slowest question of the page in less
+
+
+def lends() -> bool:
+    """Whether this is such a host."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def borrower() -> InProcess:
+    """Draws on the GPU that is lent. To be called before the page is launched, and before anything loads PyTorch."""
+    import spaces  # the host has it; nobody else needs it
+
+    os.environ["EXPLORER_DEVICE"] = "cpu"
+    held = experiment.LOADING  # or a fork amid another thread's loading would never see it released
+    os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
+    on_gpu = spaces.GPU(_told_there, duration=LEASE)
+
+    def done(work: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
+        if work in QUICK:
+            yield from done_here(work, arguments)
+            return
+        try:
+            yield from handed_out(partial(next, on_gpu(work, arguments)))
+        except gr.Error as error:  # no GPU is free, no quota is left, the lease is over
+            raise LostError(f"the GPU that this host lends: {error.message}") from error
+
+    return InProcess(done)
+
+
+def _told_there(work: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """`told`, in the process that has the GPU, which PyTorch finds by itself."""
+    os.environ.pop("EXPLORER_DEVICE", None)
+    yield from told(work, arguments)
