@@ -1,7 +1,9 @@
 """The Smaller tab in a real browser: files, what is left, the three pictures, and what cannot be asked."""
 
 import re
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from playwright.sync_api import expect
 
@@ -99,3 +101,35 @@ def test_a_dragged_threshold_picks_other_channels(visitor, model):
     expect(page.locator("#looked")).to_contain_text(re.compile(r": [1-9][\d,]* of [\d,]+ are others"))
     expect(page.locator("#learned input")).to_have_value(smaller.title(shipped.widths(model)["taylor-channels-0.2"]))
     assert not visitor.complaints
+
+
+def test_a_smaller_network_is_chosen_on_explore_and_its_address_leads_back(visitor):
+    page = visitor.open("steps=4&prompt=dog&model=emoji-dit&method=uniform&ratio=0.5").page
+    magnitude = smaller.title(shipped.widths("emoji-dit")["magnitude"])
+    page.click("#smaller input")
+    expect(page.get_by_role("option")).to_have_count(len(shipped.widths("emoji-dit")))
+    page.get_by_role("option", name=magnitude, exact=True).click()
+    expect(page.get_by_role("tab", name="Smaller")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#learned input")).to_have_value(magnitude)
+    expect(page.locator("#left")).to_contain_text("removed")
+    box = page.locator("#share input[type=number]")
+    box.fill("0.13")
+    box.press("Enter")
+    header = shipped.widths("emoji-dit")["magnitude"]
+    kept = widths_for(smaller.asked_of("emoji-dit", header, 0.13)).kept
+    expect(page.locator("#left")).to_contain_text(f"{1 - kept:.1%}")
+    page.wait_for_url(re.compile("learned=magnitude.*share=0.13"))
+    page.reload()
+    expect(page.locator("#widths .plot")).to_contain_text("neurons stay")
+    expect(page.locator("#left")).to_contain_text(f"{1 - kept:.1%}")
+    expect(page.locator("#learned input")).to_have_value(magnitude)
+    page.get_by_role("tab", name="Explore").click()
+    expect(page.locator("#smaller input")).to_have_value("")
+    assert not visitor.complaints
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"learned": "../../etc", "share": "nan"}, {"model": "sd15", "learned": "ecodiff", "share": "7"}]
+)
+def test_an_address_of_no_smaller_network_changes_nothing(query):
+    assert smaller.from_address(SimpleNamespace(query_params=query)) == (gr.skip(), gr.skip())

@@ -58,7 +58,7 @@ def build(
             with _tab("features") as tab:
                 features.build(executor, explored.question, tab, explored.keep, tabs)
             with _tab("smaller") as tab:
-                smaller.build(executor, explored.question, tab)
+                network = smaller.build(executor, explored, tab, tabs)
             if foreman and shelf:
                 gr.set_static_paths([foreman.ledger.results])
                 with _tab("optimize") as tab:
@@ -66,7 +66,8 @@ def build(
             if shelf:
                 with _tab("masks") as tab:
                     masks.build(executor, shelf, explored.question, tab, visitor)
-        came = page.load(tab_of, None, tabs, **components.LIGHT)
+        came = explored.came.then(smaller.from_address, None, network, **components.LIGHT)
+        came = came.then(tab_of, None, tabs, **components.LIGHT)
         came.then(None, None, None, js="() => { window.explorerCame = true }", api_visibility="private")
         api.publish(executor)
     return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -17,6 +17,15 @@ PLOTLY = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
 FOLDER = Path(__file__).parent
 # of events that are answered within a moment
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
+
+
+class Explored(NamedTuple):
+    """What other tabs need of Explore."""
+
+    question: dict[str, gr.components.Component]  # its controls, by name
+    keep: gr.HTML
+    smaller: gr.Dropdown  # leads to a smaller network
+    came: Any  # the event by which the controls are as the address asks
 
 
 def plotly_view(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:

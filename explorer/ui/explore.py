@@ -15,7 +15,7 @@ from explorer.jobs.executors import PLACES, Executor, Run
 from explorer.jobs.shelf import Shelf
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, browser, controls, story
-from explorer.ui.components import LIGHT, alert, markup, user_errors
+from explorer.ui.components import LIGHT, Explored, alert, markup, user_errors
 
 PROMPT = "red apple"
 # What the page opens with: the best that is drawn already, beside the strongest of the few-step samplers. A question by
@@ -66,28 +66,21 @@ class Asked(NamedTuple):
         return list(self.controls.values())
 
 
-class Explored(NamedTuple):
-    """What other tabs need of this one."""
-
-    question: dict[str, gr.components.Component]  # its controls, by name
-    keep: gr.HTML
-
-
 def build(page: gr.Blocks, executor: Executor, shelf: Shelf | None) -> Explored:
     """Lay out the tab and connect it; an order on the shelf can take the place of a method."""
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=2, min_width=300, elem_id="controls"):
-            asked, left = _controls()
+            asked, smaller, left = _controls()
         with gr.Column(scale=5, min_width=320, elem_id="results"):
             right = _results()
     question = dict(asked.controls)
     asked.controls["show"] = right["show"]
-    _connect(page, executor, shelf, asked, View(**left, **right))
-    return Explored(question, right["keep"])
+    came = _connect(page, executor, shelf, asked, View(**left, **right))
+    return Explored(question, right["keep"], smaller, came)
 
 
-def _controls() -> tuple[Asked, dict[str, Any]]:
-    """What a visitor sets, and the parts of the view that sit among it."""
+def _controls() -> tuple[Asked, gr.Dropdown, dict[str, Any]]:
+    """What a visitor sets, the way to smaller networks, and the parts of the view that sit among it."""
     names = markup(elem_id="names", js_on_load=SUGGEST)
     models = [row["id"] for row in catalogue.listing() if row["available"]]
     asked: dict[str, gr.components.Component] = {
@@ -100,6 +93,8 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
     asked["method"] = gr.Dropdown(methods, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
     label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
     asked["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
+    label, info = "Or a smaller network", "without heads, neurons or channels, at every call"
+    smaller = gr.Dropdown([], label=label, info=info, value=None, visible=False, interactive=True, elem_id="smaller")
     with gr.Row(elem_classes="buttons"):
         draw = gr.Button("Draw", variant="primary", elem_id="draw", min_width=80, scale=2)
         stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
@@ -116,9 +111,8 @@ def _controls() -> tuple[Asked, dict[str, Any]]:
         asked["rival"] = gr.Dropdown(list(SAMPLERS), label=label, info=info, value=DEFAULTS["rival"], elem_id="rival")
         asked["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
     by_hand = gr.Textbox(visible=False)
-    return Asked(asked, groups, dice, by_hand), dict(
-        alert=trouble, unseen=unseen, names=names, place=place, draw=draw, stop=stop
-    )
+    parts = dict(alert=trouble, unseen=unseen, names=names, place=place, draw=draw, stop=stop)
+    return Asked(asked, groups, dice, by_hand), smaller, parts
 
 
 def _settings(asked: dict[str, gr.components.Component], methods: Sequence[str]) -> dict[str, gr.Column]:
@@ -148,8 +142,9 @@ def _results() -> dict[str, Any]:
     return dict(pictures=pictures, verdict=verdict, keep=keep, show=show)
 
 
-def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: Asked, view: View) -> None:
-    """Which event asks what. The browser itself answers what the gallery holds; Python hears of the rest."""
+def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: Asked, view: View) -> Any:
+    """Which event asks what. The browser itself answers what the gallery holds; Python hears of the rest. Returns the
+    event by which the visitor has come."""
 
     def on_load(request: gr.Request) -> dict:
         return opened(request.query_params, shelf, asked, view)
@@ -159,7 +154,8 @@ def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: As
     groups = partial(group_of, asked.groups), method, list(asked.groups.values())
     other = [method, *asked.groups.values(), view.names, view.unseen]
     outputs = [*asked.inputs, *asked.groups.values(), view.names, view.unseen, view.alert]
-    page.load(on_load, None, outputs, **LIGHT).then(**tell)
+    came = page.load(on_load, None, outputs, **LIGHT)
+    came.then(**tell)
     changed = [control.input for name, control in asked.controls.items() if name not in ("model", "ratio")]
     gr.on([*changed, asked.controls["ratio"].release, asked.controls["prompt"].submit], **tell)
     method.input(*groups, **LIGHT)
@@ -175,6 +171,7 @@ def _connect(page: gr.Blocks, executor: Executor, shelf: Shelf | None, asked: As
     view.pictures.plan(plan, asked.inputs, [view.alert, view.keep], trigger_mode="always_last", **LIGHT)
     gr.on([prompt.blur, prompt.submit], on_words, [model, prompt], view.unseen, **LIGHT)
     _connect_drawing(executor, shelf, asked, view)
+    return came
 
 
 def _connect_drawing(executor: Executor, shelf: Shelf | None, asked: Asked, view: View) -> None:

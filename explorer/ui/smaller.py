@@ -1,5 +1,6 @@
 """The Smaller tab: a network with fewer heads, neurons, rows or channels, what is left of it, and what it draws."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from html import escape
@@ -12,8 +13,8 @@ from explorer.experiment import Frame, Question, widths_for
 from explorer.figures import used_at
 from explorer.jobs.executors import PLACES, Executor, Run
 from explorer.sites import WidthHeader
-from explorer.ui import address
-from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
+from explorer.ui import address, browser
+from explorer.ui.components import LIGHT, Explored, alert, as_value, markup, plotly_view, user_errors
 from explorer.ui.story import nearer
 from explorer.ui.told import cards, numbers, title
 from explorer.widths import Widths
@@ -33,9 +34,10 @@ ROLES = {"original": "Original", "pruned": "Smaller", "rival": "Same cost, fewer
 PAPER = 0.05  # the threshold of Diff-Pruning
 
 
-def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab: gr.Tab) -> None:
-    """Lay out the tab and connect it; `asked` are the controls of the question on Explore."""
+def build(executor: Executor, explored: Explored, tab: gr.Tab, tabs: gr.Tabs) -> list[gr.components.Component]:
+    """Lay out the tab and connect it to the question on Explore. Returns what `from_address` is for."""
     markup(WHY)
+    asked = explored.question
     with gr.Row():
         file = gr.Dropdown([], label="Learned by", elem_id="learned", scale=2)
         label, info = "Pruning ratio", "share of the network's parameters to remove"
@@ -69,7 +71,8 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
     outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
     tab.select(shown, inputs, outputs, **light)
     # One event, so that the answer to an earlier value never comes after that to a later one.
-    gr.on([ratio.change, threshold.input], dragged, inputs, outputs, trigger_mode="always_last", **light)
+    moved = [ratio.input, ratio.release, threshold.input, threshold.release]  # a reset is a release
+    gr.on(moved, dragged, inputs, outputs, trigger_mode="always_last", **light)
     file.input(picked, inputs, [*outputs, threshold], trigger_mode="always_last", **light)
     drawing = draw.click(
         drawn,
@@ -81,6 +84,32 @@ def build(executor: Executor, asked: Mapping[str, gr.components.Component], tab:
         **LIGHT | {"queue": True},
     )
     stop.click(halt, None, None, cancels=[drawing], **LIGHT)
+    for event in (explored.came.then, asked["model"].change):
+        event(listed, asked["model"], explored.smaller, **LIGHT)
+    to = [file, explored.smaller]
+    opening = explored.smaller.select(
+        lambda model, stem: (listed(model, stem), None), [asked["model"], to[1]], to, **LIGHT
+    )
+    opening.then(lambda: gr.Tabs(selected="smaller"), None, tabs, **LIGHT)
+    for control, name in ((file, "learned"), (ratio, "share")):
+        control.change(None, control, None, js=browser.in_address(name), api_visibility="private")
+    return [file, ratio]
+
+
+def listed(model: str, stem: str | None = None) -> dict:
+    """The smaller networks of a model, to choose from, and the chosen one."""
+    there = shipped.widths(model)
+    return gr.update(choices=[(title(one), name) for name, one in there.items()], value=stem, visible=bool(there))
+
+
+def from_address(request: gr.Request) -> tuple[Any, Any]:
+    """The file and the ratio that an address names; what is not there changes nothing."""
+    query = request.query_params
+    model, stem = query.get("model", Question.model_fields["model"].default), query.get("learned")
+    number = re.fullmatch(r"0?\.\d{1,9}|0", query.get("share", ""))
+    return listed(model, stem) if stem in shipped.widths(model) else gr.skip(), float(
+        number[0]
+    ) if number else gr.skip()
 
 
 def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
@@ -92,7 +121,6 @@ def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
     stem = stem if stem in there else next(iter(there))
     header = there[stem]
     widths = widths_for(asked_of(model, header, min(max(share, 0.0), header.max_ratio)))
-    choices = gr.update(choices=[(title(one), name) for name, one in there.items()], value=stem)
     slider = gr.update(maximum=int(100 * header.max_ratio) / 100)
     has_heads = any(name.endswith(":heads") for name in widths.keep)
     maps = (
@@ -104,7 +132,7 @@ def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
     looked = f"{used_at(header.trace, floor)} of {len(header.trace)} timesteps are looked at. "
     looked += others_picked(there, stem, widths) if header.trace else ""
     walk = gr.update(visible=bool(header.trace)), f"<p role='status'>{looked}</p>", curve
-    return choices, slider, "", numbers(widths), *maps, *walk
+    return listed(model, stem), slider, "", numbers(widths), *maps, *walk
 
 
 def dragged(model: str, stem: str | None, share: float, floor: float) -> tuple:
