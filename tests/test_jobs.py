@@ -14,6 +14,7 @@ from explorer.jobs.executors import InProcess, LostError
 from explorer.jobs.foreman import Limits
 from explorer.jobs.ledger import Ledger
 from explorer.jobs.works import WORKS
+from explorer.masks import Importance
 from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
 
 
@@ -57,6 +58,33 @@ def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, tiny, clus
     assert ended.state == "done", ended.error
     assert same(foreman, ended, undisturbed(tiny, iterations=12))
     assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("when", ["running", "interrupted"])
+def test_finished_early_it_is_what_its_steps_have_found(when, hire, tiny):
+    foreman = hire(InProcess())
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+    with pytest.raises(ValueError, match="somebody else's"):
+        foreman.finish(job.id, "you")
+    wait(foreman, job.id, "running", until=lambda job: job.done >= 2)
+    if when == "interrupted":
+        foreman.stop(job.id, "me")
+        wait(foreman, job.id, "interrupted")
+    foreman.finish(job.id, "me")
+    ended = wait(foreman, job.id, "done")
+    assert 2 <= ended.done < 12 and same(foreman, ended, undisturbed(tiny, iterations=12, end=ended.done))
+    assert Importance.load(foreman.ledger.results / ended.result).header.pruner.config["end"] == ended.done
+    with pytest.raises(ValueError, match="is done"):
+        foreman.finish(job.id, "me")
+
+
+def test_what_has_found_nothing_yet_cannot_be_finished(hire, tiny):
+    foreman = hire(InProcess(), at_once=0)
+    for method in ("dipgo", "uniform"):
+        job = foreman.submit("me", method, tiny, {"steps": 6})
+        with pytest.raises(ValueError, match=f"{method} has found nothing yet"):
+            foreman.finish(job.id, "me")
+        assert foreman.ledger.get(job.id).state == "queued"
 
 
 def test_workers_share_a_job_and_end_with_it(hire, tiny, cluster):

@@ -108,7 +108,7 @@ def test_an_order_is_drawn_with_and_says_what_it_is_for(visitor):
     assert not visitor.complaints
 
 
-def test_a_job_is_stopped_resumed_and_deleted(visitor):
+def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
     page = on_tab(visitor)
     start(page, iterations=4000)
     state(page, "running, step")
@@ -118,8 +118,12 @@ def test_a_job_is_stopped_resumed_and_deleted(visitor):
     state(page, "running, step")
     page.click("#job-stop")
     state(page, "interrupted", 20)
-    row = page.locator("#jobs tr", has_text="interrupted").first
-    expect(row).to_contain_text("yours")
+    page.click("#job-finish")
+    state(page, "done, step")
+    expect(page.locator("#job-finish")).to_be_hidden()
+    expect(page.locator("#job-explore")).to_be_visible()
+    row = page.locator("#jobs tr", has_text="yours").first
+    expect(row).to_contain_text("done")  # the list hears of the end as well
     page.click("#job-forget")
     expect(page.locator("#job .waiting")).to_be_visible()
     expect(page).not_to_have_url(re.compile("job="))

@@ -58,6 +58,13 @@ def cancel(id: Id, as_json: AsJson = False) -> None:
 
 
 @jobs.command()
+def finish(id: Id, as_json: AsJson = False) -> None:
+    """Stop a job of dipgo or ecodiff, and take what its steps have found so far."""
+    _there().ask("finish", id)
+    say({"asked": "finish", "id": id}, as_json, f"asked the page to take what {id} has found")
+
+
+@jobs.command()
 def resume(id: Id, as_json: AsJson = False) -> None:
     """Go on with a job that was stopped or failed, from its last step."""
     _there().ask("resume", id)

@@ -40,11 +40,11 @@ def duration(seconds: float) -> str:
 
 
 def _dipgo(config: Any) -> float:
-    return config.iterations * config.batch * DIPGO
+    return config.last * config.batch * DIPGO
 
 
 def _ecodiff(config: Any) -> float:
-    return config.iterations * config.batch * ECODIFF
+    return config.last * config.batch * ECODIFF
 
 
 def _search(config: Any) -> float:

@@ -3,6 +3,7 @@
     foreman = Foreman(Ledger(folder), Cluster())
     job = foreman.submit("me", "dipgo", "emoji-unet", {"steps": 10})
     foreman.stop(job.id, "me")         # and foreman.resume(job.id, "me") goes on from the last step
+    foreman.finish(job.id, "me")       # takes what its steps have found so far
 
 Whatever ends a job too early, it goes on from the last step that the ledger holds: by itself where a process or the
 page was lost, and when somebody says so where it was stopped.
@@ -30,6 +31,11 @@ CRASHES = 3  # in a row, without a step in between: then a job has failed
 WAIT = 5.0  # seconds before a lost scheduler is tried again
 
 
+def learns(method: str) -> bool:
+    """Whether a method has an answer after each of its steps."""
+    return (CONFIGS | WIDTHS)[method].LEARNS
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an operator allows; EXPLORER_JOBS_AT_ONCE, _A_VISITOR, _IN_ALL, _MINUTES and _WORKERS change it."""
@@ -52,6 +58,7 @@ class Foreman:
         self.ledger, self.executor, self.limits = ledger, executor, limits or Limits()
         self._lock, self._wake, self._over = RLock(), Event(), Event()
         self._running: dict[str, Thread] = {}
+        self._finishing: set[str] = set()  # what is to be taken as it is once it has stopped
         self._ending: dict[str, str | None] = {}  # why a job is being stopped, if it is for a reason of ours
         self._not_before = 0.0
         self._looking = Thread(target=self._loop, name="explorer foreman", daemon=True)
@@ -132,6 +139,26 @@ class Foreman:
         self._wake.set()
         return job
 
+    def finish(self, id: str, owner: str | None = None) -> Job:
+        """End a learning job with what its steps have found so far. Raises ValueError where there is nothing yet."""
+        with self._lock:
+            job = self._own(id, owner)
+            if not learns(job.method) or not job.done:
+                raise ValueError(f"{job.method} has found nothing yet that could be taken")
+            if job.state in ("queued", "interrupted", "failed"):
+                return self._taken(job)
+            if job.state == "done":
+                raise ValueError(f"job {id} is done")
+            self._finishing.add(id)
+        return self.stop(id, owner)
+
+    def _taken(self, job: Job) -> Job:
+        """Queue a job for its end alone."""
+        settings = job.settings | {"end": job.done}
+        job = self.ledger.change(job.id, state="queued", settings=settings, ended=None, error=None, crashes=0)
+        self._wake.set()
+        return job
+
     def forget(self, id: str, owner: str | None = None) -> None:
         """Delete a job with all that it found."""
         if self._own(id, owner).state in ("running", "cancelling"):
@@ -156,7 +183,7 @@ class Foreman:
     def _look(self) -> None:
         for what, id in self.ledger.asked():
             with suppress(ValueError):  # it ended meanwhile
-                {"cancel": self.stop, "resume": self.resume}[what](id)
+                {"cancel": self.stop, "finish": self.finish, "resume": self.resume}[what](id)
         for job in self.ledger.jobs("running"):
             if job.started and time.time() - job.started > self.limits.minutes * 60:
                 limit = f"it was stopped after {self.limits.minutes:g} minutes, the most at a time here; resume it"
@@ -190,7 +217,12 @@ class Foreman:
         except RuntimeError as error:  # a fault of ours: its log
             ended = {"state": "failed", "error": f"{error}"}
         self._write_down(job.id, ended)
-        del self._running[job.id]
+        with self._lock:
+            stopped = self.ledger.get(job.id)
+            if job.id in self._finishing and stopped.state == "interrupted":
+                self._taken(stopped)
+            self._finishing.discard(job.id)
+            del self._running[job.id]
         self._wake.set()
 
     def _attempted(self, job: Job) -> dict[str, Any]:

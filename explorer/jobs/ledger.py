@@ -216,7 +216,7 @@ class Ledger:
 
     # -- requests of other processes
 
-    def ask(self, what: Literal["cancel", "resume"], id: str) -> None:
+    def ask(self, what: Literal["cancel", "finish", "resume"], id: str) -> None:
         """Ask the process that owns the ledger for something. Raises ValueError for a job that there is not."""
         self.get(id)
         with self._change() as there:

@@ -45,7 +45,6 @@ class UniformConfig(ScheduleConfig):
     spacing: Literal["even", "quadratic", "ends"] = Field(
         "even", description="quadratic: more calls where little noise is left; ends: there, and where all is noise"
     )
-
     every: int | None = Field(None, ge=1, le=1000, description="compute every k-th call; empty: as the ratio asks")
 
 
@@ -92,11 +91,24 @@ class GeneticConfig(SearchConfig):
     population: int = Field(24, ge=4, le=100_000, description="candidates kept; as many as the budget: random search")
 
 
-class DipgoConfig(ScheduleConfig):
+class LearningConfig(BaseModel):
+    """Optimizer steps, which can be stopped between two of them."""
+
+    LEARNS: ClassVar[bool] = True
+
+    iterations: int = Field(50, ge=1, le=100_000, description="optimizer steps")
+    end: int | None = Field(None, ge=1, le=100_000, description="take what so many of these steps find; empty: all")
+
+    @property
+    def last(self) -> int:
+        """Steps that are made."""
+        return min(self.end or self.iterations, self.iterations)
+
+
+class DipgoConfig(LearningConfig, ScheduleConfig):
     """Gates learned through the whole chain (Zhu et al., DiP-GO, NeurIPS 2024); PUBLISHED are the paper's settings."""
 
     RUNS_MODEL: ClassVar[bool] = True
-    LEARNS: ClassVar[bool] = True
     CHOICE: ClassVar[tuple[str, ...] | None] = ("decision",)
 
     granularity: Literal["stage", "layer", "module"] = Field("layer", description="how small the gated pieces are")
@@ -122,14 +134,9 @@ class DipgoConfig(ScheduleConfig):
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="of the gates")
     lowest: float = Field(0.4, ge=0, lt=1, description="prefix: the smallest ratio that is drawn")
     highest: float = Field(0.95, gt=0, le=1, description="prefix: the largest ratio that is drawn")
-    look: float = Field(
-        0.3, gt=0, le=1, description="prefix: share of the skipped calls that are tried out at each step"
-    )
+    look: float = Field(0.3, gt=0, le=1, description="prefix: share of the skipped calls tried out at each step")
     checks: int = Field(
-        8,
-        ge=0,
-        le=100_000,
-        description="prefix: after how many steps the order is tried; the best is taken; 0: the last",
+        8, ge=0, le=100_000, description="prefix: steps between two trials of the order; the best is taken; 0: the last"
     )
     alpha: float = Field(1.0, ge=0, le=1000, description="argmax: weight of the price")
     tau: float = Field(0.2, ge=0, le=1, description="argmax: share of MACs kept below which the price is dropped")
@@ -147,9 +154,7 @@ class DipgoConfig(ScheduleConfig):
         if self.lowest > self.highest:
             raise ValueError(f"the smallest ratio drawn, {self.lowest}, is above the largest, {self.highest}")
         if self.decision == "prefix" and self.loss not in ("latent", "l2"):
-            raise ValueError(
-                f"a prefix weighs what each gate moves, which needs a squared loss: latent or l2, not {self.loss}"
-            )
+            raise ValueError(f"a prefix weighs what gates move, by a squared loss: latent or l2, not {self.loss}")
         if self.decision == "prefix" and self.start == "keep":
             raise ValueError("a prefix needs an order to begin with; start=ends, start=even or start=quadratic")
         if self.selection == "sweep" and self.ratio is None:
@@ -177,8 +182,7 @@ class WidthConfig(BaseModel):
     )
     rows: bool = Field(
         False,
-        description="also rows of FLUX's AdaLN layers; counted apart, for they hold a quarter of its parameters and "
-        "next to none of its MACs",
+        description="also FLUX's AdaLN rows, counted apart: a quarter of its parameters, next to none of its MACs",
     )
     ranking: Literal["global", "local", "blocks"] = Field(
         "global", description="heads and neurons: one order by score, every place in equal shares, or whole blocks"
@@ -213,10 +217,8 @@ class TaylorConfig(WidthConfig):
     )
 
 
-class EcodiffConfig(WidthConfig):
+class EcodiffConfig(LearningConfig, WidthConfig):
     """Masks on heads, neurons and on request rows learned through the whole chain (Zhang et al., EcoDiff, 2024)."""
-
-    LEARNS: ClassVar[bool] = True
 
     axis: Literal["heads and neurons"] = Field("heads and neurons", description="EcoDiff is about those")
     steps: int = Field(10, ge=1, le=1000, description="denoising steps of the full run")
@@ -232,7 +234,6 @@ class EcodiffConfig(WidthConfig):
         description="concrete: to the full run, of the final latents, or of each call's output (the per-step rival)",
     )
     pictures: int = Field(64, ge=1, le=100_000, description="pictures that are looked at, again and again")
-    iterations: int = Field(50, ge=1, le=100_000, description="optimizer steps")
     batch: int = Field(4, ge=1, le=256, description="pictures a step")
     first: int = Field(16, ge=1, le=100_000, description="worth: steps that look at the whole network, to begin with")
     lowest: float = Field(0.05, ge=0, le=1, description="worth: the smallest share of what can go that is drawn")

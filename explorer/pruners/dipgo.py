@@ -45,10 +45,10 @@ def dipgo(
     learner = Learner(team or Alone(model), graph, calls, wanted, config)
     if state is not None:
         learner.restore(state)
-    while learner.done < config.iterations:
+    while learner.done < config.last:
         numbers = learner.step()
         said = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        yield Progress(learner.done, config.iterations, said, numbers, learner.state(), learner.picture)
+        yield Progress(learner.done, config.last, said, numbers, learner.state(), learner.picture)
     score = learner.score()
     if config.selection == "sweep":
         return mask_of(model, graph, config, "dipgo", swept(graph, score, config.ratio), config.ratio)

@@ -35,9 +35,9 @@ def ecodiff(
     learner = (Concrete if config.decision == "concrete" else Worth)(chain)
     if state is not None:
         learner.restore(state)
-    while learner.done < config.iterations:
+    while learner.done < config.last:
         with memory_sufficing(config.batch):
             numbers = learner.step()
         said = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        yield Progress(learner.done, config.iterations, said, numbers, learner.state(), chain.picture)
+        yield Progress(learner.done, config.last, said, numbers, learner.state(), chain.picture)
     return answer(model, there, chain.by_site(learner.score()), "ecodiff", config)

@@ -10,7 +10,7 @@ import gradio as gr
 from explorer import catalogue
 from explorer.jobs.estimates import estimate
 from explorer.jobs.executors import Executor
-from explorer.jobs.foreman import METHODS, Foreman
+from explorer.jobs.foreman import METHODS, Foreman, learns
 from explorer.jobs.ledger import ENDED
 from explorer.jobs.shelf import JOB, Shelf
 from explorer.masks import Importance
@@ -26,6 +26,7 @@ is kept, so that nothing is lost when something breaks. The address of this page
 also from elsewhere.</p>"""
 POLL, LIST = 1.0, 5.0  # seconds between two looks at a job, and at the list, while the job runs
 JOBS = ("job", "state", "done", "begun", "")  # columns of the list
+ACTS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplicate": "Duplicate", "forget": "Delete"}
 ROWS = ("rows",)  # those of FLUX, which no model of the page is
 NOW = LIGHT | {"preprocess": True}
 ADDRESS = browser.in_address("job")
@@ -48,6 +49,7 @@ class Parts(NamedTuple):
     alert: gr.HTML
     view: gr.HTML
     stop: gr.Button
+    finish: gr.Button
     resume: gr.Button
     duplicate: gr.Button
     forget: gr.Button
@@ -63,7 +65,7 @@ class Parts(NamedTuple):
     @property
     def seen(self) -> list[Any]:
         """What a look at a job changes."""
-        acts = [self.stop, self.resume, self.duplicate, self.forget]
+        acts = [self.stop, self.finish, self.resume, self.duplicate, self.forget]
         return [
             self.alert,
             self.view,
@@ -116,8 +118,8 @@ def _shown() -> dict[str, Any]:
     """The job of the moment, what can be done with it, and all jobs."""
     right: dict[str, Any] = dict(alert=markup(elem_id="job-alert"))
     right["view"] = browser.job_view("Start a job, or choose one from the list.", elem_id="job")
-    with gr.Row(elem_classes="buttons"):
-        for name, label in {"stop": "Stop", "resume": "Resume", "duplicate": "Duplicate", "forget": "Delete"}.items():
+    with gr.Row(elem_classes=["buttons", "many"]):
+        for name, label in ACTS.items():
             right[name] = gr.Button(label, elem_id=f"job-{name}", min_width=80, visible=False)
         right["save"] = gr.DownloadButton("Download", elem_id="job-save", min_width=80, visible=False)
         right["look"] = gr.Button("Open in Masks", elem_id="job-look", min_width=80, visible=False)
@@ -178,8 +180,15 @@ def _connect(foreman: Foreman, shelf: Shelf, parts: Parts, watch: Watch, tab: gr
     showing = parts.job.change(anew, at_job, parts.seen, **NOW).then(**listing)
     showing.then(None, parts.job, None, js=ADDRESS, api_visibility="private")
     parts.timer.tick(**looking)
-    gr.on([parts.slow.tick, parts.which.change, tab.select], **listing)
-    for button, act in ((parts.stop, foreman.stop), (parts.resume, foreman.resume)):
+    gr.on([parts.which.change, tab.select], **listing)
+    parts.slow.tick(
+        lambda owner, which, id: (watch.rows(owner, which), gr.Timer(active=watch.works(id))),
+        [parts.owner, parts.which, parts.job],
+        [parts.table, parts.slow],
+        **NOW,
+    )
+    acts = {parts.stop: foreman.stop, parts.finish: foreman.finish, parts.resume: foreman.resume}
+    for button, act in acts.items():
         button.click(done_to(act, visitor.guard), at_job, [parts.alert, parts.timer], **NOW).then(**looking).then(
             **listing
         )
@@ -206,7 +215,7 @@ def picked(event: gr.EventData) -> str:
 
 
 def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Request, str, str], tuple]:
-    """A button: stop or resume, and a look soon."""
+    """A button: pause, finish or resume, and a look soon."""
 
     def touch(request: gr.Request, id: str, owner: str) -> tuple:
         with user_errors() as said:
@@ -220,19 +229,21 @@ def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Reques
 def copied(foreman: Foreman, id: str) -> tuple:
     """The controls as a job had them, to change and start again."""
     job = foreman.ledger.get(id)
-    return job.model, job.method, "\n".join(job.prompts), json.dumps({job.method: job.settings, "of": id})
+    settings = job.settings | ({"end": None} if learns(job.method) else {})  # where it was finished
+    return job.model, job.method, "\n".join(job.prompts), json.dumps({job.method: settings, "of": id})
 
 
 def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
     """What is new of a job since the cursor, and what can be done with it; for `Parts.seen`."""
     hidden = gr.update(visible=False)
-    nothing = (None, 0, *[gr.Timer(active=False)] * 2, *[hidden] * 4, hidden, hidden, hidden, gr.skip())
+    nothing = (None, 0, *[gr.Timer(active=False)] * 2, *[hidden] * 5, hidden, hidden, hidden, gr.skip())
     if not id:
         return "", *nothing
     with user_errors() as said:
         job, events = watch.ledger.get(id), watch.ledger.events(id, after)
         mine, file = job.owner == owner, watch.ledger.results / (job.result or "none")
-        can = (job.state in ("queued", "running"), job.state in ("interrupted", "failed"))
+        finds = job.state != "done" and learns(job.method) and 0 < job.done < job.total
+        can = (job.state in ("queued", "running"), finds, job.state in ("interrupted", "failed"))
         acts = [gr.update(visible=mine and one) for one in can]
         acts += [gr.update(visible=True), gr.update(visible=mine and job.state in (*ENDED, "queued"))]
         schedule = job.state == "done" and job.method in CONFIGS
@@ -241,7 +252,8 @@ def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
             gr.skip(),
             watch.news(job, events, fresh=not after),
             events[-1].cursor if events else after,
-            *[gr.Timer(active=job.state not in ENDED)] * 2,
+            gr.Timer(active=job.state not in ENDED),
+            gr.skip() if job.state in ENDED else gr.Timer(active=True),  # its own tick ends it, with a last list
             *acts,
             gr.update(visible=job.state == "done", value=str(file) if job.state == "done" else None),
             gr.update(visible=job.state == "done"),

@@ -18,7 +18,7 @@ from explorer.jobs.executors import Executor
 from explorer.jobs.foreman import Foreman
 from explorer.jobs.ledger import ENDED, Event, Job
 from explorer.pruners.configs import CONFIGS, WIDTHS
-from explorer.ui.components import alert
+from explorer.ui.components import alert, user_errors
 
 MOST = 50  # jobs in the list
 STATES = ("all", "mine", "at work")
@@ -75,6 +75,12 @@ class Watch:
         if job.state != "running" or not job.done:
             return ""
         return f", about {duration(job.ran(now) / job.done * (job.total - job.done))} left"
+
+    def works(self, id: str) -> bool:
+        """Whether a job is not over yet."""
+        with user_errors():
+            return self.ledger.get(id).state not in ENDED
+        return False
 
     def rows(self, owner: str, which: str) -> list[dict[str, Any]]:
         """The list, newest first."""
