@@ -11,7 +11,7 @@ from explorer.experiment import Frame, Plan, Question
 from explorer.graph import BlockGraph, Unit
 from explorer.jobs.shelf import Shelf
 from explorer.letters import unpacked
-from explorer.ui import address, controls, explore, story
+from explorer.ui import address, controls, explore, story, told
 from explorer.ui.components import alert, user_errors
 
 HERE = "a-model-that-is-here"
@@ -186,3 +186,12 @@ def test_a_users_mistake_becomes_one_escaped_sentence():
 def test_a_mistake_of_ours_is_not_swallowed():
     with pytest.raises(KeyError), user_errors():
         raise KeyError("ours")
+
+
+def test_the_browser_is_told_of_all_that_can_be_seen_and_of_some_counts(monkeypatch):
+    now = iter(np.arange(0, 100, 0.1))
+    monkeypatch.setattr(told.time, "monotonic", lambda: float(next(now)))
+    seen = {4: b"png", 5: b"png"}
+    frames = [Frame("pruned", call, 20, seen.get(call), 0.1, call == 20) for call in range(1, 21)]
+    calls = [frame.call for frame in told.spaced(iter(frames))]
+    assert {4, 5, 20} <= set(calls) and len(calls) < 12

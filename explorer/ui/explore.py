@@ -1,6 +1,5 @@
 """The Explore tab: a question on the left; on the right its three pictures, which units run at which call, the cost."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from explorer.jobs.shelf import Shelf
 from explorer.pruners.configs import AT_ONCE, CONFIGS, SAMPLERS
 from explorer.ui import address, browser, controls, story
 from explorer.ui.components import LIGHT, Explored, alert, markup, user_errors
+from explorer.ui.told import spaced
 
 PROMPT = "red apple"
 # What the page opens with: the best that is drawn already, beside the strongest of the few-step samplers. A question by
@@ -31,7 +31,6 @@ MAP_CAPTION = (
 )
 FALLBACK = Question.model_fields["method"].default
 SHOW = {"decision": None, "order": "goes", "score": "score"}  # what the map shows, by the field of the plan
-COUNT_EVERY = 0.3  # seconds; telling the browser of each call leaves it no time for a click on a slow machine
 SUGGEST = """
 const attach = () => document.querySelector("#prompt input, #prompt textarea")?.setAttribute("list", "known-names");
 attach(); watch("value", attach); setTimeout(attach, 500);
@@ -281,12 +280,9 @@ def on_draw(run: Run, shelf: Shelf | None, view: View, names: tuple[str, ...], *
         cards = story.dealt(question, plan)
         yield {view.keep: story.planned(question, plan), view.unseen: on_words(question.model, question.prompt)}
         yield {view.pictures: story.shown(cards, question)}
-        told = 0.0
-        for frame in run("compare", question, order):
+        for frame in spaced(run("compare", question, order)):
             last = cards[frame.role]
             cards[frame.role] = replace(last, frame=frame, picture=frame.picture or last.picture)
-            if frame.picture or frame.done or time.monotonic() - told > COUNT_EVERY:
-                told = time.monotonic()
-                yield {view.pictures: story.shown(cards, question)}
+            yield {view.pictures: story.shown(cards, question)}
         yield {view.verdict: story.verdict(question, plan, cards)}
     yield {view.alert: alert(said)}

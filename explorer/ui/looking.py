@@ -20,7 +20,7 @@ from explorer.sites import WidthHeader
 from explorer.ui import address
 from explorer.ui.components import alert, as_value, user_errors
 from explorer.ui.story import graph_of
-from explorer.ui.told import cards, numbers, tiles, title
+from explorer.ui.told import cards, numbers, spaced, tiles, title
 from explorer.widths import Found, WidthImportance, Widths
 
 RULES = ("uniform", "random")
@@ -196,7 +196,7 @@ def on_draw(run: Run, shelf: Shelf, chosen: Chosen, asked: Mapping[str, Any]) ->
         seen: dict[str, bytes] = {}
         yield "", cards(frames, seen, roles)
         for role, asking in runs.items():
-            for frame in run("compare", *asking):
+            for frame in spaced(run("compare", *asking)):
                 if frame.role == "original" and role == "other":
                     continue
                 shown = role if frame.role == "pruned" else frame.role

@@ -16,7 +16,7 @@ from explorer.sites import WidthHeader
 from explorer.ui import address, browser
 from explorer.ui.components import LIGHT, Explored, alert, as_value, markup, plotly_view, user_errors
 from explorer.ui.story import nearer
-from explorer.ui.told import cards, numbers, title
+from explorer.ui.told import cards, numbers, spaced, title
 from explorer.widths import Widths
 
 WHY = """<p class="why">A schedule leaves parts of the network out at some calls; here they go for good. Attention heads
@@ -194,7 +194,7 @@ def on_draw(run: Run, stem: str | None, share: float, values: Mapping[str, Any])
         question = asked_of(on_explore.model, there[stem], share, **same)
         frames: dict[str, Frame] = {}
         seen: dict[str, bytes] = {}
-        for frame in run("compare", question):
+        for frame in spaced(run("compare", question)):
             frames[frame.role] = frame
             seen |= {frame.role: frame.picture} if frame.picture else {}
             yield "", cards(frames, seen, ROLES)

@@ -1,7 +1,8 @@
 """What several tabs say of a file and of pictures, in words and as markup. Everything foreign is escaped."""
 
+import time
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 
 from explorer.drawing import Frame
@@ -11,6 +12,7 @@ from explorer.widths import Widths
 
 NOTHING = "–"
 OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
+COUNT_EVERY = 0.3  # seconds; telling the browser of each call leaves it no time for a click on a slow machine
 SETTINGS = 600  # letters of a file's settings that are shown
 
 
@@ -96,3 +98,12 @@ def _card(role: str, name: str, frames: Mapping[str, Frame], picture: bytes | No
         f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{name}</h2><p>{calls}</p>'
         f"<dl>{told}</dl></figcaption></figure>"
     )
+
+
+def spaced(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames that the browser is told of: all that bring something to see, and some of those that only count."""
+    told = 0.0
+    for frame in frames:
+        if frame.picture or frame.done or time.monotonic() - told > COUNT_EVERY:
+            told = time.monotonic()
+            yield frame
