@@ -283,3 +283,18 @@ def outputs_of(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def counted(denoiser: torch.nn.Module) -> Iterator[Callable[[], int]]:
+    """How often a denoiser was called since, it and all copies that are made of it meanwhile."""
+    made = [0]
+
+    def count(*_: Any) -> None:
+        made[0] += 1
+
+    hook = denoiser.register_forward_pre_hook(count)
+    try:
+        yield lambda: made[0]
+    finally:
+        hook.remove()

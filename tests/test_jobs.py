@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from explorer.jobs import foreman as module
+from explorer.jobs import works
 from explorer.jobs.cluster import Cluster, checked
 from explorer.jobs.executors import InProcess, LostError
 from explorer.jobs.foreman import Limits
 from explorer.jobs.ledger import Ledger
-from explorer.jobs.works import WORKS
 from explorer.masks import Importance
 from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
 
@@ -58,6 +58,17 @@ def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, tiny, clus
     assert ended.state == "done", ended.error
     assert same(foreman, ended, undisturbed(tiny, iterations=12))
     assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 13))
+
+
+def test_a_long_step_says_how_far_it_is(hire, tiny, monkeypatch):
+    monkeypatch.setattr(works, "BEAT", 0.002)
+    foreman, seen = hire(InProcess()), set()
+    job = foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS)
+    while foreman.ledger.get(job.id).state != "done":
+        seen.add(foreman.beats.get(job.id, (0, 0)))
+    first, later = {calls for calls, of in seen if not of}, {beat for beat in seen if beat[1]}
+    assert max(first) > 5 and later and all(0 <= calls < 2 * of for calls, of in later)
+    assert not foreman.beats and same(foreman, foreman.ledger.get(job.id), undisturbed(tiny))
 
 
 @pytest.mark.parametrize("when", ["running", "interrupted"])
@@ -130,7 +141,7 @@ def test_a_job_that_crashes_three_times_without_a_step_has_failed(hire, tiny, mo
         raise LostError("the worker is gone")
         yield
 
-    monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": crash})
+    monkeypatch.setattr("explorer.jobs.executors.WORKS", works.WORKS | {"prune": crash})
     foreman = hire(InProcess())
     job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and job.error == "the worker is gone, 3 times" and job.crashes == 3
@@ -145,7 +156,7 @@ def test_mistakes_and_faults_are_told_and_not_tried_again(hire, tiny, monkeypatc
         raise RuntimeError("Traceback: a fault of ours")
         yield
 
-    monkeypatch.setattr("explorer.jobs.executors.WORKS", WORKS | {"prune": fault})
+    monkeypatch.setattr("explorer.jobs.executors.WORKS", works.WORKS | {"prune": fault})
     job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and "a fault of ours" in job.error
 

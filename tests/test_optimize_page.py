@@ -130,6 +130,17 @@ def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
     assert not visitor.complaints
 
 
+def test_a_step_that_takes_long_shows_how_far_it_is(visitor):
+    page = on_tab(visitor)
+    start(page, steps=60, batch=8, iterations=40)
+    state(page, "calls of the network into it")
+    state(page, "% of the next")
+    page.click("#job-stop")
+    state(page, "interrupted", 20)
+    page.click("#job-forget")
+    assert not visitor.complaints
+
+
 def test_what_cannot_be_is_a_sentence(visitor):
     page = on_tab(visitor, f"{QUERY}&job=%3Cscript%3E")
     expect(page.locator("#job-alert [role=alert]")).to_contain_text("there is no job '<script>'")

@@ -58,6 +58,7 @@ class Foreman:
         self.ledger, self.executor, self.limits = ledger, executor, limits or Limits()
         self._lock, self._wake, self._over = RLock(), Event(), Event()
         self._running: dict[str, Thread] = {}
+        self.beats: dict[str, tuple[int, int]] = {}  # job -> calls that its next step has made, of about so many
         self._finishing: set[str] = set()  # what is to be taken as it is once it has stopped
         self._ending: dict[str, str | None] = {}  # why a job is being stopped, if it is for a reason of ours
         self._not_before = 0.0
@@ -222,6 +223,7 @@ class Foreman:
             if job.id in self._finishing and stopped.state == "interrupted":
                 self._taken(stopped)
             self._finishing.discard(job.id)
+            self.beats.pop(job.id, None)
             del self._running[job.id]
         self._wake.set()
 
@@ -231,6 +233,10 @@ class Foreman:
         for item in self.executor.run(job.id, "prune", *asked):
             if "file" in item:
                 return {"state": "done", "result": self._kept(job.id, item["file"])}
+            if "calls" in item:
+                self.beats[job.id] = item["calls"], item["of"]
+                continue
+            self.beats.pop(job.id, None)
             try:
                 self.ledger.tell(job.id, item, item["state"], item["picture"])
             except ValueError as error:  # a full disk: the step before it is the last

@@ -1,6 +1,7 @@
 """What can be asked of an executor: work by name, each a generator of items that go from process to process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,6 +16,8 @@ from explorer.masks import Importance
 from explorer.team import Make
 from explorer.widths import WidthImportance, found_in
 from explorer.work import Progress
+
+BEAT = 1.0  # seconds
 
 
 def _planned(question: experiment.Question, path: str = "") -> Iterator[experiment.Plan]:
@@ -43,23 +46,34 @@ def _pruned(
     state: bytes | None = None,
     workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Steps in plain values, {done, total, message, numbers, state, picture}; in the end {file}, the bytes of a mask or
-    importance. `state` is what an earlier step handed out: with it the work goes on exactly from there. So many
-    `workers` share it at most."""
+    """Steps in plain values, {done, total, message, numbers, state, picture}, and while one takes long what `_beating`
+    says; in the end {file}, the bytes of a mask or importance. `state` is what an earlier step handed out: with it the
+    work goes on exactly from there. So many `workers` share it at most."""
     from explorer.jobs.processes import hired  # here, because processes do works
+    from explorer.supernet import counted
 
-    config = experiment.config_of(method, settings)
-    with hired(min(workers, config.pieces), model) as team:
-        work = experiment.prune(
-            *(experiment.loaded(model), method, config, prompts), load(state) if state else None, team
-        )
+    config, subject = experiment.config_of(method, settings), experiment.loaded(model)
+    with hired(min(workers, config.pieces), model) as team, counted(subject.denoiser) as calls:
+        work = experiment.prune(subject, method, config, prompts, load(state) if state else None, team)
+        found = yield from _beating(work, calls)
+    yield {"file": bytes_of(_decided(found, config.ratio))}
+
+
+def _beating(work: Generator[Progress, None, Any], calls: Callable[[], int]) -> Generator[dict[str, Any], None, Any]:
+    """The steps of a method in plain values; in between, every BEAT seconds, {calls, of}: how many calls of the network
+    the next step has made, and how many the last one took (0 before the first, and where others make them)."""
+    before, of = calls(), 0
+    with ThreadPoolExecutor(1) as thread:
         while True:
+            step = thread.submit(next, work)
+            while not wait([step], BEAT).done:
+                yield {"calls": calls() - before, "of": of}
+            before, of = calls(), calls() - before
             try:
-                step = next(work)
+                told = step.result()
             except StopIteration as stop:
-                yield {"file": bytes_of(_decided(stop.value, config.ratio))}
-                return
-            yield step._asdict() | {"numbers": dict(step.numbers), "state": step.state and save(contiguous(step.state))}
+                return stop.value
+            yield told._asdict() | {"numbers": dict(told.numbers), "state": told.state and save(contiguous(told.state))}
 
 
 def _decided(found: Any, ratio: float | None) -> Any:

@@ -61,11 +61,14 @@ class Watch:
         """What it is, where it stands, how long it will take, as markup."""
         now, place = time.time(), self.ledger.place(job.id)
         state = {"queued": f"waiting, {place} before it" if place else "next in the queue"}.get(job.state, job.state)
-        step = f"step {job.done} of {job.total}" if job.total else "not begun"
+        calls, of = self.foreman.beats.get(job.id, (0, 0))
+        share = min(calls / of, 0.99) if of else 0.0
+        step = f"step {job.done} of {job.total}" if job.total else "its first step" if calls else "not begun"
+        step += f" and {share:.0%} of the next" if of else f", {calls} calls of the network into it" if calls else ""
         line = f"<b>{state}</b>, {step}, {duration(job.ran(now))}{self._left(job, now)}"
         return (
             f"<h3>{escape(job.method)} on {escape(job.model)}</h3><p role='status'>{line}</p>"
-            f'<progress max="1" value="{job.done / max(1, job.total):.3f}" aria-label="progress"></progress>'
+            f'<progress max="1" value="{(job.done + share) / max(1, job.total):.4f}" aria-label="progress"></progress>'
             f"<p class='footer'>{escape(changed(job))}. {escape(job.message)}</p>"
             f"{alert([job.error] if job.error else [])}"
         )
