@@ -5,7 +5,9 @@ moment, may crash, and may take the memory of nobody else; what it says comes ba
 machine needs this package and nothing else: no shared disk, no database.
 """
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -128,16 +130,28 @@ def lend(address: str, gpus: int) -> None:
         lent = {"GPU": gpus} if gpus else {}
         own = {"dashboard_address": "127.0.0.1:0"}  # a worker's page is not encrypted, so it stays on this machine
         own |= {"host": "127.0.0.1"} if urlparse(address).hostname in LOOPBACK else {}
-        async with Nanny(checked(address), nthreads=1, resources=lent, memory_limit=0, **own) as nanny:
-            await nanny.finished()
+        nanny, interrupted = Nanny(checked(address), nthreads=1, resources=lent, memory_limit=0, **own), asyncio.Event()
+        for told in (signal.SIGINT, signal.SIGTERM):  # not by cancelling, which gets lost while a nanny starts
+            asyncio.get_running_loop().add_signal_handler(told, interrupted.set)
+        staying, leaving = asyncio.ensure_future(_stay(nanny)), asyncio.ensure_future(interrupted.wait())
+        await asyncio.wait([staying, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if staying.done():
+            staying.result()
+        await asyncio.wait_for(nanny.close(), PATIENCE)
 
     _settle()
     try:
         asyncio.run(serve())
     except (OSError, RuntimeError, asyncio.TimeoutError) as error:
         raise ValueError(f"{GONE}: {error}") from error
-    except KeyboardInterrupt:
-        return
+    finally:
+        for worker in multiprocessing.active_children():  # which Python would wait for
+            worker.kill()
+
+
+async def _stay(nanny: Any) -> None:
+    await nanny
+    await nanny.finished()
 
 
 def _settle() -> None:
