@@ -13,7 +13,7 @@ from explorer.jobs import works
 from explorer.jobs.cluster import Cluster, checked
 from explorer.jobs.executors import InProcess, LostError
 from explorer.jobs.foreman import Limits
-from explorer.jobs.ledger import Ledger
+from explorer.jobs.ledger import ENDED, Ledger
 from explorer.masks import Importance
 from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
 
@@ -64,7 +64,7 @@ def test_a_long_step_says_how_far_it_is(hire, tiny, monkeypatch):
     monkeypatch.setattr(works, "BEAT", 0.002)
     foreman, seen = hire(InProcess()), set()
     job = foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS)
-    while foreman.ledger.get(job.id).state != "done":
+    while foreman.ledger.get(job.id).state not in ENDED:
         seen.add(foreman.beats.get(job.id, (0, 0)))
     first, later = {calls for calls, of in seen if not of}, {beat for beat in seen if beat[1]}
     assert max(first) > 5 and later and all(0 <= calls < 2 * of for calls, of in later)
@@ -91,11 +91,43 @@ def test_finished_early_it_is_what_its_steps_have_found(when, hire, tiny):
 
 def test_what_has_found_nothing_yet_cannot_be_finished(hire, tiny):
     foreman = hire(InProcess(), at_once=0)
-    for method in ("dipgo", "uniform"):
+    for method, why in (("dipgo", "has made no step yet"), ("uniform", "has an answer only when it is done")):
         job = foreman.submit("me", method, tiny, {"steps": 6})
-        with pytest.raises(ValueError, match=f"{method} has found nothing yet"):
+        with pytest.raises(ValueError, match=why):
             foreman.finish(job.id, "me")
         assert foreman.ledger.get(job.id).state == "queued"
+
+
+@pytest.mark.parametrize("act", ["stop", "finish"])
+def test_whoever_asks_while_an_attempt_begins_is_heard(act, hire, tiny):
+    class Late(InProcess):
+        """Begins a while after it was told to."""
+
+        def run(self, *asked):
+            time.sleep(1)
+            yield from super().run(*asked)
+
+    foreman = hire(Late())
+    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
+    foreman.stop(job.id)
+    wait(foreman, job.id, "interrupted")
+    foreman.resume(job.id)
+    wait(foreman, job.id, "running")
+    getattr(foreman, act)(job.id)
+    assert wait(foreman, job.id).state == {"stop": "interrupted", "finish": "done"}[act]
+
+
+def test_a_page_that_ends_amid_a_finish_finishes_when_it_starts_again(hire, tiny):
+    first = hire(InProcess())
+    job = first.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+    wait(first, job.id, "running", until=lambda job: job.done >= 2)
+    first.close()
+    first.ledger.change(job.id, state="finishing")  # as it was when the page was killed
+    first.ledger.close()
+    second = hire(InProcess())
+    ended = wait(second, job.id, "done")
+    assert 2 <= ended.done < 12 and same(second, ended, undisturbed(tiny, iterations=12, end=ended.done))
 
 
 def test_workers_share_a_job_and_end_with_it(hire, tiny, cluster):

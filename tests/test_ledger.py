@@ -132,11 +132,12 @@ def test_an_older_ledger_is_brought_up_and_a_newer_one_is_refused(tmp_path, monk
     first = Ledger(tmp_path)
     first.add(job())
     first.close()
-    monkeypatch.setattr(module, "VERSION", 2)
-    monkeypatch.setattr(module, "MIGRATIONS", {1: "ALTER TABLE requests ADD COLUMN why TEXT;"})
+    now = module.VERSION
+    monkeypatch.setattr(module, "VERSION", now + 1)
+    monkeypatch.setattr(module, "MIGRATIONS", module.MIGRATIONS | {now: "ALTER TABLE requests ADD COLUMN why TEXT;"})
     second = Ledger(tmp_path)
     assert second.get("a").id == "a" and second._rows("SELECT why FROM requests") == []
     second.close()
-    monkeypatch.setattr(module, "VERSION", 1)
+    monkeypatch.setattr(module, "VERSION", now)
     with pytest.raises(ValueError, match="written by a newer version"):
         Ledger(tmp_path)

@@ -128,6 +128,19 @@ def test_a_smaller_network_is_chosen_on_explore_and_its_address_leads_back(visit
     assert not visitor.complaints
 
 
+@pytest.mark.parametrize(("share", "reached"), [("0.95", "0.95"), ("0", "0"), ("0.999", "0.99")])
+def test_an_address_at_the_ends_of_what_is_possible_leads_back(visitor, share, reached):
+    page = visitor.page
+    header = shipped.widths("emoji-ddpm")["taylor-channels"]
+    asked = f"model=emoji-ddpm&method=uniform&tab=smaller&learned=taylor-channels&share={share}"
+    page.goto(f"{visitor.served}?{asked}")
+    kept = widths_for(smaller.asked_of("emoji-ddpm", header, float(reached))).kept
+    expect(page.locator("#left")).to_contain_text(f"removed{1 - kept:.1%}of")
+    page.locator("#share input[type=number]").press("Enter")
+    page.wait_for_url(re.compile(f"share={reached}(&|$)"))
+    assert not visitor.complaints
+
+
 @pytest.mark.parametrize(
     "query", [{}, {"learned": "../../etc", "share": "nan"}, {"model": "sd15", "learned": "ecodiff", "share": "7"}]
 )

@@ -163,3 +163,15 @@ def test_a_worker_of_this_machine_listens_to_nobody_else(scheduler):
         open_to = {one.laddr.ip for process in family for one in process.net_connections() if one.status == "LISTEN"}
         command.send_signal(signal.SIGINT)
     assert open_to == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_is_interrupted_while_it_starts_ends(scheduler, told):
+    with subprocess.Popen([sys.executable, "-m", "explorer", "jobs", "work", scheduler.scheduler_address]) as command:
+        starting = psutil.Process(command.pid)
+        while not starting.children():
+            time.sleep(0.01)
+        family = starting.children(recursive=True)
+        command.send_signal(told)
+        assert command.wait(30) == 0
+    assert gone([one.pid for one in family])

@@ -60,7 +60,11 @@ def cancel(id: Id, as_json: AsJson = False) -> None:
 @jobs.command()
 def finish(id: Id, as_json: AsJson = False) -> None:
     """Stop a job of dipgo or ecodiff, and take what its steps have found so far."""
-    _there().ask("finish", id)
+    from explorer.jobs.foreman import refuse_to_finish
+
+    there = _there()
+    refuse_to_finish(there.get(id))
+    there.ask("finish", id)
     say({"asked": "finish", "id": id}, as_json, f"asked the page to take what {id} has found")
 
 

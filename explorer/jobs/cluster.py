@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, Timer
@@ -137,7 +137,8 @@ def lend(address: str, gpus: int) -> None:
         await asyncio.wait([staying, leaving], return_when=asyncio.FIRST_COMPLETED)
         if staying.done():
             staying.result()
-        await asyncio.wait_for(nanny.close(), PATIENCE)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(nanny.close(), PATIENCE)
 
     _settle()
     try:

@@ -69,25 +69,29 @@ class InProcess:
     """Works in the thread of whoever asks; `done` says how a work by name comes to its items."""
 
     def __init__(self, done: Callable[[str, tuple[Any, ...]], Iterator[Any]] = done_here) -> None:
-        self._done = done
+        self._done, self._lock = done, Lock()
         self._newest: dict[tuple[str, str], object] = {}
 
     def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
         """Items as they come. Raises ValueError for a user's mistake."""
-        mine = self._newest[owner, work] = object()
+        mine = object()
+        with self._lock:
+            self._newest[owner, work] = mine
         try:
             for item in self._done(work, arguments):
                 if self._newest.get((owner, work)) is not mine:
                     return
                 yield item
         finally:
-            if self._newest.get((owner, work)) is mine:
-                del self._newest[owner, work]
+            with self._lock:
+                if self._newest.get((owner, work)) is mine:
+                    del self._newest[owner, work]
 
     def stop(self, owner: str) -> None:
         """End what the owner runs, after the item it is at."""
-        for key in [key for key in self._newest if key[0] == owner]:
-            del self._newest[key]
+        with self._lock:
+            for key in [key for key in self._newest if key[0] == owner]:
+                del self._newest[key]
 
     def busy(self, owner: str, work: str) -> bool:
         """Whether the owner has such a run going."""

@@ -26,6 +26,7 @@ from explorer.prompts import refuse_too_many
 from explorer.pruners.configs import CONFIGS, WIDTHS
 
 METHODS = tuple(method for method in CONFIGS | WIDTHS if method != "ecodiff-released")  # no visitor names a file
+AT_WORK = ("running", "cancelling", "finishing")
 LOOK_EVERY = 0.5  # seconds between two looks at what others ask for
 CRASHES = 3  # in a row, without a step in between: then a job has failed
 WAIT = 5.0  # seconds before a lost scheduler is tried again
@@ -34,6 +35,14 @@ WAIT = 5.0  # seconds before a lost scheduler is tried again
 def learns(method: str) -> bool:
     """Whether a method has an answer after each of its steps."""
     return (CONFIGS | WIDTHS)[method].LEARNS
+
+
+def refuse_to_finish(job: Job) -> None:
+    """Raises ValueError for a job that has nothing to take before its end."""
+    if not learns(job.method):
+        raise ValueError(f"{job.method} has an answer only when it is done")
+    if not job.done or job.state == "done":
+        raise ValueError(f"job {job.id} {'is done' if job.done else 'has made no step yet'}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,6 @@ class Foreman:
         self._lock, self._wake, self._over = RLock(), Event(), Event()
         self._running: dict[str, Thread] = {}
         self.beats: dict[str, tuple[int, int]] = {}  # job -> calls that its next step has made, of about so many
-        self._finishing: set[str] = set()  # what is to be taken as it is once it has stopped
         self._ending: dict[str, str | None] = {}  # why a job is being stopped, if it is for a reason of ours
         self._not_before = 0.0
         self._looking = Thread(target=self._loop, name="explorer foreman", daemon=True)
@@ -71,6 +79,8 @@ class Foreman:
         for job in self.ledger.jobs("cancelling"):
             ended = job.told or job.created
             self.ledger.change(job.id, state="interrupted", ended=ended, **_paused(job, ended))
+        for job in self.ledger.jobs("finishing"):
+            self.ledger.change(job.id, **_paused(job, job.told or job.created), **_to_take(job))
         self._looking.start()
         return self
 
@@ -111,10 +121,10 @@ class Foreman:
         return job
 
     def _refuse_beyond_limits(self, owner: str) -> None:
-        open_jobs = self.ledger.jobs("queued", "running", "cancelling")
+        open_jobs = self.ledger.jobs("queued", *AT_WORK)
         own = sum(job.owner == owner for job in open_jobs)
         if own >= self.limits.a_visitor:
-            raise ValueError(f"you have {own} jobs that are not finished, which is the most; stop one, or wait")
+            raise ValueError(f"you have {own} jobs that are not finished, which is the most; pause one, or wait")
         if len(open_jobs) >= self.limits.in_all:
             raise ValueError(f"{len(open_jobs)} jobs are waiting, which is the most; please come back later")
 
@@ -144,26 +154,19 @@ class Foreman:
         """End a learning job with what its steps have found so far. Raises ValueError where there is nothing yet."""
         with self._lock:
             job = self._own(id, owner)
-            if not learns(job.method) or not job.done:
-                raise ValueError(f"{job.method} has found nothing yet that could be taken")
-            if job.state in ("queued", "interrupted", "failed"):
-                return self._taken(job)
-            if job.state == "done":
-                raise ValueError(f"job {id} is done")
-            self._finishing.add(id)
-        return self.stop(id, owner)
-
-    def _taken(self, job: Job) -> Job:
-        """Queue a job for its end alone."""
-        settings = job.settings | {"end": job.done}
-        job = self.ledger.change(job.id, state="queued", settings=settings, ended=None, error=None, crashes=0)
-        self._wake.set()
+            refuse_to_finish(job)
+            if job.state not in AT_WORK:
+                job = self.ledger.change(id, **_to_take(job))
+                self._wake.set()
+                return job
+            job = self.ledger.change(id, state="finishing")
+        self.executor.stop(id)
         return job
 
     def forget(self, id: str, owner: str | None = None) -> None:
         """Delete a job with all that it found."""
-        if self._own(id, owner).state in ("running", "cancelling"):
-            raise ValueError(f"job {id} is at work; stop it first")
+        if self._own(id, owner).state in AT_WORK:
+            raise ValueError(f"job {id} is at work; pause it first")
         self.ledger.forget(id)
 
     def _own(self, id: str, owner: str | None) -> Job:
@@ -185,6 +188,8 @@ class Foreman:
         for what, id in self.ledger.asked():
             with suppress(ValueError):  # it ended meanwhile
                 {"cancel": self.stop, "finish": self.finish, "resume": self.resume}[what](id)
+        for job in self.ledger.jobs("cancelling", "finishing"):  # the attempt may just have begun when it was asked
+            self.executor.stop(job.id)
         for job in self.ledger.jobs("running"):
             if job.started and time.time() - job.started > self.limits.minutes * 60:
                 limit = f"it was stopped after {self.limits.minutes:g} minutes, the most at a time here; resume it"
@@ -194,6 +199,8 @@ class Foreman:
             for job in self.ledger.jobs("queued"):
                 if len(self._running) >= self.limits.at_once or time.time() < self._not_before or self._over.is_set():
                     return
+                if job.id in self._running:  # its last attempt has still to go
+                    continue
                 job = self.ledger.change(job.id, state="running", started=time.time())
                 self._running[job.id] = Thread(target=self._work, args=(job,), daemon=True)
                 self._running[job.id].start()
@@ -217,14 +224,9 @@ class Foreman:
             ended = {"state": "interrupted", "error": f"{error}; make room, then resume it"}
         except RuntimeError as error:  # a fault of ours: its log
             ended = {"state": "failed", "error": f"{error}"}
+        self.beats.pop(job.id, None)
         self._write_down(job.id, ended)
-        with self._lock:
-            stopped = self.ledger.get(job.id)
-            if job.id in self._finishing and stopped.state == "interrupted":
-                self._taken(stopped)
-            self._finishing.discard(job.id)
-            self.beats.pop(job.id, None)
-            del self._running[job.id]
+        del self._running[job.id]
         self._wake.set()
 
     def _attempted(self, job: Job) -> dict[str, Any]:
@@ -258,11 +260,9 @@ class Foreman:
         """How an attempt ended; where the disk is full, again until there is room."""
         while ended:
             with suppress(ValueError):
-                job = self.ledger.get(id)
-                over = {} if ended["state"] == "queued" else {"ended": time.time()}
-                if job.state == "cancelling" and ended["state"] == "queued":
-                    ended = dict(ended) | {"state": "interrupted"}
-                self.ledger.change(id, **_paused(job, time.time()), **over, **ended)
+                with self._lock:
+                    job = self.ledger.get(id)
+                    self.ledger.change(id, **_paused(job, time.time()) | _as_asked(job, ended))
                 return
             if self._over.wait(1):
                 return
@@ -271,3 +271,18 @@ class Foreman:
 def _paused(job: Job, now: float) -> dict[str, Any]:
     """An attempt is over: its seconds belong to the earlier ones."""
     return {"seconds": job.ran(now), "started": None}
+
+
+def _as_asked(job: Job, ended: Mapping[str, Any]) -> dict[str, Any]:
+    """How an attempt ended for whoever asked meanwhile to pause the job, or to take what it has found."""
+    if job.state == "finishing" and ended["state"] in ("queued", "interrupted"):
+        return _to_take(job)
+    if job.state == "cancelling" and ended["state"] == "queued":
+        ended = dict(ended) | {"state": "interrupted"}
+    return dict(ended) | ({} if ended["state"] == "queued" else {"ended": time.time()})
+
+
+def _to_take(job: Job) -> dict[str, Any]:
+    """Queued for its end alone."""
+    settings = job.settings | {"end": job.done}
+    return {"state": "queued", "settings": settings, "ended": None, "error": None, "crashes": 0}

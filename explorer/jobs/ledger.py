@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-State = Literal["queued", "running", "cancelling", "done", "failed", "interrupted"]
+State = Literal["queued", "running", "cancelling", "finishing", "done", "failed", "interrupted"]
 ENDED = ("done", "failed", "interrupted")
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, created REAL NOT NULL,
     document TEXT NOT NULL);
@@ -29,7 +29,7 @@ CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL
 CREATE TABLE checkpoints (job TEXT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, state BLOB, picture BLOB);
 CREATE TABLE requests (number INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, job TEXT NOT NULL);
 """
-MIGRATIONS: dict[int, str] = {}  # from a version to the next
+MIGRATIONS = {1: ""}  # from a version to the next; 2 knows jobs that are finishing
 
 
 def folder() -> Path:

@@ -147,9 +147,9 @@ def chosen(names: Iterable[str]) -> str:
 
 
 def in_address(name: str) -> str:
-    """JavaScript that keeps a value in the page's address under a name; an empty one takes it out."""
+    """JavaScript that keeps a value in the page's address under a name; an empty one, which 0 is not, takes it out."""
     return """(value) => {
         const query = new URLSearchParams(location.search);
-        value ? query.set(NAME, value) : query.delete(NAME);
+        value || value === 0 ? query.set(NAME, value) : query.delete(NAME);
         history.replaceState(history.state, "", query.size ? `${location.pathname}?${query}` : location.pathname);
     }""".replace("NAME", json.dumps(name))

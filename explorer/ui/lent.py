@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+import httpx  # by which spaces asks
 
 from explorer import experiment
 from explorer.jobs.executors import QUICK, InProcess, LostError, done_here, handed_out, told
 
+GONE = "the GPU that this host lends was taken back; please try again"
 LEASE = 60  # seconds that a visitor's quota must have left: a GPU draws the slowest question of the page in less
 
 
@@ -26,6 +28,9 @@ def borrower() -> InProcess:
     """Draws on the GPU that is lent. To be called before the page is launched, and before anything loads PyTorch."""
     import spaces  # the host has it; nobody else needs it
 
+    import explorer.metrics
+    import explorer.trajectory  # noqa: F401 -- a fork amid an import, by another thread, would have half a module
+
     os.environ["EXPLORER_DEVICE"] = "cpu"
     held = experiment.LOADING  # or a fork amid another thread's loading would never see it released
     os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
@@ -36,9 +41,11 @@ def borrower() -> InProcess:
             yield from done_here(work, arguments)
             return
         try:
-            yield from handed_out(partial(next, on_gpu(work, arguments)))
+            yield from handed_out(partial(next, on_gpu(work, arguments), ("crash", GONE)))
         except gr.Error as error:  # no GPU is free, no quota is left, the lease is over
             raise LostError(f"the GPU that this host lends: {error.message}") from error
+        except httpx.HTTPError as error:
+            raise LostError(f"this host lends no GPU at the moment ({error}); please try again") from error
 
     return InProcess(done)
 

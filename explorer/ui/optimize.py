@@ -229,7 +229,7 @@ def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Reques
 def copied(foreman: Foreman, id: str) -> tuple:
     """The controls as a job had them, to change and start again."""
     job = foreman.ledger.get(id)
-    settings = job.settings | ({"end": None} if learns(job.method) else {})  # where it was finished
+    settings = {name: value for name, value in job.settings.items() if name != "end"}  # it may have been finished early
     return job.model, job.method, "\n".join(job.prompts), json.dumps({job.method: settings, "of": id})
 
 
@@ -242,7 +242,7 @@ def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
     with user_errors() as said:
         job, events = watch.ledger.get(id), watch.ledger.events(id, after)
         mine, file = job.owner == owner, watch.ledger.results / (job.result or "none")
-        finds = job.state != "done" and learns(job.method) and 0 < job.done < job.total
+        finds = job.state not in ("done", "finishing") and learns(job.method) and 0 < job.done < job.total
         can = (job.state in ("queued", "running"), finds, job.state in ("interrupted", "failed"))
         acts = [gr.update(visible=mine and one) for one in can]
         acts += [gr.update(visible=True), gr.update(visible=mine and job.state in (*ENDED, "queued"))]

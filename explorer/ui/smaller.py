@@ -106,10 +106,17 @@ def from_address(request: gr.Request) -> tuple[Any, Any]:
     """The file and the ratio that an address names; what is not there changes nothing."""
     query = request.query_params
     model, stem = query.get("model", Question.model_fields["model"].default), query.get("learned")
-    number = re.fullmatch(r"0?\.\d{1,9}|0", query.get("share", ""))
-    return listed(model, stem) if stem in shipped.widths(model) else gr.skip(), float(
-        number[0]
-    ) if number else gr.skip()
+    there, share = shipped.widths(model), query.get("share", "")
+    if stem not in there:
+        return gr.skip(), gr.skip()
+    known = re.fullmatch(r"0?\.\d{1,9}|0", share)
+    top = most(there[stem])
+    return listed(model, stem), gr.update(maximum=top) | ({"value": min(float(share), top)} if known else {})
+
+
+def most(header: WidthHeader) -> float:
+    """The largest ratio of the slider for a file."""
+    return int(100 * header.max_ratio) / 100
 
 
 def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
@@ -120,8 +127,8 @@ def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
         return gr.update(choices=[], value=None), gr.update(), said, "", hidden, None, None, hidden, "", None
     stem = stem if stem in there else next(iter(there))
     header = there[stem]
-    widths = widths_for(asked_of(model, header, min(max(share, 0.0), header.max_ratio)))
-    slider = gr.update(maximum=int(100 * header.max_ratio) / 100)
+    widths = widths_for(asked_of(model, header, min(max(share, 0.0), most(header))))
+    slider = gr.update(maximum=most(header)) | ({"value": most(header)} if share > most(header) else {})
     has_heads = any(name.endswith(":heads") for name in widths.keep)
     maps = (
         gr.update(visible=has_heads),

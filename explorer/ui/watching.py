@@ -61,7 +61,7 @@ class Watch:
         """What it is, where it stands, how long it will take, as markup."""
         now, place = time.time(), self.ledger.place(job.id)
         state = {"queued": f"waiting, {place} before it" if place else "next in the queue"}.get(job.state, job.state)
-        calls, of = self.foreman.beats.get(job.id, (0, 0))
+        calls, of = self.foreman.beats.get(job.id, (0, 0)) if job.done < job.total or not job.total else (0, 0)
         share = min(calls / of, 0.99) if of else 0.0
         step = f"step {job.done} of {job.total}" if job.total else "its first step" if calls else "not begun"
         step += f" and {share:.0%} of the next" if of else f", {calls} calls of the network into it" if calls else ""

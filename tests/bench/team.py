@@ -1,8 +1,9 @@
-"""Seconds of one search with 1 and with 2 processes, A B A B: genetic by broods, DiP-GO by shares of a batch.
+"""Seconds of one search with 1 and with 2 workers, A B A B: genetic by broods, DiP-GO by shares of a batch.
 
-Run by hand: python tests/bench/team.py [model] [rounds] [workers]. Both teams have their models loaded before, and each
-process has one thread. Says the medians, the ratio of every pair, how many cores the processes really had (others may
-use them as well), and whether all found the same to the last bit.
+Run by hand: python tests/bench/team.py [model] [rounds] [workers]. They are processes of this machine, of one thread
+each, or the workers of EXPLORER_SCHEDULER, whose cores are not seen from here. Both teams have their models loaded
+before. Says the medians, the ratio of every pair, how many cores the processes really had,
+and whether all found the same to the last bit.
 """
 
 import os
@@ -18,7 +19,7 @@ import psutil
 
 from explorer import experiment
 from explorer.experiment import config_of, prune
-from explorer.jobs.processes import Processes
+from explorer.jobs.processes import Machines, Processes
 from explorer.work import finished
 
 SEARCHES = {
@@ -28,14 +29,19 @@ SEARCHES = {
 WARM = {"genetic": {"budget": 8}, "dipgo": {"iterations": 1}}
 
 
-def computed(team: Processes) -> float:
-    """Seconds of a core that the processes have had so far."""
-    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in team.pids)
+def team_of(size: int, model_id: str) -> Machines | Processes:
+    address = os.environ.get("EXPLORER_SCHEDULER")
+    return Machines(size, address, model_id) if address else Processes(size, model_id)
+
+
+def computed(team: Machines | Processes) -> float:
+    """Seconds of a core that the processes have had so far, if they are this machine's."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in getattr(team, "pids", ()))
 
 
 def main(model_id: str = "emoji-dit", rounds: str = "3", workers: str = "2") -> None:
     model, sizes = experiment.loaded(model_id), (1, int(workers))
-    teams = {size: Processes(size, model_id) for size in sizes}
+    teams = {size: team_of(size, model_id) for size in sizes}
     try:
         for method, settings in SEARCHES.items():
             config, found = config_of(method, settings), set()
@@ -54,7 +60,7 @@ def main(model_id: str = "emoji-dit", rounds: str = "3", workers: str = "2") -> 
                 f"{size}: {median(taken):.1f} s on {median(cores[size]):.2f} cores" for size, taken in seconds.items()
             )
             print(
-                f"{method}, processes {said} (n = {rounds}): {median(ratios):.2f} times as fast "
+                f"{method}, workers {said} (n = {rounds}): {median(ratios):.2f} times as fast "
                 f"({min(ratios):.2f} .. {max(ratios):.2f}), ideal {sizes[1]:.2f}; "
                 f"{'the same' if len(found) == 1 else 'NOT the same'} result, load {os.getloadavg()[0]:.1f}",
                 flush=True,
