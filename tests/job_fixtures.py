@@ -68,7 +68,7 @@ def same(foreman, job, expected):
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it goes while it is read
         return False
 
 
