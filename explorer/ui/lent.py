@@ -16,7 +16,7 @@ from explorer import experiment
 from explorer.jobs.executors import QUICK, InProcess, LostError, done_here, handed_out, told
 
 GONE = "the GPU that this host lends was taken back; please try again"
-LEASE = 60  # seconds that a visitor's quota must have left: a GPU draws the slowest question of the page in less
+LEASE = 60  # seconds of a quota that a drawing asks for, the default of `spaces`; not tried on a real GPU
 
 
 def lends() -> bool:
