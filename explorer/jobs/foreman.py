@@ -74,13 +74,9 @@ class Foreman:
 
     def start(self) -> "Foreman":
         """Take up what was running when the page ended, and whatever comes."""
-        for job in self.ledger.jobs("running"):
-            self.ledger.change(job.id, state="queued", **_paused(job, job.told or job.started))
-        for job in self.ledger.jobs("cancelling"):
-            ended = job.told or job.created
-            self.ledger.change(job.id, state="interrupted", ended=ended, **_paused(job, ended))
-        for job in self.ledger.jobs("finishing"):
-            self.ledger.change(job.id, **_paused(job, job.told or job.created), **_to_take(job))
+        for job in self.ledger.jobs(*AT_WORK):
+            then = job.told or job.created
+            self.ledger.change(job.id, **_paused(job, then) | _as_asked(job, {"state": "queued"}, then))
         self._looking.start()
         return self
 
@@ -262,7 +258,8 @@ class Foreman:
             with suppress(ValueError):
                 with self._lock:
                     job = self.ledger.get(id)
-                    self.ledger.change(id, **_paused(job, time.time()) | _as_asked(job, ended))
+                    now = time.time()
+                    self.ledger.change(id, **_paused(job, now) | _as_asked(job, ended, now))
                 return
             if self._over.wait(1):
                 return
@@ -273,13 +270,13 @@ def _paused(job: Job, now: float) -> dict[str, Any]:
     return {"seconds": job.ran(now), "started": None}
 
 
-def _as_asked(job: Job, ended: Mapping[str, Any]) -> dict[str, Any]:
+def _as_asked(job: Job, ended: Mapping[str, Any], now: float) -> dict[str, Any]:
     """How an attempt ended for whoever asked meanwhile to pause the job, or to take what it has found."""
     if job.state == "finishing" and ended["state"] in ("queued", "interrupted"):
         return _to_take(job)
     if job.state == "cancelling" and ended["state"] == "queued":
         ended = dict(ended) | {"state": "interrupted"}
-    return dict(ended) | ({} if ended["state"] == "queued" else {"ended": time.time()})
+    return dict(ended) | ({} if ended["state"] == "queued" else {"ended": now})
 
 
 def _to_take(job: Job) -> dict[str, Any]:

@@ -84,11 +84,11 @@ def build(executor: Executor, explored: Explored, tab: gr.Tab, tabs: gr.Tabs) ->
         **LIGHT | {"queue": True},
     )
     stop.click(halt, None, None, cancels=[drawing], **LIGHT)
+    chosen = explored.smaller
     for event in (explored.came.then, asked["model"].change):
-        event(listed, asked["model"], explored.smaller, **LIGHT)
-    to = [file, explored.smaller]
-    opening = explored.smaller.select(
-        lambda model, stem: (listed(model, stem), None), [asked["model"], to[1]], to, **LIGHT
+        event(listed, asked["model"], chosen, **LIGHT)
+    opening = chosen.select(
+        lambda model, stem: (listed(model, stem), None), [asked["model"], chosen], [file, chosen], **LIGHT
     )
     opening.then(lambda: gr.Tabs(selected="smaller"), None, tabs, **LIGHT)
     for control, name in ((file, "learned"), (ratio, "share")):
