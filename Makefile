@@ -4,24 +4,30 @@ BIN := .venv/bin
 MINUTES ?= 60
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run test lint train precompute bench
+.PHONY: run test test-fast lint train precompute bench
 
 run: .venv/.run
 	$(BIN)/python app.py
 
 test: .venv/.dev chromium
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+# No browser, no page and no cluster: less than two minutes.
+test-fast: .venv/.dev
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not browser and not cluster and not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q tests/test_house.py
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(BIN)/pip-audit --local --progress-spinner off --timeout 10 -f json -o .venv/audit.json 2>.venv/audit.log; found=$$?; \
 	audited=$$(grep -o '"vulns"' .venv/audit.json 2>/dev/null | wc -l); \
-	if [ $$audited = 0 ]; then echo "pip-audit could ask nobody: no package was audited"; exit 0; fi; \
+	if [ $$audited = 0 ]; then echo "pip-audit could not reach its database: no package was audited"; exit 0; fi; \
 	echo "pip-audit: $$audited packages"; cat .venv/audit.log; exit $$found
 
-# Each goes on from its last checkpoint, if there is one; the order matters.
+# Each continues from its last checkpoint, if there is one; the order matters.
 train: .venv/.run
 	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet emoji-dit emoji-ddpm; do \
 		$(BIN)/python -m explorer train $$name --minutes $(MINUTES) --resume || exit 1; \
@@ -48,7 +54,7 @@ bench: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The browser of the page's tests. Installed where that is allowed, else said how.
+# The browser of the page's tests. Installed where that is allowed; else a message says how.
 .PHONY: chromium
 chromium:
 	@command -v chromium >/dev/null || { \

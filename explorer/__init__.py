@@ -1,27 +1,27 @@
 """Diffusion Pruning Explorer: what a diffusion model can leave out, what that saves and what it loses."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explorer.catalogue import load
-    from explorer.experiment import apply
-    from explorer.masks import Importance, Mask
+    from explorer.experiment import apply, prune_widths
+    from explorer.masks.result import Importance, Mask
+    from explorer.models.catalogue import load
 
-__version__ = "0.1.0"
-__all__ = ["Importance", "Mask", "apply", "load"]
+__version__ = "0.2.0"
+__all__ = ["Importance", "Mask", "apply", "load", "prune_widths"]
 
-_HOMES = {
-    "Importance": "explorer.masks",
-    "Mask": "explorer.masks",
+_MODULES = {
+    "Importance": "explorer.masks.result",
+    "Mask": "explorer.masks.result",
     "apply": "explorer.experiment",
-    "load": "explorer.catalogue",
+    "load": "explorer.models.catalogue",
+    "prune_widths": "explorer.experiment",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported on first use so that `import explorer` stays light."""
-    if name not in _HOMES:
+    """Import the public names on first use, so that `import explorer` stays light."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'explorer' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

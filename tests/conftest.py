@@ -16,8 +16,10 @@ import torch
 import transformers
 
 from explorer.cli import main
+from explorer.models.architectures import spec_of
+from tests.toy_architecture import ToyPipeline, ToyTransformer
 
-pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures"]
+pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.session"]
 torch.set_num_threads(1)
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
@@ -104,12 +106,22 @@ def dit():
     return model.eval().requires_grad_(False)
 
 
-DENOISERS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet, "dit": dit}
+def toy():
+    torch.manual_seed(0)
+    return ToyTransformer().eval().requires_grad_(False)
+
+
+DENOISERS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet, "dit": dit, "toy": toy}
 
 
 @pytest.fixture(params=DENOISERS)
 def denoiser(request):
     return DENOISERS[request.param]()
+
+
+def example_inputs(denoiser):
+    """The arguments of a call for one batch element: latents of 8 x 8, 5 text tokens."""
+    return spec_of(denoiser).example_inputs(denoiser, 8, 5)
 
 
 @pytest.fixture
@@ -189,7 +201,17 @@ def dit_pipeline():
     )
 
 
-PIPELINES = {"sd": sd_pipeline, "sdxl": sdxl_pipeline, "ddpm": ddpm_pipeline, "dit": dit_pipeline}
+def toy_pipeline():
+    return ToyPipeline(toy(), diffusers.DDIMScheduler(clip_sample=False))
+
+
+PIPELINES = {
+    "sd": sd_pipeline,
+    "sdxl": sdxl_pipeline,
+    "ddpm": ddpm_pipeline,
+    "dit": dit_pipeline,
+    "toy": toy_pipeline,
+}
 
 
 @pytest.fixture(scope="session", params=PIPELINES)

@@ -1,79 +1,101 @@
-"""Jobs of a tiny pipeline, for tests: a foreman over a folder, what a job ends with, and what it should."""
+"""Jobs of a tiny pipeline, for tests: a job manager over a folder, what a job ends with, and what it should."""
 
 import time
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from explorer import catalogue
-from explorer.experiment import config_of, prune
-from explorer.jobs.foreman import Foreman, Limits
-from explorer.jobs.ledger import ENDED, Ledger
-from explorer.work import finished
+from explorer.experiment import load_cached, prune
+from explorer.jobs import manager
+from explorer.jobs.manager import JobManager, Limits
+from explorer.jobs.store import ENDED, JobStore
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
 
-SMALL = {"steps": 5, "checks": 0, "guidance": 3.0, "granularity": "stage", "iterations": 5, "batch": 1}
+SMALL = {"steps": 5, "validate_every": 0, "guidance": 3.0, "granularity": "stage", "iterations": 5, "batch": 1}
 PROMPTS = ("dog", "cat")
 
 
 @pytest.fixture
 def tiny(sd_folder, monkeypatch):
-    monkeypatch.setattr(catalogue, "listing", lambda: [{"id": str(sd_folder), "available": True}])
+    monkeypatch.setattr(manager, "available_models", lambda: [str(sd_folder)])
     return str(sd_folder)
 
 
+@pytest.fixture(scope="session")
+def cluster():
+    """A scheduler with two workers, as `jobs worker` would bring them."""
+    from distributed import LocalCluster
+
+    from explorer.jobs.executors.dask import _configure_dask
+
+    _configure_dask()
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None, "memory_limit": 0}
+    with LocalCluster(2, **options) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def hire(tmp_path):
-    """Foremen over one folder, as one page after another."""
-    hired = []
+def job_manager(tmp_path):
+    """Make job managers over one folder, as one page after another."""
+    managers = []
 
     def new(executor, **limits):
-        found = Foreman(Ledger(tmp_path), executor, Limits(**limits))
-        hired.append(found)
-        return found.start()
+        managers.append(JobManager(JobStore(tmp_path), executor, Limits(**limits)))
+        return managers[-1].start()
 
     yield new
-    for one in hired:
+    for one in managers:
         one.close()
-        one.ledger.close()
+        one.store.close()
 
 
-def wait(foreman, id, *states, seconds=240.0, until=lambda job: True):
-    """The job, once it is in one of the states (default: over) and so far."""
+def wait(job_manager, id, *states, seconds=240.0, until=lambda job: True):
+    """Wait until a job is in one of the states (by default: has ended) and `until` is true; returns it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        job = foreman.ledger.get(id)
+        job = job_manager.store.get(id)
         if job.state in (states or ENDED) and until(job):
             return job
         if job.state in ENDED:
             break
         time.sleep(0.02)
-    pytest.fail(f"job {id} is {foreman.ledger.get(id)}")
+    pytest.fail(f"job {id} is {job_manager.store.get(id)}")
 
 
 @lru_cache
-def undisturbed(model, **settings):
-    """What the method finds when nothing comes between."""
-    config = config_of("dipgo", SMALL | settings)
-    return finished(prune(catalogue.load(model), "dipgo", config, PROMPTS))
+def reference_result(model, **settings):
+    """What the method finds when nothing interrupts it."""
+    config = method_config("dipgo", SMALL | settings)
+    return run_to_completion(prune(load_cached(model), "dipgo", config, PROMPTS))
 
 
-def same(foreman, job, expected):
-    found = load_file(foreman.ledger.results / job.result)
+def has_result(job_manager, job, expected):
+    found = load_file(job_manager.store.results / job.result)
     assert (found["rank/schedule"] == expected.rank).all() and (found["score/schedule"] == expected.score).all()
     return True
 
 
-def alive(pid):
+def is_spawned(process):
+    """Say whether a process was spawned to run tasks."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):  # the second where it goes while it is read
         return False
 
 
-def gone(pids, seconds=10.0):
+def all_exited(pids, seconds=10.0):
     deadline = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < deadline:
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not any(map(alive, pids))
+    return not any(map(is_alive, pids))

@@ -1,4 +1,4 @@
-"""The real page in a process of its own, and a real browser before it."""
+"""The real page in a process of its own, and a real browser that opens it."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -16,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
-expect.set_options(timeout=20_000)  # milliseconds; answers come late where other tests run beside
+expect.set_options(timeout=60_000)  # milliseconds; generous, because other tests may run at the same time
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
@@ -31,19 +32,26 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the page, started as a visitor's host starts it."""
+    """Start the page as an operator does; its address."""
     port, data = free_port(), tmp_path_factory.mktemp("data")
     settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": str(data), "HF_HUB_OFFLINE": "1"}
+    with serve(data, **settings) as url:
+        yield url
+
+
+@contextmanager
+def serve(data: Path, **settings: str) -> Iterator[str]:
+    """Run the page with these environment variables; its address."""
+    url = f"http://127.0.0.1:{settings['GRADIO_SERVER_PORT']}/"
     with open(data / "log", "w") as log:
         command = [sys.executable, str(ROOT / "app.py")]
         page = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}/"
         try:
             wait_until_served(url, page, data / "log")
             yield url
         finally:
             page.terminate()
-            page.wait(20)
+            page.wait(60)
 
 
 def wait_until_served(url: str, page: subprocess.Popen, log: Path, seconds: float = 180) -> None:
@@ -69,18 +77,37 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+SETTLED = """async source => {
+    const read = eval(source);
+    for (let last = read(), since = performance.now(); ; ) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        const value = read();
+        if (value !== last) [last, since] = [value, performance.now()];
+        if (performance.now() - since > 1000) return value;
+    }
+}"""
+
+
+NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were answered
+
+
+def settled(page: Page, expression: str) -> object:
+    """Wait until a JavaScript expression has had the same value for a second; that value."""
+    return page.evaluate(SETTLED, f"() => {expression}")
+
+
 class Visitor:
-    """One visitor with a browser context of their own, and what their page asked of other hosts or complained about."""
+    """One visitor with a browser context of their own: requests to other hosts, and errors of the page's scripts."""
 
     def __init__(self, browser: Browser, served: str, **options: object):
-        self.served, self.foreign, self.complaints = served, [], []
+        self.served, self.foreign, self.errors = served, [], []
         self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.page.route("**/*", self._stay_here)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.set_default_timeout(120_000)
+        self.page.route("**/*", self._block_foreign)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def _stay_here(self, route: Route) -> None:
+    def _block_foreign(self, route: Route) -> None:
         if route.request.url.startswith((self.served, "data:", "blob:")):
             route.continue_()
         else:
@@ -88,32 +115,36 @@ class Visitor:
             route.abort()
 
     def open(self, query: str = "steps=4&prompt=dog&method=uniform&ratio=0.5") -> "Visitor":
-        """Open the page and wait until the first map is drawn."""
+        """Open the page and wait until the first heatmap is drawn."""
         self.page.goto(f"{self.served}?{query}")
-        self.page.wait_for_selector("#keep .drawn")
+        self.page.wait_for_selector("#heatmap .drawn")
         return self
 
-    def draw(self) -> None:
-        """Press Draw and wait until all three pictures are finished."""
-        self.page.click("#draw")
-        self.finished()
+    def generate(self) -> None:
+        """Press Generate and wait until all three pictures are finished."""
+        self.page.click("#generate")
+        self.wait_until_generated()
 
-    def finished(self) -> None:
-        self.page.wait_for_selector("#verdict .verdict", timeout=120_000)
+    def wait_until_generated(self) -> None:
+        self.page.wait_for_selector("#verdict .verdict", timeout=300_000)
         self.page.wait_for_function(
-            "document.querySelector('.view').dataset.source === 'drawn'"
+            "document.querySelector('.view').dataset.source === 'generated'"
             " && document.querySelectorAll('.card[data-done=true]').length === 3"
         )
 
+    def settled(self, expression: str) -> object:
+        """Wait until a JavaScript expression has had the same value for a second; that value."""
+        return settled(self.page, expression)
+
     def pictures(self) -> list[str]:
-        """What the three canvases show, as data URLs; an empty one is left out."""
+        """Read what the three canvases show, as data URLs; an empty one is left out."""
         return self.page.eval_on_selector_all(
-            "#pictures .card .own", "all => all.filter(one => one.width).map(one => one.toDataURL())"
+            "#pictures .card .picture", "all => all.filter(one => one.width).map(one => one.toDataURL())"
         )
 
     def computed(self) -> int:
-        """Computed cells that the heatmap shows."""
-        return self.page.evaluate("Number(document.querySelector('#keep .plot').data[1].name.split(' ').at(-1))")
+        """Count the computed cells that the heatmap shows."""
+        return self.page.evaluate("Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1))")
 
     def alert(self) -> str:
         return self.page.locator("#alert [role=alert]").inner_text()
@@ -121,15 +152,15 @@ class Visitor:
 
 @pytest.fixture
 def visitors(browser: Browser, served: str) -> Iterator:
-    """Makes visitors; they leave when the test ends."""
-    came: list[Visitor] = []
+    """Make visitors, who leave when the test ends."""
+    made: list[Visitor] = []
 
-    def come(**options: object) -> Visitor:
-        came.append(Visitor(browser, served, **options))
-        return came[-1]
+    def make(**options: object) -> Visitor:
+        made.append(Visitor(browser, served, **options))
+        return made[-1]
 
-    yield come
-    for visitor in came:
+    yield make
+    for visitor in made:
         visitor.context.close()
 
 
@@ -138,12 +169,12 @@ def visitor(visitors) -> Visitor:
     return visitors()
 
 
-def ask(served: str, name: str, **question: object) -> tuple[str, object]:
-    """One call of the API by plain HTTP: the kind of the last event and what it holds."""
+def call_api(served: str, name: str, **arguments: object) -> tuple[str, object]:
+    """Call the API by plain HTTP: the kind of the last event, and its data."""
     calls = f"{served}gradio_api/call"
-    body = Request(f"{calls}/v2/{name}", json.dumps(question).encode(), {"Content-Type": "application/json"})
-    with urlopen(body, timeout=60) as answer:
+    body = Request(f"{calls}/v2/{name}", json.dumps(arguments).encode(), {"Content-Type": "application/json"})
+    with urlopen(body, timeout=120) as answer:
         event = json.load(answer)["event_id"]
-    with urlopen(f"{calls}/{name}/{event}", timeout=120) as stream:
+    with urlopen(f"{calls}/{name}/{event}", timeout=300) as stream:
         lines = [line.decode().rstrip("\n") for line in stream if line.strip()]
     return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))

@@ -7,8 +7,8 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from explorer.letters import packed, unpacked
-from tests.page_fixtures import ask
+from explorer.masks.encoding import decode_bits, encode_bits
+from tests.page_fixtures import call_api
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,7 @@ def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "question", "said"),
+    ("name", "arguments", "message"),
     [
         ("mask", {"ratio": float("nan")}, "ratio: input should be a finite number"),
         ("mask", {"ratio": 1.5}, "ratio: input should be less than or equal to 1"),
@@ -36,30 +36,30 @@ def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
         ("mask", {"steps": [25]}, "steps: input should be a valid integer"),
         ("mask", {"method": "magic"}, "method 'magic' is unknown"),
         ("mask", {"method": {"a": 1}}, "method: input should be a valid string"),
-        ("mask", {"settings": {"evry": 2}}, "evry: extra inputs are not permitted"),
-        ("mask", {"settings": "every=2"}, "settings: input should be a valid dictionary"),
+        ("mask", {"settings": {"intervl": 2}}, "intervl: extra inputs are not permitted"),
+        ("mask", {"settings": "interval=2"}, "settings: input should be a valid dictionary"),
         ("mask", {"model": "/etc"}, "model '/etc' is not here"),
         ("mask", {"sampler": "magic"}, "sampler 'magic' is unknown"),
-        ("cost", {"keep": "!!"}, "the schedule made by hand is not in base64"),
-        ("cost", {"keep": "AAAA"}, "the schedule made by hand does not have 25 calls"),
-        ("generate", {}, "prompt: please say what to draw"),
+        ("cost", {"manual_schedule": "!!"}, "the manual schedule is not in base64"),
+        ("cost", {"manual_schedule": "AAAA"}, "the manual schedule does not have 25 calls"),
+        ("generate", {}, "prompt: please say what to generate"),
         ("generate", {"prompt": 17}, "prompt: input should be a valid string"),
         ("generate", {"prompt": "dog", "seed": "many"}, "seed: input should be a valid integer"),
     ],
 )
-def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, question: dict, said: str):
-    kind, answer = ask(served, name, **question)
+def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, arguments: dict, message: str):
+    kind, answer = call_api(served, name, **arguments)
     assert kind == "error"
-    assert answer["error"].startswith(said)
+    assert answer["error"].startswith(message)
     assert "\n" not in answer["error"]
 
 
 def test_the_api_makes_masks_and_says_what_they_cost(served: str):
-    kind, (mask,) = ask(served, "mask", ratio=0.5, steps=8)
-    assert kind == "complete" and mask["calls"] == 8 and len(mask["fate"]) == 8
+    kind, (mask,) = call_api(served, "mask", ratio=0.5, steps=8)
+    assert kind == "complete" and mask["calls"] == 8 and len(mask["status"]) == 8
     assert mask["kept"] == pytest.approx(0.5, abs=0.13)
-    keep = unpacked(mask["keep"], (8, len(mask["units"])))
-    assert np.array_equal(keep, np.array(mask["fate"]) == 0)
+    keep = decode_bits(mask["manual_schedule"], (8, len(mask["units"])))
+    assert np.array_equal(keep, np.array(mask["status"]) == 0)
     keep[3] = False
-    kind, (cost,) = ask(served, "cost", ratio=0.5, steps=8, keep=packed(keep))
+    kind, (cost,) = call_api(served, "cost", ratio=0.5, steps=8, manual_schedule=encode_bits(keep))
     assert kind == "complete" and cost["kept"] <= mask["kept"] and cost["asked"] is None

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
-from explorer import catalogue
-from explorer.catalogue import load
-from explorer.experiment import draw
+from explorer.models import catalogue
+from explorer.models.catalogue import load
+from explorer.sampling.generate import generate
 
 REAL = {  # parameters and MACs a call without and with attention products, G
     "sd15": (859_520_964, 338.80, 401.83),
@@ -39,15 +39,19 @@ def test_the_largest_is_priced_within_20_seconds_and_2_gigabytes():
 
 
 def test_units_and_fixed_parts_add_up():
-    priced = load("sd15", weights=False).priced("module")
-    assert priced.graph.macs.sum() + priced.graph.macs_fixed == priced.graph.macs_per_call == 338_799_122_624
-    attention = [unit.macs for unit in priced.graph.units if ".attn" in unit.name]
+    architecture = load("sd15", weights=False).architecture("module")
+    assert (
+        architecture.graph.macs.sum() + architecture.graph.macs_fixed
+        == architecture.graph.macs_per_call
+        == 338_799_122_624
+    )
+    attention = [unit.macs for unit in architecture.graph.units if ".attn" in unit.name]
     assert attention and min(attention) > 0
 
 
 def test_the_committed_catalogue_is_what_the_architectures_say():
-    for row in catalogue.listing():
-        architecture = load(row["id"], weights=False).priced()
+    for row in catalogue.list_models():
+        architecture = load(row["id"], weights=False).architecture()
         assert (row["params"], row["macs_per_call"]) == (architecture.params, architecture.graph.macs_per_call)
 
 
@@ -55,18 +59,22 @@ def test_a_folder_of_each_pipeline_loads_draws_and_costs(pipeline_folder):
     model = load(pipeline_folder)
     assert model.id == pipeline_folder.name and len(model.revision) == 12
     without = load(pipeline_folder, weights=False)
-    assert without.priced().params == model.priced().params == sum(p.numel() for p in model.denoiser.parameters())
+    assert (
+        without.architecture().params
+        == model.architecture().params
+        == sum(p.numel() for p in model.denoiser.parameters())
+    )
     assert without.graph("module").units == model.graph("module").units
-    *_, (frame, pictures) = draw(model, ["dog"], [0], "ddim", 3, 2.0)
+    *_, (frame, pictures) = generate(model, ["dog"], [0], "ddim", 3, 2.0)
     assert frame.calls == 3 and pictures.shape[:2] == (1, 3) and 0 <= pictures.min() <= pictures.max() <= 1
 
 
-def test_a_twin_shares_weights_but_no_modules(sd_folder):
+def test_a_copy_shares_weights_but_no_modules(sd_folder):
     model = load(sd_folder)
-    twin = model.twin()
-    pairs = zip(model.denoiser.parameters(), twin.denoiser.parameters(), strict=True)
+    other = model.with_shared_weights()
+    pairs = zip(model.denoiser.parameters(), other.denoiser.parameters(), strict=True)
     assert all(a is b for a, b in pairs)
-    assert not set(map(id, model.denoiser.modules())) & set(map(id, twin.denoiser.modules()))
+    assert not set(map(id, model.denoiser.modules())) & set(map(id, other.denoiser.modules()))
 
 
 def test_without_weights_everything_but_drawing_works():
@@ -74,7 +82,7 @@ def test_without_weights_everything_but_drawing_works():
     assert len(model.graph("stage").units) == 9
     with pytest.raises(ValueError, match="the weights of sd15 are not here; its units, MACs, parameters and"):
         model.encode(["dog"], 7.5)
-    with pytest.raises(ValueError, match="not on this machine and the hub is out of reach.*see the command cost"):
+    with pytest.raises(ValueError, match="not on this machine and the hub cannot be reached.*see the command cost"):
         load("sd15")
     with pytest.raises(ValueError, match="not on this machine"):
         load("stable-diffusion-v1-5/stable-diffusion-v1-5")
@@ -117,9 +125,10 @@ def test_a_class_conditional_model_names_what_it_does_not_know(tmp_path):
 
 def test_the_listing_needs_no_torch():
     code = (
-        "import sys; from explorer import catalogue, experiment, prompts; catalogue.listing(); "
+        "import sys; from explorer import experiment; from explorer.models import catalogue, prompts; "
+        "catalogue.list_models(); "
         "prompts.unknown_words('emoji-unet', 'dog'); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     keys = {"id", "pipeline", "denoiser", "params", "macs_per_call", "embedded", "available", "path"}
-    assert all(set(row) == keys for row in catalogue.listing())
+    assert all(set(row) == keys for row in catalogue.list_models())

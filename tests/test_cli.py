@@ -1,8 +1,9 @@
 import pytest
 
-from explorer import masks
-from explorer.cli import flags
-from explorer.evidence import results
+from explorer.cli import options
+from explorer.evaluation import results
+from explorer.masks.result import load
+from explorer.masks.schedule import ScheduleImportance
 
 
 def test_models(document):
@@ -12,14 +13,14 @@ def test_models(document):
 
 
 def test_cost_counts_what_a_cut_leaves(document):
-    found = document("cost", "--model", "ddpm-cifar10", "--cut", "0.3")
+    found = document("cost", "--model", "ddpm-cifar10", "--channel-ratio", "0.3")
     assert found["params"] == 19_851_157 and found["whole"]["params"] == 35_746_307
     assert round(found["macs_per_call"] / 1e9, 2) == 3.39 and found["channel_ratio"] == 0.3
-    newer = document("cost", "--model", "ddpm-cifar10", "--cut", "0.3", "--rule", "torch-pruning")
+    newer = document("cost", "--model", "ddpm-cifar10", "--channel-ratio", "0.3", "--rule", "torch-pruning")
     assert newer["params"] == 13_949_333
 
 
-def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
+def test_widths_are_made_shown_counted_and_used(document, tmp_path):
     file, half = tmp_path / "w.safetensors", tmp_path / "half.safetensors"
     assert document("prune", "--method", "magnitude", "--out", file)["kept"] is None
     made = document("prune", "--method", "magnitude", "--ratio", "0.2", "--out", half)
@@ -27,25 +28,29 @@ def test_widths_are_made_shown_priced_and_drawn(document, tmp_path):
     shown = document("show", file)
     assert (
         shown["kind"] == "importance"
-        and len(shown["sites"]) == 81
+        and len(shown["dims"]) == 81
         and shown["max_ratio"] == pytest.approx(0.4825, abs=1e-3)
     )
     whole = document("cost")
-    priced = [document("cost", "--mask", file, "--ratio", "0.2"), document("cost", "--mask", half)]
-    assert priced[0] == priced[1] and priced[0]["params"] == pytest.approx(0.8 * whole["params"], rel=1e-3)
-    assert priced[0]["macs_per_call"] < whole["macs_per_call"] == priced[0]["whole"]["macs_per_call"]
-    assert made["removed"] == priced[1]["removed"] == document("show", half)["removed"]
+    smaller = document("cost", "--mask", file, "--ratio", "0.2")
+    assert smaller == document("cost", "--mask", half)
+    assert smaller["params"] == pytest.approx(0.8 * whole["params"], rel=1e-3)
+    assert smaller["macs_per_call"] < whole["macs_per_call"] == smaller["whole"]["macs_per_call"]
+    assert made["removed"] == smaller["removed"] == document("show", half)["removed"]
     assert list(made["removed"]) == ["heads", "neurons"]
-    assert sum(made["removed"].values()) == whole["params"] - priced[1]["params"]
-    drawn = document("generate", "--prompt", "dog", "--steps", "2", "--mask", half, "--out", tmp_path / "dog.png")
-    assert drawn["kept"] == pytest.approx(priced[0]["kept"]) and drawn["macs_total"] == 2 * whole["macs_per_call"]
+    assert sum(made["removed"].values()) == whole["params"] - smaller["params"]
+    generated = document("generate", "--prompt", "dog", "--steps", "2", "--mask", half, "--out", tmp_path / "dog.png")
+    assert generated["kept"] == pytest.approx(smaller["kept"]) and generated["macs_total"] == 2 * whole["macs_per_call"]
 
 
 def test_a_smaller_network_is_evaluated_by_its_method_or_its_file(document, tmp_path):
-    file, few = tmp_path / "w.safetensors", ["--ratio", "0.2", "--steps", "2", "--prompts", "2", "--truth-steps", "0"]
-    document("prune", "--method", "random-widths", "--seed", "1", "--out", file)
+    file, few = (
+        tmp_path / "w.safetensors",
+        ["--ratio", "0.2", "--steps", "2", "--prompts", "2", "--converged-steps", "0"],
+    )
+    document("prune", "--method", "random-width", "--seed", "1", "--out", file)
     rows = document("evaluate", "--method", "magnitude", "--mask", file, *few, "--out", tmp_path / "e.parquet")
-    assert [row["method"] for row in rows] == ["full", "magnitude", "random-widths"]
+    assert [row["method"] for row in rows] == ["full", "magnitude", "random-width"]
     assert rows[1]["params"] == pytest.approx(0.8 * rows[0]["params"], rel=1e-3) and rows[1]["kept"] < 1
 
 
@@ -62,7 +67,7 @@ def test_cost_counts_calls_and_masks(document, tmp_path):
 
 
 def test_an_empty_setting_is_none():
-    assert dict(map(flags.setting, ["reach=", "order=1"])) == {"reach": None, "order": "1"}
+    assert dict(map(options.parse_setting, ["reach=", "order=1"])) == {"reach": None, "order": "1"}
 
 
 def test_from_prune_to_picture(document, sd_folder, tmp_path):
@@ -72,30 +77,33 @@ def test_from_prune_to_picture(document, sd_folder, tmp_path):
     assert set(made) == {"method", "out", "seconds", "peak_mb", "kept"} and made["kept"] == pytest.approx(0.5, abs=0.05)
     shown = document("show", file)
     assert shown["kept"] == made["kept"] and shown["order"] == 1 and shown["pruner"]["name"] == "random"
-    drawn = document("generate", *setting, "--prompt", "dog", "--mask", file, "--out", picture)
-    assert set(drawn) == {"seconds", "denoise_seconds", "macs_total", "kept", "calls", "seed", "out"}
-    assert drawn["kept"] == made["kept"] and picture.read_bytes().startswith(b"\x89PNG")
+    generated = document("generate", *setting, "--prompt", "dog", "--mask", file, "--out", picture)
+    assert set(generated) == {"seconds", "denoise_seconds", "macs_total", "kept", "calls", "seed", "out"}
+    assert generated["kept"] == made["kept"] and picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_a_ratio_prune_writes_an_importance(document, sd_folder, tmp_path):
     file = tmp_path / "i.safetensors"
     made = document("prune", "--model", sd_folder, "--steps", "6", "--method", "deepcache", "--out", file)
-    assert made["kept"] is None and isinstance(masks.load(file), masks.Importance)
+    assert made["kept"] is None and isinstance(load(file), ScheduleImportance)
 
 
 def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
     run("prune", "--model", sd_folder, "--method", "uniform", "--out", tmp_path / "u.safetensors")
     code, out, _ = run("show", tmp_path / "u.safetensors")
-    assert code == 0 and "kind: importance" in out and "units: 28" in out
+    assert code == 0 and "an importance of schedules" in out and "28" in out
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, reason",
     [
         (("cost", "--model", "nope"), "neither a model of the catalogue"),
-        (("cost", "--cut", "1"), "the channel ratio must be at least 0 and below 1, got 1.0"),
-        (("cost", "--cut", "0.3", "--rule", "magic"), "rule 'magic' is unknown; choose one of paper, torch-pruning"),
-        (("cost", "--model", "dit-xl-2-256", "--cut", "0.3"), "not of a DiTTransformer2DModel"),
+        (("cost", "--channel-ratio", "1"), "the channel ratio must be at least 0 and below 1, got 1.0"),
+        (
+            ("cost", "--channel-ratio", "0.3", "--rule", "magic"),
+            "rule 'magic' is unknown; choose one of paper, torch-pruning",
+        ),
+        (("cost", "--model", "dit-xl-2-256", "--channel-ratio", "0.3"), "not those of a DiTTransformer2DModel"),
         (("cost", "--steps", "0"), "steps must be between 1 and 1000, got 0"),
         (("cost", "--steps", "1000000"), "steps must be between 1 and 1000"),
         (("cost", "--steps", "few"), "'--steps'"),
@@ -125,7 +133,7 @@ def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
         (("similarity", "--kind", "smell", "--out", "OUT"), "measure 'smell' is unknown"),
         (("evaluate", "--prompts", "1", "--out", "OUT"), "prompts"),
         (("evaluate", "--method", "uniform", "--out", "OUT"), "serves every ratio; say which with --ratio"),
-        (("evaluate", "--rival", "magic", "--ratio", "0.5", "--out", "OUT"), "rival 'magic' is unknown"),
+        (("evaluate", "--baseline", "magic", "--ratio", "0.5", "--out", "OUT"), "baseline 'magic' is unknown"),
         (("evaluate", "--method", "uniform", "--ratio", "1.5", "--out", "OUT"), "ratio: "),
         (("evaluate", "--mask", "missing.safetensors", "--out", "OUT"), "does not exist"),
         (("evaluate", "--prompt-file", "none.txt", "--out", "OUT"), "none.txt cannot be read"),
@@ -133,11 +141,11 @@ def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
         (("generate",), "prompt"),
     ],
 )
-def test_bad_input_is_one_sentence_and_writes_nothing(run, tmp_path, arguments, said):
+def test_bad_input_is_one_sentence_and_writes_nothing(run, tmp_path, arguments, reason):
     out = tmp_path / "out"
     code, printed, errors = run(*(out if argument == "OUT" else argument for argument in arguments))
     assert code == 2 and printed == "" and "Traceback" not in errors
-    assert said in errors.strip().splitlines()[-1]
+    assert reason in errors.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
@@ -146,13 +154,13 @@ def test_a_mask_of_another_model_or_number_of_calls_is_refused(run, sd_folder, t
     run("prune", "--model", sd_folder, "--steps", "6", "--method", "random", "--ratio", "0.5", "--out", file)
     code, _, errors = run("cost", "--model", "sd15", "--steps", "6", "--mask", file)
     assert code == 2 and "for the model tiny-sd, not sd15" in errors
-    draw = ("generate", "--model", sd_folder, "--prompt", "dog", "--out", tmp_path / "p.png", "--mask", file)
-    code, _, errors = run(*draw, "--steps", "5")
+    generate = ("generate", "--model", sd_folder, "--prompt", "dog", "--out", tmp_path / "p.png", "--mask", file)
+    code, _, errors = run(*generate, "--steps", "5")
     assert code == 2 and "schedules 6 calls" in errors and not (tmp_path / "p.png").exists()
-    code, _, errors = run(*draw, "--steps", "6", "--ratio", "0.2")
+    code, _, errors = run(*generate, "--steps", "6", "--ratio", "0.2")
     assert code == 2 and "leave --ratio out" in errors
     file.write_bytes(file.read_bytes()[:100])
-    code, _, errors = run(*draw, "--steps", "6")
+    code, _, errors = run(*generate, "--steps", "6")
     assert code == 2 and "damaged" in errors
 
 
@@ -160,7 +168,7 @@ def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd
     out, prompts = tmp_path / "s.safetensors", tmp_path / "prompts.txt"
     setting = ("similarity", "--model", sd_folder, "--steps", "4", "--granularity", "stage", "--out", out)
     code, _, errors = run(*setting)
-    assert code == 2 and "say what to draw in a file" in errors
+    assert code == 2 and "give a file of prompts, one per line" in errors
     prompts.write_text("dog\n\n cat\n")
     found = document(*setting, "--prompt-file", prompts, "--prompts", "3")
     assert found["pictures"] == 3 and set(found["adjacent"]) == set(found["units"])
@@ -171,8 +179,8 @@ def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd
 
 def test_an_evaluation_says_what_each_way_of_drawing_costs_and_loses(document, run, tmp_path):
     out = tmp_path / "trial.parquet"
-    setting = ("evaluate", "--prompts", "2", "--steps", "6", "--truth-steps", "10", "--out", out)
-    setting += ("--method", "uniform", "--method", "random", "--ratio", "0.5", "--rival", "dpm++-steps")
+    setting = ("evaluate", "--prompts", "2", "--steps", "6", "--converged-steps", "10", "--out", out)
+    setting += ("--method", "uniform", "--method", "random", "--ratio", "0.5", "--baseline", "dpm++-steps")
     rows = document(*setting)
     assert [row["method"] for row in rows] == ["full", "uniform", "random", "dpm++-steps"]
     keys = {"kept", "ssim", "psnr", "clip_score", "retrieval_top1", "retrieval_top5", "fid", "kid", "seconds", "n"}
@@ -187,44 +195,44 @@ def test_an_evaluation_says_what_each_way_of_drawing_costs_and_loses(document, r
 def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tuning(document, sd_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\nsix\nten\ncat\n")
-    setting = ("evaluate", "--model", sd_folder, "--steps", "4", "--truth-steps", "0", "--prompt-file", prompts)
+    setting = ("evaluate", "--model", sd_folder, "--steps", "4", "--converged-steps", "0", "--prompt-file", prompts)
     out = tmp_path / "t.parquet"
-    rows = document(*setting, "--prompts", "3", "--ratio", "0.5", "--rival", "ddim-steps", "--out", out)
+    rows = document(*setting, "--prompts", "3", "--ratio", "0.5", "--baseline", "ddim-steps", "--out", out)
     assert [row["method"] for row in rows] == ["full", "ddim-steps"]
-    assert set(results.read(out)[1].prompt) == {"two", "six", "ten"}
+    assert set(results.read_results(out)[1].prompt) == {"two", "six", "ten"}
 
 
 def test_a_single_prompt_is_evaluated_but_said_to_be_one(run, sd_folder, tmp_path):
     (tmp_path / "one.txt").write_text("dog\n")
-    setting = ("--prompt-file", tmp_path / "one.txt", "--prompts", "2", "--steps", "4", "--truth-steps", "0")
-    code, _, said = run("evaluate", "--model", sd_folder, *setting, "--out", tmp_path / "one.parquet")
-    assert code == 0 and "tuned on the 1 that judge them" in said
+    setting = ("--prompt-file", tmp_path / "one.txt", "--prompts", "2", "--steps", "4", "--converged-steps", "0")
+    code, _, errors = run("evaluate", "--model", sd_folder, *setting, "--out", tmp_path / "one.parquet")
+    assert code == 0 and "tuned on the 1 that judge them" in errors
 
 
 def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\nsix\ncat\n")
-    setting = ("evaluate", "--model", sd_folder, "--model", "emoji-unet", "--steps", "4", "--truth-steps", "0")
+    setting = ("evaluate", "--model", sd_folder, "--model", "emoji-unet", "--steps", "4", "--converged-steps", "0")
     rows = document(*setting, "--prompt-file", prompts, "--prompts", "2", "--out", tmp_path / "t.parquet")
     assert [(row["model"], row["method"], row["n"]) for row in rows] == [
         (sd_folder.name, "full", 2),
         ("emoji-unet", "full", 2),
     ]
-    both = [results.read(tmp_path / f"t-{name}.parquet")[1] for name in (sd_folder.name, "emoji-unet")]
+    both = [results.read_results(tmp_path / f"t-{name}.parquet")[1] for name in (sd_folder.name, "emoji-unet")]
     assert [set(rows.model) for rows in both] == [{sd_folder.name}, {"emoji-unet"}]
 
 
 def test_real_pictures_need_inception_and_say_what_is_missing(run, sd_folder, tmp_path):
     setting = ("evaluate", "--model", sd_folder, "--prompt-file", __file__, "--prompts", "2", "--steps", "4")
-    code, _, errors = run(*setting, "--real", tmp_path, "--out", tmp_path / "t.parquet")
+    code, _, errors = run(*setting, "--real-images", tmp_path, "--out", tmp_path / "t.parquet")
     assert code == 2 and "Inception features need" in errors and not (tmp_path / "t.parquet").exists()
 
 
 def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):
     file = tmp_path / "i.safetensors"
     run("prune", "--model", sd_folder, "--steps", "6", "--method", "uniform", "--out", file)
-    draw = ("generate", "--model", sd_folder, "--prompt", "dog", "--steps", "6", "--out", tmp_path / "p.png")
-    assert run(*draw, "--mask", file)[0] == 2
-    code, _, errors = run(*draw, "--mask", file, "--ratio", "0.99")
+    generate = ("generate", "--model", sd_folder, "--prompt", "dog", "--steps", "6", "--out", tmp_path / "p.png")
+    assert run(*generate, "--mask", file)[0] == 2
+    code, _, errors = run(*generate, "--mask", file, "--ratio", "0.99")
     assert code == 2 and "between 0 and 0.8333" in errors
-    assert run(*draw, "--mask", file, "--ratio", "0.5")[0] == 0
+    assert run(*generate, "--mask", file, "--ratio", "0.5")[0] == 0

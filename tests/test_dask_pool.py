@@ -1,4 +1,4 @@
-"""Searches over the workers of a scheduler: what one process finds, whoever is killed; nobody stays behind."""
+"""Searches on the workers of a scheduler: they find what one process finds, even where one is killed, and all end."""
 
 import os
 import signal
@@ -11,57 +11,42 @@ from threading import Thread
 import psutil
 import pytest
 
-from explorer import catalogue
-from explorer.experiment import config_of, prune
-from explorer.jobs import cluster as module
-from explorer.jobs.executors import LostError
-from explorer.jobs.processes import Machines, Processes, hired
-from explorer.work import finished
-from tests.job_fixtures import PROMPTS, SMALL, gone, same, undisturbed, wait
+from explorer.experiment import load_cached, prune
+from explorer.jobs.executors import dask
+from explorer.jobs.executors.base import WorkerLostError
+from explorer.jobs.executors.pools import DaskPool, ProcessPool, worker_pool
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from tests.job_fixtures import PROMPTS, SMALL, all_exited, has_result, is_spawned, reference_result, wait
 
-SHARED = {"batch": 2, "share": 1, "iterations": 4}
+pytestmark = pytest.mark.cluster
 
-
-@pytest.fixture(scope="module")
-def scheduler():
-    """Two workers, as `jobs work` would bring them."""
-    from distributed import LocalCluster
-
-    module._settle()
-    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0) as found:
-        yield found
+SHARED = {"batch": 2, "micro_batch": 1, "iterations": 4}
 
 
-def works(process):
-    try:
-        return "spawn_main" in " ".join(process.cmdline())
-    except psutil.Error:  # it has just ended
-        return False
+def task_processes(cluster):
+    """List per worker of Dask the processes that it has started for tasks."""
+    workers = [psutil.Process(one.process.pid) for one in cluster.workers.values()]
+    return [[one for one in worker.children() if is_spawned(one)] for worker in workers]
 
 
-def pieces_of(scheduler):
-    """Per worker of Dask the processes that it has started to work."""
-    workers = [psutil.Process(one.process.pid) for one in scheduler.workers.values()]
-    return [[one for one in worker.children() if works(one)] for worker in workers]
-
-
-def at_rest(pids, seconds=20.0):
-    """Nobody computes any more; some may keep the model for a while."""
+def all_idle(pids, seconds=60.0):
+    """Wait until no process computes any more; some may keep the model for a while."""
     deadline, before = time.monotonic() + seconds, None
-    while (now := [spent(pid) for pid in pids]) != before and time.monotonic() < deadline:
+    while (now := [cpu_seconds(pid) for pid in pids]) != before and time.monotonic() < deadline:
         before = now
         time.sleep(0.5)
     return now == before
 
 
-def spent(pid):
+def cpu_seconds(pid):
     try:
         return psutil.Process(pid).cpu_times()[:2]
     except psutil.NoSuchProcess:
         return 0, 0
 
 
-def parents(model):
+def process_ids(model):
     return lambda seconds: (time.sleep(seconds), os.getppid(), os.getpid())[1:]
 
 
@@ -82,82 +67,95 @@ def sleeping(model, folder):
     return answer
 
 
-def test_a_job_is_shared_by_the_workers_and_ends_the_same_though_one_is_killed(hire, tiny, scheduler):
-    foreman = hire(module.Cluster(scheduler.scheduler_address), workers=2)
-    job = foreman.submit("me", "dipgo", tiny, SMALL | SHARED, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
-    started = pieces_of(scheduler)
-    assert sorted(map(len, started)) == [1, 2]  # a piece's each, and on one of them the run that asks
+def test_a_job_that_workers_share_ends_the_same_though_one_is_killed(job_manager, tiny, cluster):
+    job_manager = job_manager(dask.DaskExecutor(cluster.scheduler_address), workers=2)
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | SHARED, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
+    started = task_processes(cluster)
+    assert sorted(map(len, started)) == [1, 2]  # one for items each, and one of them that of the job
     (alone,) = min(started, key=len)
     alone.send_signal(signal.SIGKILL)
-    ended = wait(foreman, job.id)
+    ended = wait(job_manager, job.id)
     assert ended.state == "done" and ended.crashes == 0, ended.error
-    assert same(foreman, ended, undisturbed(tiny, **SHARED))
-    assert [event.step for event in foreman.ledger.events(job.id)] == [1, 2, 3, 4]
+    assert has_result(job_manager, ended, reference_result(tiny, **SHARED))
+    assert [event.step for event in job_manager.store.events(job.id)] == [1, 2, 3, 4]
 
 
-def test_who_stops_a_shared_job_stops_its_pieces(hire, tiny, scheduler):
-    foreman = hire(module.Cluster(scheduler.scheduler_address), workers=2)
-    job = foreman.submit("me", "dipgo", tiny, SMALL | SHARED | {"iterations": 400}, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
-    working, started = [one.pid for some in pieces_of(scheduler) for one in some], time.monotonic()
-    foreman.stop(job.id, "me")
-    assert wait(foreman, job.id).state == "interrupted" and time.monotonic() - started < 2
-    assert len(working) == 3 and at_rest(working)
+def test_stopping_a_shared_job_stops_its_workers(job_manager, tiny, cluster):
+    job_manager = job_manager(dask.DaskExecutor(cluster.scheduler_address), workers=2)
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | SHARED | {"iterations": 400}, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
+    working = [one.pid for some in task_processes(cluster) for one in some]
+    job_manager.stop(job.id, "me")
+    assert wait(job_manager, job.id).state == "interrupted"
+    assert len(working) == 3 and all_idle(working)
 
 
-def test_the_model_stays_with_a_worker_from_piece_to_piece(tiny, scheduler):
-    with Machines(2, scheduler.scheduler_address, tiny) as team:
-        crew = team.crew(parents)
-        first, second = (dict(crew([(0.5,)] * 4)) for _ in range(2))
-        assert set(first) == {one.process.pid for one in scheduler.workers.values()} and first == second
-        mistaken = team.crew(refusing)
-        assert list(mistaken([(0,), (1,)])) == [0, 1]
+def test_a_worker_keeps_the_model_from_item_to_item(tiny, cluster):
+    with DaskPool(2, cluster.scheduler_address, tiny) as pool:
+        bind = pool.bind(process_ids)
+        first, second = (dict(bind([(0.5,)] * 4)) for _ in range(2))
+        assert set(first) == {one.process.pid for one in cluster.workers.values()} and first == second
+        failing = pool.bind(refusing)
+        assert list(failing([(0,), (1,)])) == [0, 1]
         with pytest.raises(ValueError, match=r"^2 is too many$"):
-            list(mistaken([(0,), (2,), (1,)]))
+            list(failing([(0,), (2,), (1,)]))
 
 
-def test_nobody_works_for_a_team_that_is_closed(tiny, scheduler, tmp_path):
-    team = Machines(2, scheduler.scheduler_address, tiny)
-    crew = team.crew(sleeping, str(tmp_path))
-    asker = Thread(target=lambda: pytest.raises(LostError, list, crew([(), (), ()])))
-    asker.start()
+def test_a_closed_pool_ends_its_workers(tiny, cluster, tmp_path):
+    pool = DaskPool(2, cluster.scheduler_address, tiny)
+    bind = pool.bind(sleeping, str(tmp_path))
+    caller = Thread(target=lambda: pytest.raises(WorkerLostError, list, bind([(), (), ()])))
+    caller.start()
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.05)
-    team.close()
-    asker.join(10)
-    assert not asker.is_alive() and gone([int(file.name) for file in tmp_path.iterdir()], 20)
+    pool.close()
+    caller.join(10)
+    assert not caller.is_alive() and all_exited([int(file.name) for file in tmp_path.iterdir()], 20)
 
 
-def test_the_address_of_a_scheduler_decides_who_is_hired(tiny, scheduler, monkeypatch):
-    with hired(2, tiny) as team:
-        assert isinstance(team, Processes)
-    assert hired(1, tiny).__enter__() is None
-    monkeypatch.setenv("EXPLORER_SCHEDULER", scheduler.scheduler_address)
-    with hired(2, tiny) as team:
-        assert isinstance(team, Machines)
-        bred = config_of("genetic", {"steps": 6, "ratio": 0.6, "pictures": 2, "population": 4, "budget": 6, "brood": 2})
-        subject = catalogue.load(tiny)
-        shared, alone = (finished(prune(subject, "genetic", bred, PROMPTS, team=one)) for one in (team, None))
+def test_the_address_of_a_scheduler_decides_which_workers_a_pool_has(tiny, cluster):
+    with worker_pool(2, "", tiny) as pool:
+        assert isinstance(pool, ProcessPool)
+    assert worker_pool(1, "", tiny).__enter__() is None
+    with worker_pool(2, cluster.scheduler_address, tiny) as pool:
+        assert isinstance(pool, DaskPool)
+        settings = {"steps": 6, "ratio": 0.6, "num_images": 2, "population": 4, "budget": 6, "candidates_per_round": 2}
+        config, model = method_config("genetic", settings), load_cached(tiny)
+        shared, alone = (
+            run_to_completion(prune(model, "genetic", config, PROMPTS, pool=workers)) for workers in (pool, None)
+        )
         assert (shared.keep == alone.keep).all()
-    monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://192.0.2.1:8786")
     with pytest.raises(ValueError, match="must be; use tls"):
-        hired(2, tiny)
+        worker_pool(2, "tcp://192.0.2.1:8786", tiny)
 
 
-def test_a_process_that_nobody_needs_goes(monkeypatch):
-    monkeypatch.setattr(module, "IDLE", 0.2)
-    kept = module._Kept()
-    with kept.lent() as process, pytest.raises(RuntimeError):
-        list(process.run("me", "no such work"))
-    assert process.pid and gone([process.pid], 20)
+def test_an_idle_process_ends_in_a_while(monkeypatch):
+    monkeypatch.setattr(dask, "IDLE_TIMEOUT_S", 0.2)
+    idle = dask._IdleProcess()
+    process = idle.take()
+    with pytest.raises(RuntimeError, match="not a model"):
+        list(process.run("me", failing_task))
+    pid = process.pid
+    idle.give_back()
+    assert pid and all_exited([pid])
 
 
-def test_a_worker_of_this_machine_listens_to_nobody_else(scheduler):
-    """Last, for it is one more worker."""
-    with subprocess.Popen([sys.executable, "-m", "explorer", "jobs", "work", scheduler.scheduler_address]) as command:
-        deadline = time.monotonic() + 60
-        while len(scheduler.scheduler.workers) < 3 and time.monotonic() < deadline:
+def failing_task():
+    raise RuntimeError("not a model")
+    yield
+
+
+def start_worker(cluster):
+    command = [sys.executable, "-m", "explorer", "jobs", "worker", cluster.scheduler_address]
+    return subprocess.Popen(command)
+
+
+def test_a_worker_of_this_machine_listens_on_this_machine_only(cluster):
+    """Last, because the cluster has one more worker from here on."""
+    with start_worker(cluster) as command:
+        deadline = time.monotonic() + 120
+        while len(cluster.scheduler.workers) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
         family = [started := psutil.Process(command.pid), *started.children(recursive=True)]
         open_to = {one.laddr.ip for process in family for one in process.net_connections() if one.status == "LISTEN"}
@@ -165,13 +163,13 @@ def test_a_worker_of_this_machine_listens_to_nobody_else(scheduler):
     assert open_to == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_that_is_interrupted_while_it_starts_ends(scheduler, told):
-    with subprocess.Popen([sys.executable, "-m", "explorer", "jobs", "work", scheduler.scheduler_address]) as command:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_is_interrupted_while_it_starts_ends(cluster, number):
+    with start_worker(cluster) as command:
         starting = psutil.Process(command.pid)
         while not starting.children():
             time.sleep(0.01)
         family = starting.children(recursive=True)
-        command.send_signal(told)
-        assert command.wait(30) == 0
-    assert gone([one.pid for one in family])
+        command.send_signal(number)
+        assert command.wait(60) == 0
+    assert all_exited([one.pid for one in family])

@@ -1,4 +1,4 @@
-"""What runs on the CPU runs where a GPU would be, with the same numbers; on a device that mixes with nothing."""
+"""What runs on the CPU runs on a GPU, with the same numbers: on a fake device that mixes with no other."""
 
 import multiprocessing
 import os
@@ -7,84 +7,90 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 
-from tests.far import NAME, settle
+from tests.fake_device import NAME, register
 
 LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 2}
-BRED = {"steps": 4, "guidance": 3.0, "ratio": 0.5, "pictures": 2, "population": 4, "budget": 5}
-CUT = {"steps": 3, "guidance": 3.0, "iterations": 2, "batch": 2}
+GENETIC = {"steps": 4, "guidance": 3.0, "ratio": 0.5, "num_images": 2, "population": 4, "budget": 5}
+WIDTHS = {"steps": 3, "guidance": 3.0, "iterations": 2, "batch": 2}
 SEARCHES = {
-    "dipgo": LEARNED | {"reuse": "residual", "parametrisation": "network", "checks": 1},
-    "dipgo published": LEARNED | {"decision": "argmax", "order": 0, "loss": "l2", "checks": 0},
-    "genetic": BRED,
+    "dipgo": LEARNED | {"reuse": "residual", "parametrisation": "network", "validate_every": 1},
+    "dipgo published": LEARNED | {"algorithm": "argmax", "order": 0, "loss": "l2", "validate_every": 0},
+    "genetic": GENETIC,
     "similarity": {"steps": 4, "guidance": 3.0},
-    "ecodiff": CUT,
-    "taylor": {"axis": "channels", "pictures": 2, "steps": 3, "stride": 200},
+    "ecodiff": WIDTHS,
+    "taylor": {"axis": "channels", "num_images": 2, "steps": 3, "stride": 200},
     "magnitude": {"axis": "channels"},
 }
 
 
 @pytest.fixture(scope="module")
-def elsewhere():
+def on_fake_device():
     """A process in which the device is known."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), register) as pool:
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 
 
-def searched(folder, device, method, settings):
-    from explorer import catalogue
-    from explorer.experiment import config_of, prune
-    from explorer.work import finished
+def search(folder, device, method, settings):
+    from explorer.experiment import load_cached, prune
+    from explorer.progress import run_to_completion
+    from explorer.pruners import method_config
 
-    model = catalogue.load(folder, device=device)
-    found = finished(prune(model, method, config_of(method, settings), ["dog", "cat"]))
+    model = load_cached(str(folder), device=device)
+    found = run_to_completion(prune(model, method, method_config(method, settings), ["dog", "cat"]))
     score = found.score if hasattr(found, "score") else found.keep
     return {name: np.asarray(value) for name, value in (score if isinstance(score, dict) else {"": score}).items()}
 
 
-def drawn(folder, device):
-    """The distance to the full run of a schedule, of a smaller network, and of few steps."""
+def generate(folder, device):
+    """Return the distance to the full run of a schedule, of widths, and of few steps."""
     os.environ["EXPLORER_DEVICE"] = device
-    from explorer.experiment import Question, compare, config_of, loaded, prune
-    from explorer.work import finished
+    from explorer.experiment import ExperimentRequest, compare, load_cached, prune
+    from explorer.progress import run_to_completion
+    from explorer.pruners import method_config
 
-    model = loaded(folder)
+    model = load_cached(folder)
     assert model.denoiser.device.type == device
-    question = Question(model=folder, prompt="dog", steps=4, guidance=3.0, ratio=0.5)
-    thinner = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels"}))).at(0.1)
-    frames = [*compare(question), *compare(question, thinner)]
+    request = ExperimentRequest(model=folder, prompt="dog", steps=4, guidance=3.0, ratio=0.5)
+    widths = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"axis": "channels"}))).at(0.1)
+    frames = [*compare(request), *compare(request, widths)]
     return [frame.psnr for frame in frames if frame.psnr is not None]
 
 
-def evaluated(folder, device, out):
-    from explorer import catalogue
-    from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
-    from explorer.work import finished
+def evaluate_steps(folder, device, out):
+    from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
+    from explorer.evaluation.evaluate import evaluate
+    from explorer.experiment import load_cached
+    from explorer.progress import run_to_completion
 
-    model, pairs = catalogue.load(folder, device=device), pairs_of(["dog", "cat"], 2)
-    others = [Contender("ddim-steps", "ddim", 2), Contender("ddim-steps", "ddim", 3)]
-    rows = finished(evaluate(model, Full(steps=4), others, pairs, out / f"{device}.parquet", truth_steps=5, batch=2))
+    model, samples = load_cached(str(folder), device=device), make_samples(["dog", "cat"], 2)
+    candidates = [Candidate("ddim-steps", "ddim", 2), Candidate("ddim-steps", "ddim", 3)]
+    file, options = out / f"{device}.parquet", {"converged_steps": 5, "batch": 2}
+    rows = run_to_completion(evaluate(model, ReferenceRun(steps=4), candidates, samples, file, **options))
     return rows["psnr"].to_numpy(float)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_finds_the_same(name, elsewhere, sd_folder):
+def test_a_search_finds_the_same(name, on_fake_device, sd_folder):
     method = name.split()[0]
-    there, here = (
-        elsewhere(searched, sd_folder, NAME, method, SEARCHES[name]),
-        searched(sd_folder, "cpu", method, SEARCHES[name]),
+    found, expected = (
+        on_fake_device(search, sd_folder, NAME, method, SEARCHES[name]),
+        search(sd_folder, "cpu", method, SEARCHES[name]),
     )
-    assert there.keys() == here.keys()
-    for one in here:
-        np.testing.assert_allclose(there[one], here[one], rtol=2e-2, atol=1e-4)
+    assert found.keys() == expected.keys()
+    for one in expected:
+        np.testing.assert_allclose(found[one], expected[one], rtol=2e-2, atol=1e-4)
 
 
-def test_pictures_and_what_they_lose_are_the_same(elsewhere, sd_folder, monkeypatch):
+def test_pictures_and_what_they_lose_are_the_same(on_fake_device, sd_folder, monkeypatch):
     monkeypatch.setenv("EXPLORER_DEVICE", "cpu")  # put back at the end
-    there, here = elsewhere(drawn, str(sd_folder), NAME), drawn(str(sd_folder), "cpu")
-    assert len(here) == 4
-    np.testing.assert_allclose(there, here, atol=0.05)
+    found, expected = on_fake_device(generate, str(sd_folder), NAME), generate(str(sd_folder), "cpu")
+    assert len(expected) == 4
+    np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_an_evaluation_has_the_same_rows(elsewhere, sd_folder, tmp_path):
-    there, here = elsewhere(evaluated, sd_folder, NAME, tmp_path), evaluated(sd_folder, "cpu", tmp_path)
-    np.testing.assert_allclose(there, here, atol=0.05)
+def test_an_evaluation_has_the_same_rows(on_fake_device, sd_folder, tmp_path):
+    found, expected = (
+        on_fake_device(evaluate_steps, sd_folder, NAME, tmp_path),
+        evaluate_steps(sd_folder, "cpu", tmp_path),
+    )
+    np.testing.assert_allclose(found, expected, atol=0.05)

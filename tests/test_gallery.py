@@ -1,4 +1,4 @@
-"""The gallery: drawn once, packed without loss, and what is amiss is said."""
+"""The gallery: rendered once, packed without loss, and whatever is wrong with it is named."""
 
 import json
 from datetime import datetime, timezone
@@ -8,102 +8,117 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from explorer import catalogue, gallery
-from explorer.evidence import packing, showcase
-from explorer.evidence.evaluation import Full, album_files
-from explorer.evidence.results import read
-from explorer.letters import unpacked
-from explorer.masks import Mask
-from explorer.work import finished
+from explorer.bundled import gallery
+from explorer.bundled.gallery import GalleryCheck, check_gallery
+from explorer.evaluation.candidates import ReferenceRun
+from explorer.evaluation.evaluate import image_files
+from explorer.evaluation.results import read_results
+from explorer.masks.encoding import decode_bits
+from explorer.masks.schedule import Schedule
+from explorer.models import catalogue
+from explorer.progress import run_to_completion
+from explorer.studies import gallery_pack, gallery_render
 
 NAMES = ("uniform", "random", "ddim-steps")
-STOPS = (0.25, 0.5, 0.95)
+RATIOS = (0.25, 0.5, 0.95)
 
 
 @pytest.fixture(scope="module")
 def made(sd_folder, tmp_path_factory):
-    """(model, what was drawn, what was packed) of a small gallery on a tiny model."""
+    """(model, folder of what was rendered, folder of what was packed) of a small gallery on a tiny model."""
     patch = pytest.MonkeyPatch()
-    for module in (showcase, packing):
-        patch.setattr(module, "FULL", Full("ddim", 8))
-        patch.setattr(module, "RATIOS", STOPS)
-        patch.setattr(module, "METHODS", {name: showcase.METHODS[name] for name in NAMES})
-    patch.setattr(showcase, "PROMPTS", ("dog", "cat", "owl"))
-    patch.setattr(showcase, "chosen", lambda model, purpose: ["fox"])
+    for module in (gallery_render, gallery_pack):
+        patch.setattr(module, "REFERENCE", ReferenceRun("ddim", 8))
+        patch.setattr(module, "RATIOS", RATIOS)
+        patch.setattr(module, "METHODS", {name: gallery_render.METHODS[name] for name in NAMES})
+    patch.setattr(gallery_render, "PROMPTS", ("dog", "cat", "owl"))
+    patch.setattr(gallery_render, "split_names", lambda model, purpose: ["fox"])
     model, folder = catalogue.load(sd_folder), tmp_path_factory.mktemp("gallery")
-    finished(showcase.drawn(model, folder / "drawn"))
-    packing.pack(model, folder / "drawn", folder / "packed")
-    yield model, folder / "drawn", folder / "packed"
+    run_to_completion(gallery_render.render(model, folder / "rendered"))
+    gallery_pack.pack(model, folder / "rendered", folder / "packed")
+    yield model, folder / "rendered", folder / "packed"
     patch.undo()
 
 
-def table_of(packed):
+def read_table(packed):
     return json.loads((packed / gallery.TABLE).read_text())
 
 
-def test_a_stop_holds_the_schedule_and_the_numbers_of_what_was_drawn(made):
-    model, drawn, packed = made
-    table = table_of(packed)
-    assert [scene["prompt"] for scene in table["scenes"]] == ["dog", "dog", "cat", "cat", "owl", "owl"]
-    rows = read(drawn / "0.5.parquet")[1]
-    stop = table["methods"]["random"]["stops"][1]
-    own = rows[rows.method == "random"].set_index(["prompt", "seed"]).loc[showcase.scenes()]
-    assert stop["each"]["ssim"] == pytest.approx(own.ssim.to_list(), rel=1e-4)
-    assert stop["means"]["ssim"][0] == pytest.approx(own.ssim.mean(), rel=1e-4)
-    assert stop["means"]["ssim"][1] <= stop["means"]["ssim"][0] <= stop["means"]["ssim"][2]
+def test_a_result_holds_the_schedule_and_the_numbers_of_what_was_generated(made):
+    _, rendered, packed = made
+    table = read_table(packed)
+    assert [sample["prompt"] for sample in table["samples"]] == ["dog", "dog", "cat", "cat", "owl", "owl"]
+    rows = read_results(rendered / "0.5.parquet")[1]
+    result = table["methods"]["random"]["results"][1]
+    own = rows[rows.method == "random"].set_index(["prompt", "seed"]).loc[gallery_render.gallery_samples()]
+    assert result["each"]["ssim"] == pytest.approx(own.ssim.to_list(), rel=1e-4)
+    assert result["means"]["ssim"][0] == pytest.approx(own.ssim.mean(), rel=1e-4)
+    assert result["means"]["ssim"][1] <= result["means"]["ssim"][0] <= result["means"]["ssim"][2]
     units = table["graphs"]["layer"]["units"]
-    mask = Mask.load(drawn / "0.5-random.safetensors")
-    assert np.array_equal(unpacked(stop["keep"], (8, len(units))), mask.keep)
-    assert stop["kept"] == pytest.approx(mask.kept)
-    assert table["first"][1]["over"] != table["first"][1]["method"] and table["first"][1]["n"] == 6
+    mask = Schedule.load(rendered / "0.5-random.safetensors")
+    assert np.array_equal(decode_bits(result["keep"], (8, len(units))), mask.keep)
+    assert result["kept"] == pytest.approx(mask.macs_fraction)
+    leader = table["leaders"][1]
+    assert leader["runner_up"] != leader["method"] and leader["n"] == 6
 
 
-def test_who_cannot_stand_at_a_ratio_is_left_out_there(made):
-    table = table_of(made[2])
-    assert table["methods"]["uniform"]["stops"][2] is None  # 1 of 8 calls is the fewest
-    assert table["methods"]["ddim-steps"]["stops"][1]["steps"] == 4 and "keep" not in table["methods"]["ddim-steps"]
+def test_a_packed_table_has_the_fields_of_the_committed_one(made):
+    table, committed = read_table(made[2]), json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+    assert set(table) == set(committed)
+    for name in NAMES:
+        assert set(table["methods"][name]) == set(committed["methods"][name])
+    results = [one["methods"]["random"]["results"][1] for one in (table, committed)]
+    assert set(results[0]) == set(results[1])
+    assert set(table["leaders"][1]) == set(committed["leaders"][1])
 
 
-def test_a_strip_holds_the_very_pixels_that_were_drawn(made):
-    _, drawn, packed = made
-    key = json.loads((drawn / "0.5.json").read_text())["random"]
-    pictures = np.concatenate([load_file(file)["pictures"] for file in album_files(drawn / "album", key)])
+def test_a_method_that_cannot_remove_so_much_is_left_out_there(made):
+    methods = read_table(made[2])["methods"]
+    assert methods["uniform"]["results"][2] is None  # 1 of 8 calls is the fewest
+    assert methods["ddim-steps"]["results"][1]["steps"] == 4 and "keep" not in methods["ddim-steps"]
+
+
+def test_a_sprite_strip_holds_the_very_pixels_that_were_generated(made):
+    _, rendered, packed = made
+    key = json.loads((rendered / "0.5.json").read_text())["random"]
+    files = image_files(gallery_render.image_dir(rendered), key)
+    pictures = np.concatenate([load_file(file)["pictures"] for file in files])
     for number, picture in enumerate(pictures):
         strip = np.array(Image.open(packed / f"{number:02}-random.webp"))
-        width = picture.shape[1]
-        tiles = strip.reshape(len(strip), len(STOPS), width, 3).cumsum(axis=1, dtype=np.uint8)
+        tiles = strip.reshape(len(strip), len(RATIOS), picture.shape[1], 3).cumsum(axis=1, dtype=np.uint8)
         assert np.array_equal(tiles[:, 1], picture)
 
 
-def test_what_is_drawn_is_not_drawn_again(made, monkeypatch):
-    model, drawn, _ = made
-    monkeypatch.setattr(showcase, "evaluate", None)
-    before = {file: file.stat().st_mtime_ns for file in drawn.rglob("*")}
-    finished(showcase.drawn(model, drawn))
-    assert {file: file.stat().st_mtime_ns for file in drawn.rglob("*")} == before
+def test_what_is_rendered_is_not_rendered_again(made, monkeypatch):
+    model, rendered, _ = made
+    monkeypatch.setattr(gallery_render, "evaluate", None)
+    before = {file: file.stat().st_mtime_ns for file in rendered.rglob("*")}
+    run_to_completion(gallery_render.render(model, rendered))
+    assert {file: file.stat().st_mtime_ns for file in rendered.rglob("*")} == before
 
 
-def test_a_sound_gallery_is_usable_and_says_nothing(made):
+def test_a_sound_gallery_is_usable_without_warnings(made):
     model, _, packed = made
-    assert gallery.check(packed, model.revision) == gallery.Checked(usable=True)
+    assert check_gallery(packed, model.revision) == GalleryCheck(usable=True)
 
 
-def test_what_is_amiss_is_named_and_the_rest_works(made, tmp_path):
+def test_what_is_wrong_is_named_and_the_rest_works(made, tmp_path):
     packed = tmp_path / "packed"
     packed.mkdir()
     for file in made[2].iterdir():
         (packed / file.name).write_bytes(file.read_bytes())
     (packed / "00-random.webp").unlink()
     (packed / "01-random.webp").write_bytes(b"other")
-    found = gallery.check(packed, "another")
-    assert found.usable and set(found.missing) == {"00-random.webp", "01-random.webp"}
-    assert "lacks 1" in found.said[0] and "00-random.webp" in found.said[0]
-    assert "01-random.webp" in found.said[1] and "other weights" in found.said[2]
+    check = check_gallery(packed, "another")
+    assert check.usable and set(check.missing) == {"00-random.webp", "01-random.webp"}
+    assert "lacks 1" in check.warnings[0] and "00-random.webp" in check.warnings[0]
+    assert "01-random.webp" in check.warnings[1] and "other weights" in check.warnings[2]
     (packed / gallery.TABLE).unlink()
-    assert not gallery.check(packed).usable
+    assert not check_gallery(packed).usable
     (packed / gallery.MANIFEST).write_text("{}")
-    assert not gallery.check(packed).usable and "damaged" in gallery.check(packed).said[0]
-    assert "no gallery" in gallery.check(tmp_path / "nowhere").said[0]
+    check = check_gallery(packed)
+    assert not check.usable and "damaged" in check.warnings[0]
+    assert "no gallery" in check_gallery(tmp_path / "nowhere").warnings[0]
 
 
 def test_a_manifest_says_with_what_it_was_made(made):

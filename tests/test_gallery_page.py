@@ -1,4 +1,4 @@
-"""The first tab on what is drawn already: the slider moves everything at once, and asks nobody."""
+"""The Explore tab on the gallery: the slider moves everything at once, without a request."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
-from explorer import gallery
+from explorer.bundled import gallery
+from tests.page_fixtures import NUM_REQUESTS, settled
 
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 
 TABLE = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
-SCENE = TABLE["scenes"][0]
-QUERY = f"prompt={SCENE['prompt']}&seed={SCENE['seed']}&method=dipgo&steps={TABLE['steps']}&sampler={TABLE['sampler']}"
+SAMPLE = TABLE["samples"][0]
+INDEX = TABLE["ratios"].index(0.5)
+QUERY = (
+    f"prompt={SAMPLE['prompt']}&seed={SAMPLE['seed']}&method=dipgo&steps={TABLE['steps']}&sampler={TABLE['sampler']}"
+)
 
 # What one input event of the slider changes, read before the browser can paint or do anything else.
 MOVED = """ratio => {
-    const look = () => ({
-        picture: document.querySelector(".card[data-role=pruned] .own").toDataURL(),
-        rival: document.querySelector(".card[data-role=rival] .own").toDataURL(),
-        map: JSON.stringify(document.querySelector("#keep .plot").data[0].z),
-        image: document.querySelector("#keep .plot image").href.baseVal,
+    const read = () => ({
+        picture: document.querySelector(".card[data-role=pruned] .picture").toDataURL(),
+        baseline: document.querySelector(".card[data-role=baseline] .picture").toDataURL(),
+        heatmap: JSON.stringify(document.querySelector("#heatmap .plot").data[0].z),
+        image: document.querySelector("#heatmap .plot image").href.baseVal,
         tiles: document.querySelector(".tiles").textContent,
-        others: [...document.querySelectorAll(".others small")].map(one => one.textContent).join(),
-        words: document.querySelector(".words").textContent,
+        methods: [...document.querySelectorAll(".methods small")].map(one => one.textContent).join(),
+        captions: document.querySelector(".captions").textContent,
     });
     const slider = document.querySelector("#ratio input[type=range]");
-    const before = look();
+    const before = read();
     slider.value = ratio;
     slider.dispatchEvent(new Event("input", { bubbles: true }));
-    const after = look();
+    const after = read();
     return Object.keys(before).filter(part => before[part] === after[part]);
 }"""
 
 
 # The colours of the pruned picture, row by row.
 PIXELS = """() => {
-    const canvas = document.querySelector(".card[data-role=pruned] .own");
+    const canvas = document.querySelector(".card[data-role=pruned] .picture");
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return [...data].filter((_, at) => at % 4 !== 3);
 }"""
@@ -53,43 +57,44 @@ PIXELS = """() => {
 def gallery_page(visitor: Visitor):
     page = visitor.open(f"{QUERY}&ratio=0.5").page
     page.wait_for_function(
-        "all => document.querySelectorAll('.others button:not(:disabled) canvas[width=\"64\"]').length >= all",
-        arg=sum(stop is not None for stop in (method["stops"][0] for method in TABLE["methods"].values())) - 2,
+        "all => document.querySelectorAll('.methods button:not(:disabled) canvas[width=\"64\"]').length >= all",
+        arg=sum(method["results"][INDEX] is not None for method in TABLE["methods"].values()),
     )
-    page.wait_for_timeout(500)
+    page.wait_for_function("document.querySelector('#heatmap .plot image')")
+    settled(page, NUM_REQUESTS)
     return page
 
 
-def test_a_step_of_the_slider_changes_everything_within_one_event_and_asks_nobody(gallery_page):
-    asked = []
-    gallery_page.on("request", lambda request: asked.append(request.url))
+def test_a_step_of_the_slider_changes_everything_within_one_event_and_requests_nothing(gallery_page):
+    requests = []
+    gallery_page.on("request", lambda request: requests.append(request.url))
     for ratio in (0.8, 0.2, 0.9):
         assert gallery_page.evaluate(MOVED, ratio) == []
     gallery_page.locator("#ratio input[type=range]").focus()
     for _ in range(30):
         gallery_page.keyboard.press("ArrowLeft")
-    gallery_page.wait_for_function("new URLSearchParams(location.search).get('ratio') !== '0.5'")
-    gallery_page.wait_for_timeout(500)
-    assert asked == []
+    gallery_page.wait_for_function("new URLSearchParams(location.search).get('ratio') === '0.6'")
+    settled(gallery_page, NUM_REQUESTS)
+    assert requests == []
 
 
 def test_the_numbers_are_those_of_the_table(gallery_page):
-    stop = TABLE["methods"]["dipgo"]["stops"][TABLE["ratios"].index(0.5)]
+    result = TABLE["methods"]["dipgo"]["results"][INDEX]
     facts = gallery_page.locator(".card[data-role=pruned] dd").all_inner_texts()
-    assert facts[0] == f"{100 * stop['kept']:.1f}%" and facts[2] == f"{stop['each']['ssim'][0]:.3f}"
-    assert gallery_page.locator(".tiles dd").first.inner_text() == f"{100 * (1 - stop['kept']):.1f}%"
-    assert f"n = {len(TABLE['scenes'])}" in gallery_page.locator(".tiles").inner_text()
+    assert facts[0] == f"{100 * result['kept']:.1f}%" and facts[2] == f"{result['each']['ssim'][0]:.3f}"
+    assert gallery_page.locator(".tiles dd").first.inner_text() == f"{100 * (1 - result['kept']):.1f}%"
+    assert f"n = {len(TABLE['samples'])}" in gallery_page.locator(".tiles").inner_text()
 
 
-def test_who_wins_is_said_with_n_and_interval(gallery_page):
-    found = TABLE["first"][TABLE["ratios"].index(0.5)]
-    said = gallery_page.locator(".words").inner_text()
-    mean, low, high = found["by"]
-    assert f"{mean:.1f} [{low:.1f}, {high:.1f}] dB ahead of" in said and f"of {found['n']} pictures" in said
+def test_the_leader_is_named_with_n_and_interval(gallery_page):
+    leader = TABLE["leaders"][INDEX]
+    text = gallery_page.locator(".captions").inner_text()
+    mean, low, high = leader["lead"]
+    assert f"{mean:.1f} [{low:.1f}, {high:.1f}] dB ahead of" in text and f"of {leader['n']} pictures" in text
 
 
 def test_a_click_takes_another_method_and_its_settings(gallery_page):
-    gallery_page.click(".others button[data-method=uniform]")
+    gallery_page.click(".methods button[data-method=uniform]")
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
     expect(gallery_page.locator("#method input")).to_have_value("uniform")
     query = parse_qs(urlparse(gallery_page.url).query)
@@ -97,7 +102,7 @@ def test_a_click_takes_another_method_and_its_settings(gallery_page):
     expect(gallery_page.locator("#settings-uniform")).to_be_attached()
 
 
-def test_a_method_that_is_chosen_comes_with_the_settings_that_were_drawn(gallery_page):
+def test_a_method_that_is_chosen_comes_with_the_settings_of_the_gallery(gallery_page):
     gallery_page.click("#method input")
     gallery_page.get_by_role("option", name="uniform").click()
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
@@ -110,7 +115,7 @@ def test_the_best_branch_of_deepcache_comes_along_when_the_slider_moves(gallery_
     low, high = TABLE["ratios"].index(0.25), TABLE["ratios"].index(0.8)
     assert branches[low] != branches[high]
     gallery_page.evaluate(MOVED, 0.8)
-    gallery_page.click(".others button[data-method=deepcache]")
+    gallery_page.click(".methods button[data-method=deepcache]")
     in_address = "branch => new URLSearchParams(location.search).get('deepcache.branch') === String(branch)"
     gallery_page.wait_for_function(in_address, arg=branches[high])
     gallery_page.evaluate(MOVED, 0.25)
@@ -118,31 +123,31 @@ def test_the_best_branch_of_deepcache_comes_along_when_the_slider_moves(gallery_
     gallery_page.wait_for_function(in_address, arg=branches[low])
 
 
-def test_a_click_takes_another_scene(gallery_page):
-    gallery_page.click(".scenes button >> nth=1")
-    expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["scenes"][1]["prompt"])
-    expect(gallery_page.locator(".card .own").first).to_have_attribute(
-        "aria-label", f"{TABLE['scenes'][1]['prompt']}, original"
+def test_a_click_takes_another_sample(gallery_page):
+    gallery_page.click(".samples button >> nth=1")
+    expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][1]["prompt"])
+    expect(gallery_page.locator(".card .picture").first).to_have_attribute(
+        "aria-label", f"{TABLE['samples'][1]['prompt']}, original"
     )
 
 
-@pytest.mark.parametrize("mode", ["wipe", "blink", "difference", "wall"])
-def test_ways_of_looking_are_kept_in_the_address(visitors, gallery_page, mode: str):
-    gallery_page.click(".scenes button >> nth=3")
-    expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["scenes"][3]["prompt"])
+@pytest.mark.parametrize("mode", ["wipe", "blink", "difference", "prompts"])
+def test_ways_of_comparing_are_kept_in_the_address(visitors, gallery_page, mode: str):
+    gallery_page.click(".samples button >> nth=3")
+    expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
     gallery_page.click(f".modes [data-mode={mode}]")
     assert parse_qs(urlparse(gallery_page.url).query)["view"] == [mode]
     other = visitors().open(urlparse(gallery_page.url).query).page
     expect(other.locator(f".modes [data-mode={mode}]")).to_have_attribute("aria-checked", "true")
     expect(other.locator(".view")).to_have_attribute("data-mode", mode)
-    expect(other.locator("#prompt input")).to_have_value(TABLE["scenes"][3]["prompt"])
-    expect(other.locator("#seed input")).to_have_value(str(TABLE["scenes"][3]["seed"]))
+    expect(other.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
+    expect(other.locator("#seed input")).to_have_value(str(TABLE["samples"][3]["seed"]))
 
 
 def test_a_difference_of_equal_pictures_is_flat_and_of_others_is_not(gallery_page):
     gallery_page.click(".modes [data-mode=difference]")
     flat = (
-        "role => { const c = document.querySelector(`.card[data-role=${role}] .under`);"
+        "role => { const c = document.querySelector(`.card[data-role=${role}] .underlay`);"
         " const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
         " return new Set(data.filter((_, i) => i % 4 < 3)).size }"
     )
@@ -151,27 +156,27 @@ def test_a_difference_of_equal_pictures_is_flat_and_of_others_is_not(gallery_pag
     assert gallery_page.evaluate(flat, "pruned") == 1
 
 
-def test_a_cell_that_is_switched_falls_with_what_only_it_read_and_the_cost_follows(visitors, gallery_page):
+def test_a_cell_that_is_switched_cascades_and_the_cost_follows(visitors, gallery_page):
     before = gallery_page.locator(".tiles dd").first.inner_text()
-    plot = gallery_page.locator("#keep .plot")
+    plot = gallery_page.locator("#heatmap .plot")
     plot.focus()
     for key in ("ArrowRight", "c"):
         gallery_page.keyboard.press(key)
     expect(gallery_page.locator(".tiles")).to_contain_text("by hand")
     assert gallery_page.locator(".tiles dd").first.inner_text() != before
-    assert "call 1, timestep" in gallery_page.locator("#keep .cell").inner_text()
+    assert "call 1, timestep" in gallery_page.locator("#heatmap .cell-status").inner_text()
     query = urlparse(gallery_page.url).query
     other = visitors().open(query).page
     expect(other.locator(".tiles")).to_contain_text("by hand")
     assert other.locator(".tiles dd").first.inner_text() == gallery_page.locator(".tiles dd").first.inner_text()
 
 
-def test_a_schedule_made_by_hand_can_be_drawn(gallery_page, visitor: Visitor):
-    gallery_page.locator("#keep .plot").focus()
+def test_pictures_of_a_schedule_that_was_edited_by_hand_can_be_generated(gallery_page, visitor: Visitor):
+    gallery_page.locator("#heatmap .plot").focus()
     for key in ("ArrowRight", "ArrowRight", "c"):
         gallery_page.keyboard.press(key)
     kept = gallery_page.locator(".tiles div:nth-child(2) dd").first.inner_text()
-    visitor.draw()
+    visitor.generate()
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("by hand")
     assert gallery_page.locator(".card[data-role=pruned] dd").first.inner_text() == kept
 
@@ -194,33 +199,33 @@ def test_what_is_not_in_the_gallery_is_planned_by_python_when_the_slider_is_let_
     expect(gallery_page.locator(".tiles dd").first).to_have_text("33.0%")
 
 
-def test_how_pictures_came_about_is_shown_and_what_was_drawn_can_be_gone_back_to(visitor: Visitor):
+def test_how_pictures_came_about_is_shown_and_a_click_returns_to_earlier_ones(visitor: Visitor):
     page = visitor.open("steps=6&prompt=dog&method=uniform&ratio=0.5").page
-    visitor.draw()
-    expect(page.locator(".film .reel").first.locator("canvas")).to_have_count(6)
-    assert page.locator(".film .reel").first.locator("figcaption").last.inner_text() == "6"
+    visitor.generate()
+    expect(page.locator(".filmstrip .reel").first.locator("canvas")).to_have_count(6)
+    assert page.locator(".filmstrip .reel").first.locator("figcaption").last.inner_text() == "6"
     first = visitor.pictures()
     page.fill("#prompt input", "cat face")
     page.press("#prompt input", "Enter")
-    expect(page.locator(".visits button")).to_have_count(2, timeout=60_000)
-    page.click(".visits button >> nth=1")
+    expect(page.locator(".history button")).to_have_count(2, timeout=60_000)
+    page.click(".history button >> nth=1")
     expect(page.locator("#prompt input")).to_have_value("dog")
-    expect(page.locator(".footer")).to_contain_text("Drawn for “dog”")
+    expect(page.locator(".footer")).to_contain_text("Generated for “dog”")
     assert visitor.pictures() == first
 
 
 def test_features_show_where_the_schedule_reuses(gallery_page):
     gallery_page.get_by_role("tab", name="Features").click()
-    gallery_page.wait_for_selector("#alike .drawn")
+    gallery_page.wait_for_selector("#similarity .drawn")
     expect(gallery_page.locator("#measured")).to_contain_text("33 pictures")
-    rings = "document.querySelector('#alike .plot').data[1].x.length"
-    some = gallery_page.evaluate(rings)
+    dots = "document.querySelector('#similarity .plot').data[1].x.length"
+    some = gallery_page.evaluate(dots)
     assert 0 < some < 50
     gallery_page.get_by_role("tab", name="Explore").click()
     gallery_page.evaluate(MOVED, 0.9)
-    gallery_page.wait_for_timeout(500)
+    expect(gallery_page.locator("#ratio input[type=number]")).to_have_value("0.9")
     gallery_page.get_by_role("tab", name="Features").click()
-    gallery_page.wait_for_function(f"{rings} > {some}")
+    gallery_page.wait_for_function(f"{dots} > {some}")
 
 
 def test_a_first_visit_shows_the_slider_moving_until_it_is_touched(visitor: Visitor):
@@ -233,61 +238,64 @@ def test_a_first_visit_shows_the_slider_moving_until_it_is_touched(visitor: Visi
     page.mouse.up()
     expect(page.locator(".play")).to_have_text("Play")
     still = page.evaluate(ratio)
-    page.wait_for_timeout(900)
-    assert page.evaluate(ratio) == still
+    assert visitor.settled(ratio) == still
 
 
-def test_nothing_moves_by_itself_for_who_wants_it_calm(visitors):
-    page = visitors(reduced_motion="reduce").page
-    page.goto(f"{visitors(reduced_motion='reduce').served}")
-    page.wait_for_selector("#keep .drawn")
-    page.wait_for_timeout(2000)
-    expect(page.locator(".play")).to_have_text("Play")
+def test_nothing_moves_by_itself_with_reduced_motion(visitors):
+    visitor = visitors(reduced_motion="reduce")
+    page = visitor.page
+    page.goto(visitor.served)
+    page.wait_for_selector("#heatmap .drawn")
+    settled(page, NUM_REQUESTS)
+    assert visitor.settled("document.querySelector('.play').textContent") == "Play"
 
 
 def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
-    gallery_page.click(".tourist")
+    gallery_page.click(".start-tour")
     for number in (1, 2, 3):
         expect(gallery_page.locator(".tour small")).to_have_text(f"{number} of 3")
-        expect(gallery_page.locator(".toured")).to_have_count(1)
+        expect(gallery_page.locator(".tour-target")).to_have_count(1)
         gallery_page.keyboard.press("Enter")
     expect(gallery_page.locator(".tour")).to_have_count(0)
-    gallery_page.click(".tourist")
+    gallery_page.click(".start-tour")
     gallery_page.keyboard.press("Escape")
     expect(gallery_page.locator(".tour")).to_have_count(0)
-    assert gallery_page.evaluate("document.activeElement.className") == "tourist"
+    assert gallery_page.evaluate("document.activeElement.className") == "start-tour"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(gallery_page, theme: str):
     gallery_page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
-    for tab in ("Explore", "Features", "Smaller"):
+    tabs = {"Explore": "#heatmap .drawn", "Features": "#similarity .drawn", "Width pruning": "#widths-bars .drawn"}
+    for tab, drawn in tabs.items():
         gallery_page.get_by_role("tab", name=tab).click()
-        gallery_page.wait_for_timeout(1500)
+        gallery_page.wait_for_selector(drawn)
+        settled(gallery_page, NUM_REQUESTS)
         found = Axe().run(gallery_page).response["violations"]
         assert not [(one["id"], one["nodes"][0]["html"][:120]) for one in found]
 
 
 def test_the_name_of_a_unit_leads_to_its_features(gallery_page):
-    gallery_page.locator("#keep .ytick text >> nth=3").click()
-    gallery_page.wait_for_selector("#alike .drawn")
+    gallery_page.locator("#heatmap .ytick text >> nth=3").click()
+    gallery_page.wait_for_selector("#similarity .drawn")
     name = TABLE["graphs"]["layer"]["units"][3]["name"]
     expect(gallery_page.locator("#unit input")).to_have_value(name)
     expect(gallery_page.get_by_role("tab", name="Features")).to_have_attribute("aria-selected", "true")
 
 
-def test_an_embedded_view_is_pictures_map_and_slider_alone(visitor: Visitor):
+def test_an_embedded_view_is_pictures_heatmap_and_slider_alone(visitor: Visitor):
     page = visitor.open(f"{QUERY}&ratio=0.5&embed=1").page
     expect(page.locator("#header")).to_be_hidden()
     expect(page.locator("#prompt input")).to_be_hidden()
     expect(page.locator("#ratio input[type=range]")).to_be_visible()
-    page.wait_for_timeout(1500)
-    assert "rival" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
+    settled(page, NUM_REQUESTS)
+    page.wait_for_function("document.querySelector('.card[data-role=baseline] .picture').width === 64")
+    page.wait_for_function("document.querySelector('#heatmap .plot image')")
+    assert "baseline" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
 
 
 def test_the_browser_shows_the_very_pixels_of_the_strip(gallery_page):
     strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
     tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
-    stop = TABLE["ratios"].index(0.5)
     shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)
-    assert np.array_equal(shown, tiles[:, stop])
+    assert np.array_equal(shown, tiles[:, INDEX])

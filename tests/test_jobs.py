@@ -1,279 +1,318 @@
-"""Jobs: what was asked is learned, whoever is killed in between; stopped at once, resumed exactly, nobody else's."""
+"""Jobs: each finds what it would find undisturbed, whichever process is killed, and only its owner controls it."""
 
 import os
 import signal
-import time
+from threading import Event
 
 import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from explorer.jobs import foreman as module
-from explorer.jobs import works
-from explorer.jobs.cluster import Cluster, checked
-from explorer.jobs.executors import InProcess, LostError
-from explorer.jobs.foreman import Limits
-from explorer.jobs.ledger import ENDED, Ledger
-from explorer.masks import Importance
-from tests.job_fixtures import PROMPTS, SMALL, same, undisturbed, wait
+from explorer.jobs import manager, tasks
+from explorer.jobs.executors import make_job_executor, own_process
+from explorer.jobs.executors.base import WorkerLostError
+from explorer.jobs.executors.dask import DaskExecutor, check_address
+from explorer.jobs.executors.inline import InlineExecutor
+from explorer.jobs.executors.own_process import OwnProcessExecutor
+from explorer.jobs.manager import Limits
+from explorer.jobs.store import ENDED, JobStore
+from explorer.masks.schedule import ScheduleImportance
+from tests.job_fixtures import PROMPTS, SMALL, all_exited, has_result, is_spawned, reference_result, wait
+
+EXECUTORS = {"inline": InlineExecutor, "own process": OwnProcessExecutor}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    found = Cluster()
-    yield found
-    found.close()
+@pytest.fixture(params=["own process", pytest.param("cluster", marks=pytest.mark.cluster)])
+def killable(request):
+    """An executor whose processes may be killed."""
+    if request.param == "own process":
+        return OwnProcessExecutor()
+    return DaskExecutor(request.getfixturevalue("cluster").scheduler_address)
 
 
-@pytest.mark.parametrize("kind", ["in process", "cluster"])
-def test_a_job_ends_with_what_the_method_finds_and_every_step_is_told(kind, hire, tiny, request):
-    foreman = hire(InProcess() if kind == "in process" else request.getfixturevalue("cluster"))
-    job = foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS)
-    job = wait(foreman, job.id)
+def running_processes(parent=None):
+    """List the processes that this one, or `parent`, has spawned to run tasks."""
+    return [one for one in psutil.Process(parent).children() if is_spawned(one)]
+
+
+@pytest.mark.parametrize("kind", EXECUTORS)
+def test_a_job_ends_with_what_the_method_finds_and_records_every_step(kind, job_manager, tiny):
+    job_manager = job_manager(EXECUTORS[kind]())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS)
+    job = wait(job_manager, job.id)
     assert job.state == "done" and job.error is None and job.seconds > 0, job.error
-    assert [event.step for event in foreman.ledger.events(job.id)] == [1, 2, 3, 4, 5]
-    assert foreman.ledger.checkpoint(job.id)[1].startswith(b"\x89PNG")
-    assert same(foreman, job, undisturbed(tiny))
+    assert [event.step for event in job_manager.store.events(job.id)] == [1, 2, 3, 4, 5]
+    assert job_manager.store.checkpoint(job.id)[1].startswith(b"\x89PNG")
+    assert has_result(job_manager, job, reference_result(tiny))
 
 
-def test_a_mask_is_made_where_a_ratio_is_asked(hire, tiny):
-    foreman = hire(InProcess())
-    job = foreman.submit("me", "uniform", tiny, {"steps": 6, "ratio": 0.5})
-    job = wait(foreman, job.id)
-    assert set(load_file(foreman.ledger.results / job.result)) == {"schedule"}
+def test_a_job_with_a_ratio_ends_with_a_mask(job_manager, tiny):
+    job_manager = job_manager(InlineExecutor())
+    job = job_manager.submit("me", "uniform", tiny, {"steps": 6, "ratio": 0.5})
+    job = wait(job_manager, job.id)
+    assert set(load_file(job_manager.store.results / job.result)) == {"schedule"}
 
 
-def test_stopped_within_two_seconds_and_resumed_to_the_same_end(hire, tiny, cluster):
-    foreman = hire(cluster)
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 2)
-    started = time.monotonic()
-    foreman.stop(job.id, "me")
-    stopped = wait(foreman, job.id, "interrupted")
-    assert time.monotonic() - started < 2 and 2 <= stopped.done < 12 and stopped.error is None
-    time.sleep(1)
-    assert foreman.ledger.get(job.id).done == stopped.done and not cluster.busy(job.id, "prune")
-    foreman.resume(job.id, "me")
-    ended = wait(foreman, job.id)
+def test_a_stopped_job_ends_at_once_and_resumes_to_the_same_result(job_manager, tiny, killable):
+    job_manager = job_manager(killable)
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 2)
+    job_manager.stop(job.id, "me")
+    stopped = wait(job_manager, job.id, "interrupted")
+    assert 2 <= stopped.done < 12 and stopped.error is None
+    assert job_manager.store.get(job.id).done == stopped.done and not killable.is_busy(job.id, tasks.prune)
+    job_manager.resume(job.id, "me")
+    ended = wait(job_manager, job.id)
     assert ended.state == "done", ended.error
-    assert same(foreman, ended, undisturbed(tiny, iterations=12))
-    assert [event.step for event in foreman.ledger.events(job.id)] == list(range(1, 13))
+    assert has_result(job_manager, ended, reference_result(tiny, iterations=12))
+    assert [event.step for event in job_manager.store.events(job.id)] == list(range(1, 13))
 
 
-def test_a_long_step_says_how_far_it_is(hire, tiny, monkeypatch):
-    monkeypatch.setattr(works, "BEAT", 0.002)
-    foreman, seen = hire(InProcess()), set()
-    job = foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS)
-    while foreman.ledger.get(job.id).state not in ENDED:
-        seen.add(foreman.beats.get(job.id, (0, 0)))
+def test_a_long_step_reports_how_many_calls_it_has_made(job_manager, tiny, monkeypatch):
+    monkeypatch.setattr(tasks, "HEARTBEAT_S", 0.002)
+    job_manager, seen = job_manager(InlineExecutor()), set()
+    job = job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS)
+    while job_manager.store.get(job.id).state not in ENDED:
+        seen.add(job_manager.heartbeats.get(job.id, (0, 0)))
     first, later = {calls for calls, of in seen if not of}, {beat for beat in seen if beat[1]}
     assert max(first) > 5 and later and all(0 <= calls < 2 * of for calls, of in later)
-    assert not foreman.beats and same(foreman, foreman.ledger.get(job.id), undisturbed(tiny))
+    assert not job_manager.heartbeats and has_result(job_manager, job_manager.store.get(job.id), reference_result(tiny))
 
 
 @pytest.mark.parametrize("when", ["running", "interrupted"])
-def test_finished_early_it_is_what_its_steps_have_found(when, hire, tiny):
-    foreman = hire(InProcess())
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
-    with pytest.raises(ValueError, match="somebody else's"):
-        foreman.finish(job.id, "you")
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 2)
+def test_a_job_finished_early_ends_with_the_result_of_its_steps(when, job_manager, tiny):
+    job_manager = job_manager(InlineExecutor())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+    with pytest.raises(ValueError, match="another visitor"):
+        job_manager.finish(job.id, "you")
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 2)
     if when == "interrupted":
-        foreman.stop(job.id, "me")
-        wait(foreman, job.id, "interrupted")
-    foreman.finish(job.id, "me")
-    ended = wait(foreman, job.id, "done")
-    assert 2 <= ended.done < 12 and same(foreman, ended, undisturbed(tiny, iterations=12, end=ended.done))
-    assert Importance.load(foreman.ledger.results / ended.result).header.pruner.config["end"] == ended.done
+        job_manager.stop(job.id, "me")
+        wait(job_manager, job.id, "interrupted")
+    job_manager.finish(job.id, "me")
+    ended = wait(job_manager, job.id, "done")
+    assert 2 <= ended.done < 12
+    assert has_result(job_manager, ended, reference_result(tiny, iterations=12, stop_after=ended.done))
+    header = ScheduleImportance.load(job_manager.store.results / ended.result).header
+    assert header.pruner.config["stop_after"] == ended.done
     with pytest.raises(ValueError, match="is done"):
-        foreman.finish(job.id, "me")
+        job_manager.finish(job.id, "me")
 
 
-def test_what_has_found_nothing_yet_cannot_be_finished(hire, tiny):
-    foreman = hire(InProcess(), at_once=0)
-    for method, why in (("dipgo", "has made no step yet"), ("uniform", "has an answer only when it is done")):
-        job = foreman.submit("me", method, tiny, {"steps": 6})
+def test_a_job_without_a_result_cannot_be_finished(job_manager, tiny):
+    job_manager = job_manager(InlineExecutor(), max_concurrent=0)
+    for method, why in (("dipgo", "has made no step yet"), ("uniform", "has a result only when it is done")):
+        job = job_manager.submit("me", method, tiny, {"steps": 6})
         with pytest.raises(ValueError, match=why):
-            foreman.finish(job.id, "me")
-        assert foreman.ledger.get(job.id).state == "queued"
+            job_manager.finish(job.id, "me")
+        assert job_manager.store.get(job.id).state == "queued"
 
 
-@pytest.mark.parametrize("act", ["stop", "finish"])
-def test_whoever_asks_while_an_attempt_begins_is_heard(act, hire, tiny):
-    class Late(InProcess):
-        """Begins a while after it was told to."""
+@pytest.mark.parametrize("request_name", ["stop", "finish"])
+def test_a_request_that_comes_while_an_attempt_begins_is_applied(request_name, job_manager, tiny):
+    class SlowStartExecutor(InlineExecutor):
+        """Begins a run only after it was requested to stop it, which has no effect before."""
 
-        def run(self, *asked):
-            time.sleep(1)
-            yield from super().run(*asked)
+        def __init__(self):
+            super().__init__()
+            self.may_begin = Event()
+            self.may_begin.set()
 
-    foreman = hire(Late())
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
-    foreman.stop(job.id)
-    wait(foreman, job.id, "interrupted")
-    foreman.resume(job.id)
-    wait(foreman, job.id, "running")
-    getattr(foreman, act)(job.id)
-    assert wait(foreman, job.id).state == {"stop": "interrupted", "finish": "done"}[act]
+        def run(self, *arguments):
+            self.may_begin.wait(240)
+            yield from super().run(*arguments)
+
+        def stop(self, owner):
+            super().stop(owner)
+            self.may_begin.set()
+
+    job_manager = job_manager(executor := SlowStartExecutor())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
+    job_manager.stop(job.id)
+    wait(job_manager, job.id, "interrupted")
+    executor.may_begin.clear()
+    job_manager.resume(job.id)
+    wait(job_manager, job.id, "running")
+    getattr(job_manager, request_name)(job.id)
+    assert wait(job_manager, job.id).state == {"stop": "interrupted", "finish": "done"}[request_name]
 
 
-def test_a_page_that_ends_amid_a_finish_finishes_when_it_starts_again(hire, tiny):
-    first = hire(InProcess())
+def test_a_job_that_was_finishing_when_the_page_ended_finishes_with_the_next_page(job_manager, tiny):
+    first = job_manager(InlineExecutor())
     job = first.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     wait(first, job.id, "running", until=lambda job: job.done >= 2)
     first.close()
-    first.ledger.change(job.id, state="finishing")  # as it was when the page was killed
-    first.ledger.close()
-    second = hire(InProcess())
+    first.store.update(job.id, state="finishing")  # as it was when the page was killed
+    first.store.close()
+    second = job_manager(InlineExecutor())
     ended = wait(second, job.id, "done")
-    assert 2 <= ended.done < 12 and same(second, ended, undisturbed(tiny, iterations=12, end=ended.done))
+    assert 2 <= ended.done < 12
+    assert has_result(second, ended, reference_result(tiny, iterations=12, stop_after=ended.done))
 
 
-def test_workers_share_a_job_and_end_with_it(hire, tiny, cluster):
-    foreman = hire(cluster, workers=2)
-    shared = {"batch": 2, "share": 1, "iterations": 2}
-    job = foreman.submit("me", "dipgo", tiny, SMALL | shared, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done >= 1)
-    ((dask, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]
-    (hirer,) = [one for one in psutil.Process(dask).children() if len(one.children()) >= 2]
-    workers = [one for one in hirer.children() if "spawn_main" in " ".join(one.cmdline())]
-    assert len(workers) == 2 and {one.nice() for one in workers} == {hirer.nice()}
-    ended = wait(foreman, job.id)
+def test_workers_share_a_job_and_end_with_it(job_manager, tiny):
+    job_manager = job_manager(OwnProcessExecutor(), workers=2)
+    shared = {"batch": 2, "micro_batch": 1, "iterations": 2}
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | shared, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
+    (own,) = [one for one in running_processes() if len(running_processes(one.pid)) == 2]
+    workers = running_processes(own.pid)
+    assert {one.nice() for one in workers} == {own.nice()}
+    ended = wait(job_manager, job.id)
     assert ended.state == "done", ended.error
-    assert same(foreman, ended, undisturbed(tiny, **shared))
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert has_result(job_manager, ended, reference_result(tiny, **shared))
+    assert all_exited([one.pid for one in (own, *workers)])
 
 
-def test_a_killed_worker_is_made_good_for(hire, tiny, cluster):
-    foreman = hire(cluster)
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
+def test_a_job_whose_process_is_killed_continues_from_its_last_step(job_manager, tiny):
+    before = set(running_processes())
+    job_manager = job_manager(OwnProcessExecutor())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     for step in (2, 6):
-        wait(foreman, job.id, "running", until=lambda job, step=step: job.done >= step)
-        ((worker, _),) = [(one.process.pid, one) for one in cluster._local.workers.values()]
-        os.kill(worker, signal.SIGKILL)
-    ended = wait(foreman, job.id)
-    assert ended.state == "done" and same(foreman, ended, undisturbed(tiny, iterations=12))
+        wait(job_manager, job.id, "running", until=lambda job, step=step: job.done >= step)
+        (process,) = [one for one in running_processes() if one not in before]
+        before.add(process)
+        os.kill(process.pid, signal.SIGKILL)
+    ended = wait(job_manager, job.id)
+    assert ended.state == "done" and has_result(job_manager, ended, reference_result(tiny, iterations=12))
 
 
-def test_the_next_page_goes_on_where_the_last_one_ended(hire, tiny):
-    first = hire(InProcess())
+def test_a_job_that_needs_too_much_memory_fails_with_a_sentence(job_manager, tiny, monkeypatch):
+    monkeypatch.setattr(own_process, "CHECK_INTERVAL_S", 0.01)
+    job_manager = job_manager(OwnProcessExecutor(memory=2**20))
+    job = wait(job_manager, job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS).id)
+    assert job.state == "failed" and job.error == "it used more than 0.0 GB of memory; use a smaller batch"
+
+
+def test_the_next_page_continues_what_the_last_one_began(job_manager, tiny):
+    first = job_manager(InlineExecutor())
     job = first.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     wait(first, job.id, "running", until=lambda job: job.done >= 2)
     first.close()
-    first.ledger.close()
-    second = hire(InProcess())
-    assert 2 <= second.ledger.get(job.id).done < 12
+    first.store.close()
+    second = job_manager(InlineExecutor())
+    assert 2 <= second.store.get(job.id).done < 12
     ended = wait(second, job.id)
-    assert ended.state == "done" and same(second, ended, undisturbed(tiny, iterations=12))
+    assert ended.state == "done" and has_result(second, ended, reference_result(tiny, iterations=12))
 
 
-def test_a_job_that_crashes_three_times_without_a_step_has_failed(hire, tiny, monkeypatch):
+def test_a_job_that_crashes_three_times_without_a_step_has_failed(job_manager, tiny, monkeypatch):
     def crash(*_):
-        raise LostError("the worker is gone")
+        raise WorkerLostError("the worker is gone")
         yield
 
-    monkeypatch.setattr("explorer.jobs.executors.WORKS", works.WORKS | {"prune": crash})
-    foreman = hire(InProcess())
-    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
+    monkeypatch.setattr(tasks, "prune", crash)
+    job_manager = job_manager(InlineExecutor())
+    job = wait(job_manager, job_manager.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and job.error == "the worker is gone, 3 times" and job.crashes == 3
 
 
-def test_mistakes_and_faults_are_told_and_not_tried_again(hire, tiny, monkeypatch):
-    foreman = hire(InProcess())
-    job = wait(foreman, foreman.submit("me", "deepcache", tiny, {"steps": 6, "ratio": 0.99}).id)
+def test_a_job_with_an_error_is_not_tried_again(job_manager, tiny, monkeypatch):
+    job_manager = job_manager(InlineExecutor())
+    job = wait(job_manager, job_manager.submit("me", "deepcache", tiny, {"steps": 6, "ratio": 0.99}).id)
     assert job.state == "failed" and "ratio" in job.error and "\n" not in job.error
 
     def fault(*_):
         raise RuntimeError("Traceback: a fault of ours")
         yield
 
-    monkeypatch.setattr("explorer.jobs.executors.WORKS", works.WORKS | {"prune": fault})
-    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL).id)
+    monkeypatch.setattr(tasks, "prune", fault)
+    job = wait(job_manager, job_manager.submit("me", "dipgo", tiny, SMALL).id)
     assert job.state == "failed" and "a fault of ours" in job.error
 
 
-def test_a_full_disk_interrupts_and_room_resumes(hire, tiny, monkeypatch):
-    foreman = hire(InProcess())
-    tell, full = foreman.ledger.tell, [True]
+def test_a_full_disk_interrupts_and_room_resumes(job_manager, tiny, monkeypatch):
+    job_manager = job_manager(InlineExecutor())
+    record, full = job_manager.store.record_event, [True]
 
     def until_full(id, step, *rest):
         if step["done"] == 3 and full:
-            raise ValueError("the ledger of jobs cannot be written: database or disk is full")
-        tell(id, step, *rest)
+            raise ValueError("the job store cannot be written: database or disk is full")
+        record(id, step, *rest)
 
-    monkeypatch.setattr(foreman.ledger, "tell", until_full)
-    job = wait(foreman, foreman.submit("me", "dipgo", tiny, SMALL, PROMPTS).id)
+    monkeypatch.setattr(job_manager.store, "record_event", until_full)
+    job = wait(job_manager, job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS).id)
     assert job.state == "interrupted" and "make room, then resume it" in job.error and job.done == 2
     full.clear()
-    foreman.resume(job.id)
-    ended = wait(foreman, job.id, "done")
-    assert same(foreman, ended, undisturbed(tiny)) and ended.error is None
+    job_manager.resume(job.id)
+    ended = wait(job_manager, job.id, "done")
+    assert has_result(job_manager, ended, reference_result(tiny)) and ended.error is None
 
 
-def test_nobody_touches_the_job_of_another(hire, tiny):
-    foreman = hire(InProcess(), at_once=0)
-    job = foreman.submit("me", "uniform", tiny, {})
-    for touch in (foreman.stop, foreman.resume, foreman.forget):
-        with pytest.raises(ValueError, match="somebody else's"):
-            touch(job.id, "you")
-    assert foreman.stop(job.id, "me").state == "interrupted"
-    foreman.forget(job.id, "me")
-    assert foreman.ledger.jobs() == []
+def test_a_job_obeys_its_owner_only(job_manager, tiny):
+    job_manager = job_manager(InlineExecutor(), max_concurrent=0)
+    job = job_manager.submit("me", "uniform", tiny, {})
+    for action in (job_manager.stop, job_manager.resume, job_manager.delete):
+        with pytest.raises(ValueError, match="another visitor"):
+            action(job.id, "you")
+    assert job_manager.stop(job.id, "me").state == "interrupted"
+    job_manager.delete(job.id, "me")
+    assert job_manager.store.jobs() == []
 
 
-def test_limits_are_sentences_and_the_queue_has_places(hire, tiny):
-    foreman = hire(InProcess(), at_once=0, a_visitor=2, in_all=3)
-    first, second = (foreman.submit("me", "uniform", tiny, {}) for _ in range(2))
-    assert (foreman.ledger.place(first.id), foreman.ledger.place(second.id)) == (0, 1)
+def test_limits_are_sentences_and_the_queue_has_places(job_manager, tiny):
+    job_manager = job_manager(InlineExecutor(), max_concurrent=0, max_per_user=2, max_total=3)
+    first, second = (job_manager.submit("me", "uniform", tiny, {}) for _ in range(2))
+    assert (job_manager.store.queue_position(first.id), job_manager.store.queue_position(second.id)) == (0, 1)
     with pytest.raises(ValueError, match="you have 2 jobs that are not finished"):
-        foreman.submit("me", "uniform", tiny, {})
-    foreman.submit("you", "uniform", tiny, {})
-    with pytest.raises(ValueError, match="3 jobs are waiting, which is the most"):
-        foreman.submit("them", "uniform", tiny, {})
+        job_manager.submit("me", "uniform", tiny, {})
+    job_manager.submit("you", "uniform", tiny, {})
+    with pytest.raises(ValueError, match="3 jobs are waiting, which is the limit"):
+        job_manager.submit("them", "uniform", tiny, {})
     with pytest.raises(ValueError, match="batch"):
-        foreman.submit("them", "dipgo", tiny, {"batch": 0})
+        job_manager.submit("them", "dipgo", tiny, {"batch": 0})
     with pytest.raises(ValueError, match="the job holds a prompt of more than 500 characters"):
-        foreman.submit("them", "dipgo", tiny, SMALL, ["a" * 501])
-    with pytest.raises(ValueError, match="reads files by name"):
-        foreman.submit("them", "ecodiff-released", tiny, {"attention": "/etc/passwd", "feedforward": "/etc/passwd"})
+        job_manager.submit("them", "dipgo", tiny, SMALL, ["a" * 501])
+    with pytest.raises(ValueError, match="reads files of this machine"):
+        files = {"attention": "/etc/passwd", "feedforward": "/etc/passwd"}
+        job_manager.submit("them", "ecodiff-checkpoint", tiny, files)
     with pytest.raises(ValueError, match="weights of 'sd15' are not here"):
-        foreman.submit("them", "uniform", "sd15", {})
+        job_manager.submit("them", "uniform", "sd15", {})
 
 
-def test_what_takes_too_long_is_stopped_with_a_sentence(hire, tiny):
-    foreman = hire(InProcess())
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done > 0)
-    foreman.limits = Limits(minutes=0.01)
-    job = wait(foreman, job.id)
+def test_a_job_that_takes_too_long_is_stopped_with_a_sentence(job_manager, tiny):
+    job_manager = job_manager(InlineExecutor())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done > 0)
+    job_manager.limits = Limits(max_minutes=0.01)
+    job = wait(job_manager, job.id)
     assert job.state == "interrupted" and job.error.startswith("it was stopped after 0.01 minutes")
 
 
-def test_requests_of_the_command_line_are_applied(hire, tiny, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.05)
-    foreman = hire(InProcess())
-    job = foreman.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
-    wait(foreman, job.id, "running", until=lambda job: job.done > 0)
-    other = Ledger(foreman.ledger.folder, owned=False)
-    other.ask("cancel", job.id)
-    assert wait(foreman, job.id).state == "interrupted"
+def test_requests_of_the_command_line_are_applied(job_manager, tiny, monkeypatch):
+    monkeypatch.setattr(manager, "POLL_INTERVAL_S", 0.05)
+    job_manager = job_manager(InlineExecutor())
+    job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
+    wait(job_manager, job.id, "running", until=lambda job: job.done > 0)
+    other = JobStore(job_manager.store.folder, owned=False)
+    other.request("cancel", job.id)
+    assert wait(job_manager, job.id).state == "interrupted"
     other.close()
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "reason"),
     [("tcp://192.0.2.1:8786", "must be; use tls"), ("cluster", "no address"), ("http://localhost:1", "no address")],
 )
-def test_only_encrypted_schedulers_beyond_this_machine(address, said):
-    with pytest.raises(ValueError, match=said):
-        checked(address)
-    assert checked("tls://192.0.2.1:8786") and checked("tcp://127.0.0.1:8786")
+def test_only_encrypted_schedulers_beyond_this_machine(address, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_address(address)
+    assert check_address("tls://192.0.2.1:8786") and check_address("tcp://127.0.0.1:8786")
 
 
-def test_a_scheduler_that_is_not_there_leaves_the_job_queued(hire, tiny, monkeypatch):
-    monkeypatch.setattr("explorer.jobs.cluster.PATIENCE", 0.5)
-    foreman = hire(Cluster("tcp://127.0.0.1:9"))
-    job = foreman.submit("me", "uniform", tiny, {})
-    wait(foreman, job.id, "running")
-    assert wait(foreman, job.id, "queued").crashes == 0
+def test_a_scheduler_that_is_not_there_leaves_the_job_queued(job_manager, tiny, monkeypatch):
+    monkeypatch.setattr("explorer.jobs.executors.dask.CONNECT_TIMEOUT_S", 0.5)
+    job_manager = job_manager(DaskExecutor("tcp://127.0.0.1:9"))
+    job = job_manager.submit("me", "uniform", tiny, {})
+    wait(job_manager, job.id, "running")
+    assert wait(job_manager, job.id, "queued").crashes == 0
+
+
+def test_the_setting_of_a_scheduler_decides_where_jobs_run(monkeypatch):
+    assert isinstance(make_job_executor(), OwnProcessExecutor)
+    monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://127.0.0.1:9")
+    assert isinstance(make_job_executor(), DaskExecutor)
+    monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://192.0.2.1:8786")
+    with pytest.raises(ValueError, match="must be; use tls"):
+        make_job_executor()

@@ -1,4 +1,4 @@
-"""The Masks tab in a real browser: a file is found, looked at, held against another, switched by hand, kept."""
+"""The Masks tab in a real browser: a file is found, shown, compared with another, edited by hand, kept."""
 
 import re
 
@@ -7,12 +7,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from explorer import shipped
-from explorer.masks import Mask
-from explorer.widths import found_in
+from explorer.bundled import masks as bundled
+from explorer.masks.result import Mask, load
 from tests.page_fixtures import Visitor
 
-SHIPPED = shipped.FOLDER / "emoji-unet" / "dipgo-ddim-25.safetensors"
+SHIPPED = bundled.SCHEDULES / "emoji-unet" / "dipgo-ddim-25.safetensors"
 QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
 
 
@@ -62,7 +61,7 @@ def choose(page, control, option):
     page.get_by_role("option", name=option).click()
 
 
-def test_an_order_is_looked_at_at_any_ratio_and_held_against_uniform(visitor):
+def test_an_importance_is_shown_at_any_ratio_and_compared_with_uniform(visitor):
     page = on_tab(visitor)
     page.locator("#masks tr", has_text="dipgo-ddim-25").first.click()
     page.wait_for_selector("#mask .heatmaplayer")
@@ -70,8 +69,8 @@ def test_an_order_is_looked_at_at_any_ratio_and_held_against_uniform(visitor):
     expect(page.locator("#mask-head")).to_contain_text("UNet2DConditionModel")
     page.fill("#mask-ratio input[type=number]", "0.8")
     page.press("#mask-ratio input[type=number]", "Enter")
-    mask = found_in(SHIPPED).at(0.8)
-    expect(tile(page, "MACs kept")).to_have_text(f"{100 * mask.kept:.1f} %")
+    mask = load(SHIPPED).at(0.8)
+    expect(tile(page, "MACs kept")).to_have_text(f"{100 * mask.macs_fraction:.1f} %")
     expect(tile(page, "cells computed")).to_have_text(f"{mask.keep.sum()}")
     assert (mask.keep == (cells(page) == 0).T).all()
     choose(page, "#mask-other", "uniform, same cost")
@@ -81,21 +80,21 @@ def test_an_order_is_looked_at_at_any_ratio_and_held_against_uniform(visitor):
     assert tile(page, "cells that differ").inner_text() == f"{counts[1] + counts[2]}"
     choose(page, "#mask-other", re.compile("dipgo-ddim-50"))
     expect(tile(page, "cells that differ")).to_have_text("–")
-    assert not visitor.complaints and not visitor.foreign
+    assert not visitor.errors and not visitor.foreign
 
 
-def test_cells_are_switched_by_click_drag_and_key_and_back_again(visitor):
+def test_cells_are_switched_by_click_drag_and_key_and_undone(visitor):
     page = opened(visitor)
     before = cells(page)
     call, unit = next((call, 0) for call in range(1, before.shape[1]) if (before[:, call] == 0).all())
     kept = tile(page, "MACs kept").inner_text()
     page.mouse.click(*at(page, call, unit))
     expect(tile(page, "MACs kept")).not_to_have_text(kept)
-    expect(page.locator("#mask .edited")).to_be_visible()
+    expect(page.locator("#mask .edited-note")).to_be_visible()
     assert cells(page)[unit, call] != 0
     page.click("#mask [data-edit=undo]")
     expect(tile(page, "MACs kept")).to_have_text(kept)
-    expect(page.locator("#mask .edited")).to_be_hidden()
+    expect(page.locator("#mask .edited-note")).to_be_hidden()
     assert (cells(page) == before).all() and page.locator("#mask [data-edit=undo]").is_disabled()
     page.click("#mask [data-edit=redo]")
     expect(tile(page, "MACs kept")).not_to_have_text(kept)
@@ -119,10 +118,10 @@ def test_cells_are_switched_by_click_drag_and_key_and_back_again(visitor):
     expect(tile(page, "MACs kept")).to_have_text(edited)
     page.locator("#mask .plot").press("Control+z")
     expect(tile(page, "MACs kept")).to_have_text(kept)
-    assert not visitor.complaints
+    assert not visitor.errors
 
 
-def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser, served, tmp_path):
+def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, browser, served, tmp_path):
     page = opened(visitor)
     page.locator("#mask .plot").press("ArrowRight")
     page.locator("#mask .plot").press("c")
@@ -130,13 +129,13 @@ def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser,
     page.fill("#mask-name textarea, #mask-name input", "<img src=x onerror=alert(1)>")
     page.click("#mask-keep")
     expect(page.locator("#mask-head h2")).to_have_text("<img src=x onerror=alert(1)>")
-    expect(page.locator("#mask-head")).to_contain_text("by hand")
+    expect(page.locator("#mask-head")).to_contain_text("manual")
     expect(tile(page, "cells computed")).to_have_text(f"{computed}")
     with page.expect_download() as saved:
         page.click("#mask-save")
     saved.value.save_as(tmp_path / "mine.safetensors")
     mask = Mask.load(tmp_path / "mine.safetensors")
-    assert mask.keep.sum() == computed and mask.header.pruner.name == "by hand"
+    assert mask.keep.sum() == computed and mask.header.pruner.name == "manual"
     address = page.url
 
     other = Visitor(browser, served)
@@ -145,23 +144,23 @@ def test_a_mask_by_hand_is_kept_saved_brought_back_and_deleted(visitor, browser,
     elsewhere.goto(address)
     elsewhere.wait_for_selector("#mask .heatmaplayer")
     expect(tile(elsewhere, "cells computed")).to_have_text(f"{computed}")
-    assert not elsewhere.locator("#mask-forget").is_visible()
+    assert not elsewhere.locator("#mask-delete").is_visible()
     upload(elsewhere, tmp_path / "mine.safetensors")
     expect(elsewhere.locator("#mask-head h2")).to_have_text("mine")
     expect(elsewhere.locator("#masks tr", has_text="uploaded")).to_have_count(1)
     elsewhere.click("#mask-explore")
-    elsewhere.wait_for_url("**keep=**")
-    elsewhere.wait_for_selector("#keep .drawn")
+    elsewhere.wait_for_url("**manual_schedule=**")
+    elsewhere.wait_for_selector("#heatmap .drawn")
     expect(elsewhere.locator(".tiles").first).to_contain_text("by hand")
     assert other.computed() == computed
     other.context.close()
 
-    page.reload()  # whose it is, the browser remembers
+    page.reload()  # the browser remembers whose it is
     page.wait_for_selector("#mask .heatmaplayer")
-    page.click("#mask-forget")
+    page.click("#mask-delete")
     expect(page.locator("#mask-head h2")).to_have_count(0)
-    expect(page.locator("#masks tr", has_text="by hand")).to_have_count(0)
-    assert not visitor.complaints
+    expect(page.locator("#masks tr", has_text="manual")).to_have_count(0)
+    assert not visitor.errors
 
 
 def test_what_is_no_mask_is_a_sentence_and_the_view_stays(visitor, tmp_path):
@@ -174,36 +173,34 @@ def test_what_is_no_mask_is_a_sentence_and_the_view_stays(visitor, tmp_path):
     page.goto(f"{visitor.served}?{QUERY}&mask=..%2F..%2Fetc%2Fpasswd")
     page.get_by_role("tab", name="Masks").click()
     expect(page.locator("#mask-alert [role=alert]")).to_contain_text("there is no mask '../../etc/passwd'")
-    assert not visitor.complaints
+    assert not visitor.errors
 
 
-def test_widths_are_shown_and_drawn_beside_others(visitor):
+def test_widths_are_shown_and_compared_with_others(visitor):
     page = on_tab(visitor, "emoji-dit/ecodiff")
-    expect(tile(page, "removed", "#mask-left")).to_contain_text(re.compile(r"(19|20)\.\d%"))
+    expect(tile(page, "removed", "#mask-summary")).to_contain_text(re.compile(r"(19|20)\.\d%"))
     expect(page.locator("#mask-heads .heatmaplayer")).to_be_attached()
     assert not page.locator("#mask-keep").is_visible() and not page.locator("#mask").is_visible()
     choose(page, "#mask-other", re.compile("Magnitude"))
-    expect(page.locator("#mask-left")).to_contain_text("units that differ")
-    page.click("#mask-draw")
+    expect(page.locator("#mask-summary")).to_contain_text("elements that differ")
+    page.click("#mask-generate")
     cards = page.locator("#mask-pictures .card")
     expect(cards).to_have_count(4, timeout=60_000)
     for role in (1, 2, 3):
         expect(cards.nth(role).locator("dd").last).to_contain_text(re.compile(r"0\.\d{3}"), timeout=120_000)
     assert cards.locator("h2").all_inner_texts()[:2] == ["Original", "This mask"]
-    assert not visitor.complaints
+    assert not visitor.errors
 
 
-def test_a_drawing_can_be_stopped(visitor):
+def test_a_run_can_be_stopped(visitor):
     page = on_tab(visitor, "emoji-unet/dipgo-ddim-50")
-    page.click("#mask-draw")
+    page.click("#mask-generate")
     pictures = page.locator("#mask-pictures")
     expect(pictures.locator("img").first).to_be_visible(timeout=60_000)
     page.click("#mask-stop")
-    page.wait_for_timeout(1000)  # what was on its way has come
-    came = pictures.inner_html()
-    page.wait_for_timeout(2000)
-    assert pictures.inner_html() == came and "of 50 calls" in pictures.inner_text()
-    assert not visitor.complaints
+    visitor.settled("document.querySelector('#mask-pictures').innerHTML")
+    assert "of 50 calls" in pictures.inner_text()
+    assert not visitor.errors
 
 
 @pytest.mark.parametrize("width", [1280, 375])

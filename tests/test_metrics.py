@@ -1,5 +1,6 @@
-"""The measures against cases whose answer is known, and the judge on a tiny random encoder."""
+"""The metrics on cases whose answer is known, and the encoder of pictures on a tiny random model."""
 
+import importlib.util
 import math
 import os
 from pathlib import Path
@@ -11,11 +12,14 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from explorer import metrics  # noqa: E402
-from explorer.training import clip, words  # noqa: E402
+from explorer.measures import metrics  # noqa: E402
+from explorer.measures.clip_encoder import ClipEncoder  # noqa: E402
+from explorer.measures.table import METRICS, REFERENCE_METRICS  # noqa: E402
+from explorer.training import clip  # noqa: E402
 from explorer.training.captions import train_tokenizer  # noqa: E402
 from explorer.training.data import Emoji, Item  # noqa: E402
-from explorer.training.loop import Plan  # noqa: E402
+from explorer.training.loop import TrainingPlan  # noqa: E402
+from explorer.training.text_pretraining import describe_names, pretrain_text_tower  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -30,7 +34,7 @@ def test_psnr_is_what_its_formula_says():
     assert torch.allclose(metrics.psnr(other, one), torch.tensor([20.0, 40.0]), atol=1e-3)
 
 
-def test_equal_pictures_have_the_best_measures():
+def test_equal_pictures_have_the_best_values():
     some = pictures()
     assert torch.allclose(metrics.ssim(some, some), torch.ones(3), atol=1e-5)
     assert all(math.isinf(v) for v in metrics.psnr(some, some).tolist())
@@ -61,30 +65,31 @@ def test_multi_scale_ssim_uses_the_scales_that_fit(side, scales):
         metrics.ms_ssim(one[..., :10, :10], one[..., :10, :10])
 
 
-def test_the_box_holds_what_is_drawn_and_not_less_than_every_measure_needs():
+def test_the_box_holds_the_foreground_and_not_less_than_every_metric_needs():
     white = torch.ones(3, 64, 64)
-    assert metrics.drawn_box(white) == (slice(0, 64), slice(0, 64))
+    assert metrics.foreground_box(white) == (slice(0, 64), slice(0, 64))
     white[:, 3:60, 10:55] = 0.5
-    assert metrics.drawn_box(white) == (slice(3, 60), slice(10, 55))
+    assert metrics.foreground_box(white) == (slice(3, 60), slice(10, 55))
     dot = torch.ones(3, 64, 64)
     dot[0, 62, 1] = 0.2
-    rows, columns = metrics.drawn_box(dot)
+    rows, columns = metrics.foreground_box(dot)
     assert (rows, columns) == (slice(19, 64), slice(0, 45))
 
 
-def test_a_white_border_flatters_a_measure_unless_it_is_boxed():
+def test_a_white_border_flatters_a_metric_unless_it_is_left_out():
     reference = torch.ones(1, 3, 64, 64)
     reference[..., 8:56, 8:56] = 0.3 + 0.4 * pictures(1, 48)
     worse = reference.clone()
     worse[..., 8:56, 8:56] += 0.05 * torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     inside = (0.05 * torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))).square().mean()
-    assert metrics.boxed(metrics.psnr, worse, reference).item() == pytest.approx(-10 * inside.log10().item(), abs=0.02)
-    assert metrics.boxed(metrics.ssim, worse, reference) < metrics.ssim(worse, reference)
+    psnr = metrics.in_foreground(metrics.psnr, worse, reference).item()
+    assert psnr == pytest.approx(-10 * inside.log10().item(), abs=0.02)
+    assert metrics.in_foreground(metrics.ssim, worse, reference) < metrics.ssim(worse, reference)
 
 
 def test_kid_and_fid_tell_the_same_from_another_distribution():
-    draw = torch.Generator().manual_seed(0)
-    one, same, other = (torch.randn(400, 8, generator=draw) + shift for shift in (0.0, 0.0, 0.5))
+    generator = torch.Generator().manual_seed(0)
+    one, same, other = (torch.randn(400, 8, generator=generator) + shift for shift in (0.0, 0.0, 0.5))
     assert abs(metrics.kid(one, same)) < 0.05 < metrics.kid(one, other)
     assert metrics.fid(one, same) < 0.2 < metrics.fid(one, other)
     assert metrics.fid(one, other) == pytest.approx(8 * 0.25, rel=0.3)  # the squared distance of the means
@@ -103,15 +108,15 @@ def test_kid_is_what_its_definition_says():
 
 
 def test_lpips_is_measured_or_the_reason_is_given():
-    reason = metrics.lpips_missing()
-    assert (reason is None) == (__import__("importlib.util").util.find_spec("torchvision") is not None)
+    reason = METRICS["lpips"].missing
+    assert (reason is None) == (importlib.util.find_spec("torchvision") is not None)
     assert reason is None or "torchvision" in reason
 
 
-@pytest.mark.parametrize("measure", metrics.EVERY_MEASURE.values())
-def test_measures_refuse_pictures_that_do_not_match(measure):
+@pytest.mark.parametrize("metric", REFERENCE_METRICS, ids=lambda metric: metric.name)
+def test_metrics_refuse_pictures_that_do_not_match(metric):
     with pytest.raises(ValueError, match="equal batches"):
-        measure(pictures(2), pictures(3))
+        metric.function(pictures(2), pictures(3))
 
 
 def test_clip_score_is_a_hundred_times_the_cosine():
@@ -135,12 +140,12 @@ def test_retrieval_merges_synonyms():
     assert metrics.retrieval(image, texts, [0], synonyms=[[0, 1]]).top1 == 1
 
 
-def test_an_encoder_that_says_always_the_same_finds_nothing():
+def test_an_encoder_whose_embeddings_are_all_the_same_finds_nothing():
     found = metrics.retrieval(torch.ones(4, 5), torch.ones(9, 5), [0, 1, 2, 3])
     assert found.top1 == found.top5 == 0
 
 
-def test_retrieval_refuses_what_it_cannot_count():
+def test_retrieval_refuses_captions_that_do_not_match():
     with pytest.raises(ValueError, match="caption indices"):
         metrics.retrieval(torch.ones(2, 3), torch.ones(2, 3), [0])
     with pytest.raises(ValueError, match="at least one"):
@@ -148,50 +153,50 @@ def test_retrieval_refuses_what_it_cannot_count():
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory) -> metrics.Judge:
-    folder = tmp_path_factory.mktemp("judge")
+def encoder(tmp_path_factory) -> ClipEncoder:
+    folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["dog", "cat", "red heart"], vocabulary=300)
     clip.save(clip.build(tokenizer, side=32, width=32, layers=2), tokenizer, folder)
-    return metrics.Judge(folder)
+    return ClipEncoder(folder)
 
 
-def test_judge_gives_unit_vectors_for_pictures_of_any_size(judge):
-    small, large = judge.pictures(pictures(3, 32)), judge.pictures(pictures(2, 64), batch=1)
+def test_the_encoder_gives_unit_vectors_for_pictures_of_any_size(encoder):
+    small, large = encoder.embed_pictures(pictures(3, 32)), encoder.embed_pictures(pictures(2, 64), batch=1)
     assert small.shape == (3, 32) and large.shape == (2, 32)
     assert torch.allclose(small.norm(dim=1), torch.ones(3), atol=1e-5)
 
 
-def test_judge_tells_two_texts_apart_and_cuts_long_ones(judge):
-    one, other, long = judge.texts(["dog", "cat", "red heart " * 100])
+def test_the_encoder_tells_two_texts_apart_and_truncates_long_ones(encoder):
+    one, other, long = encoder.embed_texts(["dog", "cat", "red heart " * 100])
     assert not torch.allclose(one, other, atol=1e-3)
     assert torch.isfinite(long).all()
 
 
-def test_judge_does_not_depend_on_the_batch(judge):
+def test_embeddings_do_not_depend_on_the_batch(encoder):
     some = pictures(5)
-    assert torch.allclose(judge.pictures(some), judge.pictures(some, batch=2), atol=1e-5)
+    assert torch.allclose(encoder.embed_pictures(some), encoder.embed_pictures(some, batch=2), atol=1e-5)
 
 
-def test_judge_says_when_there_is_none(tmp_path):
+def test_a_folder_without_an_encoder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no CLIP encoder"):
-        metrics.Judge(tmp_path / "nothing")
+        ClipEncoder(tmp_path / "nothing")
 
 
-def test_the_shipped_encoder_pools_two_prompts_differently():
-    one, other = metrics.Judge(ASSETS / "emoji-judge").texts(["dog", "rocket"])
+def test_the_bundled_encoder_pools_two_prompts_differently():
+    one, other = ClipEncoder(ASSETS / "emoji-judge").embed_texts(["dog", "rocket"])
     assert float(one @ other) < 0.99
 
 
-def test_pictures_spoilt_for_an_encoder_stay_pictures():
+def test_augmented_pictures_stay_pictures():
     batch = pictures(4, 64) * 2 - 1
-    spoilt = clip.spoil(batch, torch.Generator().manual_seed(0))
-    assert spoilt.shape == batch.shape and spoilt.abs().max() <= 1
-    assert (spoilt - batch).abs().mean() > 0.01
-    assert torch.equal(spoilt, clip.spoil(batch, torch.Generator().manual_seed(0)))
+    augmented = clip.augment(batch, torch.Generator().manual_seed(0))
+    assert augmented.shape == batch.shape and augmented.abs().max() <= 1
+    assert (augmented - batch).abs().mean() > 0.01
+    assert torch.equal(augmented, clip.augment(batch, torch.Generator().manual_seed(0)))
 
 
-def test_a_taught_text_tower_tells_names_apart(tmp_path):
+def test_a_pretrained_text_tower_tells_names_apart(tmp_path):
     rng = np.random.default_rng(0)
     items = [
         Item(f"{word} thing", "flat", (word,), "objects") for word in ("round", "flat", "long", "tiny", "odd", "big")
@@ -200,9 +205,10 @@ def test_a_taught_text_tower_tells_names_apart(tmp_path):
     torch.manual_seed(0)
     tokenizer = train_tokenizer([text for item in items for text in (item.name, *item.tags)], vocabulary=400)
     model = clip.build(tokenizer, width=32, layers=2)
-    words.teach(emoji, tokenizer, model, tmp_path, Plan(minutes=1, rate=3e-3, steps=60, warmup=10))
+    plan = TrainingPlan(minutes=1, learning_rate=3e-3, steps=60, warmup=10)
+    pretrain_text_tower(emoji, tokenizer, model, tmp_path, plan)
     clip.save(model, tokenizer, tmp_path / "clip")
-    names, looks = words.looks(emoji, 32)
-    found = metrics.retrieval(metrics.Judge(tmp_path / "clip").texts(names), looks, range(6))
+    names, directions = describe_names(emoji, 32)
+    found = metrics.retrieval(ClipEncoder(tmp_path / "clip").embed_texts(names), directions, range(6))
     assert found.top1 == 1
-    assert torch.allclose(looks.norm(dim=1), torch.ones(6), atol=1e-5)
+    assert torch.allclose(directions.norm(dim=1), torch.ones(6), atol=1e-5)

@@ -1,54 +1,56 @@
-"""Every embedded model on the page: what it is asked for, what it can be pruned by, what it draws."""
+"""Every embedded model on the page: its prompts, the methods that prune it, its pictures."""
 
 import pytest
 from playwright.sync_api import expect
 
-from explorer import catalogue, shipped
-from explorer.experiment import Question, compare, loaded, plan
-from explorer.prompts import heeded, names
-from explorer.pruners.configs import AT_ONCE
-from explorer.ui import explore
+from explorer.experiment import ExperimentRequest, compare, load_cached, plan
+from explorer.models import catalogue
+from explorer.models.prompts import model_names, uses_prompt
+from explorer.ui import url_state
+from explorer.ui.tabs import explore
 
 OTHERS = [name for name in catalogue.EMBEDDED if name != "emoji-unet"]
 
 
 @pytest.mark.parametrize("model", catalogue.EMBEDDED)
-def test_every_embedded_model_draws_under_a_schedule(model):
-    asked = Question(model=model, prompt="dog", method="uniform", steps=4, ratio=0.5)
-    ends = {frame.role: frame for frame in compare(asked) if frame.done}
-    assert list(ends) == ["original", "pruned", "rival"] and ends["pruned"].psnr < ends["original"].calls * 100
-    assert plan(asked).calls == 4 and 0.4 < plan(asked).kept < 0.6
+def test_every_embedded_model_generates_under_a_schedule(model):
+    request = ExperimentRequest(model=model, prompt="dog", method="uniform", steps=4, ratio=0.5)
+    ends = {frame.role: frame for frame in compare(request) if frame.done}
+    assert list(ends) == ["original", "pruned", "baseline"] and ends["pruned"].psnr < ends["original"].calls * 100
+    assert plan(request).calls == 4 and 0.4 < plan(request).kept < 0.6
 
 
 @pytest.mark.parametrize("model", OTHERS)
-def test_two_prompts_differ_where_the_prompt_is_heeded(model):
+def test_two_prompts_differ_where_the_prompt_is_used(model):
     def picture(prompt):
-        *_, last = (f for f in compare(Question(model=model, prompt=prompt, steps=2)) if f.role == "original")
+        *_, last = (f for f in compare(ExperimentRequest(model=model, prompt=prompt, steps=2)) if f.role == "original")
         return last.picture
 
-    assert (picture("dog") != picture("red heart")) == heeded(model)
+    assert (picture("dog") != picture("red heart")) == uses_prompt(model)
 
 
 def test_a_transformer_names_the_class_that_it_lacks():
-    with pytest.raises(ValueError, match="draws classes, by name or number, and 'zeppelin' is none of them"):
-        list(compare(Question(model="emoji-dit", prompt="zeppelin", steps=2)))
+    with pytest.raises(ValueError, match="generates classes, by name or number, and 'zeppelin' is none of them"):
+        list(compare(ExperimentRequest(model="emoji-dit", prompt="zeppelin", steps=2)))
 
 
 @pytest.mark.parametrize("model", OTHERS)
-def test_another_model_is_chosen_and_draws(visitor, model):
+def test_another_model_is_chosen_and_generates(visitor, model):
     page = visitor.open("prompt=dog&method=dipgo&steps=25&ratio=0.5").page
     page.click("#model input")
     page.get_by_role("option", name=model, exact=True).click()
-    offered = [*shipped.methods(model), *AT_ONCE]
-    expect(page.locator("#method input")).to_have_value("dipgo" if "dipgo" in offered else explore.FALLBACK)
+    offered = url_state.offered_methods(model)
+    expect(page.locator("#method input")).to_have_value("dipgo" if "dipgo" in offered else explore.FALLBACK_METHOD)
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
-    units = len(loaded(model).graph().units)
-    page.wait_for_function("units => document.querySelector('#keep .plot').data[0].z.length === units", arg=units)
-    assert page.locator("#known-names option").count() == len([name for name in names(loaded(model)) if name])
-    if not heeded(model):
-        expect(page.locator("#unseen")).to_contain_text("the prompt changes nothing")
-    visitor.draw()
+    units = len(load_cached(model).graph().units)
+    page.wait_for_function("units => document.querySelector('#heatmap .plot').data[0].z.length === units", arg=units)
+    assert page.locator("#known-names-list option").count() == len(
+        [name for name in model_names(load_cached(model)) if name]
+    )
+    if not uses_prompt(model):
+        expect(page.locator("#unknown-words")).to_contain_text("this model is unconditional: the prompt is ignored")
+    visitor.generate()
     assert len(visitor.pictures()) == 3 and not page.locator("#alert [role=alert]").count()
     assert f"model={model}" in page.url
-    assert not visitor.complaints and not visitor.foreign
+    assert not visitor.errors and not visitor.foreign

@@ -1,4 +1,4 @@
-"""The Optimize tab in a real browser: a job is started, watched, found again, taken to Explore, copied and deleted."""
+"""The Optimize tab in a real browser: a job is started, watched, found again, taken to Explore, copied, deleted."""
 
 import re
 
@@ -7,10 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from explorer.jobs.estimates import estimate
-from explorer.masks import Importance
+from explorer.masks.result import Importance
 from tests.page_fixtures import Visitor
 
-SHORT = {"steps": 4, "iterations": 3, "batch": 1, "checks": 0}
+SHORT = {"steps": 4, "iterations": 3, "batch": 1, "validate_every": 0}
 QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
 
 
@@ -33,23 +33,23 @@ def start(page, **settings):
     page.click("#job-model input")
     page.get_by_role("option", name="emoji-dit", exact=True).click()
     fill(page, **SHORT | settings)
-    expect(page.locator("#job-guess")).to_contain_text(re.compile("moment|on one core"))
+    expect(page.locator("#job-estimate")).to_contain_text(re.compile("moment|on one core"))
     page.click("#job-start")
-    page.wait_for_selector("#job .said h3")
+    page.wait_for_selector("#job .description h3")
 
 
-def state(page, said, seconds=120):
-    expect(page.locator("#job .said [role=status]")).to_contain_text(said, timeout=1000 * seconds)
+def wait_for(page, text, seconds=300):
+    expect(page.locator("#job .description [role=status]")).to_contain_text(text, timeout=1000 * seconds)
 
 
 def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, served):
     page = on_tab(visitor)
     start(page)
-    state(page, "done, step 3 of 3")
-    expect(page.locator("#job .moment")).to_be_visible()
+    wait_for(page, "done, step 3 of 3")
+    expect(page.locator("#job .preview")).to_be_visible()
     expect(page.locator("#job .gates .heatmaplayer")).to_be_attached()
-    assert page.evaluate("document.querySelector('#job .curve').data[0].x") == [1, 2, 3]
-    expect(page.locator("#job .said")).to_contain_text("steps 4, iterations 3, batch 1, checks 0")
+    assert page.evaluate("document.querySelector('#job .curves').data[0].x") == [1, 2, 3]
+    expect(page.locator("#job .description")).to_contain_text("steps 4, iterations 3, batch 1, validate_every 0")
     job = re.search(r"job=(\w+)", page.url)[1]
     with page.expect_download() as saved:
         page.click("#job-save")
@@ -57,46 +57,46 @@ def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, ser
 
     page.reload()
     page.get_by_role("tab", name="Optimize").click()
-    state(page, "done")
-    expect(page.locator("#job-forget")).to_be_visible()
+    wait_for(page, "done")
+    expect(page.locator("#job-delete")).to_be_visible()
     other = Visitor(browser, served)
     elsewhere = on_tab(other, f"{QUERY}&job={job}")
-    state(elsewhere, "done")
+    wait_for(elsewhere, "done")
     expect(elsewhere.locator("#job-duplicate")).to_be_visible()
-    assert not elsewhere.locator("#job-forget").is_visible()
+    assert not elsewhere.locator("#job-delete").is_visible()
     elsewhere.click("#job-duplicate")
     expect(elsewhere.locator("#set-iterations input").first).to_have_value("3")
     expect(elsewhere.locator("#job-model input")).to_have_value("emoji-dit")
     other.context.close()
 
-    page.click("#job-look")
+    page.click("#job-masks")
     page.wait_for_url("**mask=job-**")
     page.wait_for_selector("#mask .heatmaplayer")
-    expect(page.locator("#mask-head")).to_contain_text("a job's")
+    expect(page.locator("#mask-head")).to_contain_text("sourcejob")
     page.get_by_role("tab", name="Optimize").click()
     page.wait_for_selector("#job-start")
     page.locator("#jobs tr", has_text="yours").first.click()
-    state(page, "done")
+    wait_for(page, "done")
     page.click("#job-explore")
-    page.wait_for_url("**method=order**")
-    page.wait_for_selector("#keep .drawn")
+    page.wait_for_url("**method=importance**")
+    page.wait_for_selector("#heatmap .drawn")
     expect(page.locator("#model input")).to_have_value("emoji-dit")
-    expect(page.locator("#method input")).to_have_value("dipgo (a job's)")
-    order = Importance.load(saved.value.path())
-    for share in (0.3, 0.6):  # the slider moves through the order
+    expect(page.locator("#method input")).to_have_value("dipgo (job)")
+    importance = Importance.load(saved.value.path())
+    for share in (0.3, 0.6):  # the slider moves through the importance
         page.locator("#ratio input[type=number]").fill(str(share))
-        expect(page.locator(".tiles")).to_contain_text(f"{order.at(share).kept:.1%}")
-    assert not visitor.complaints and not visitor.foreign
+        expect(page.locator(".tiles")).to_contain_text(f"{importance.at(share).macs_fraction:.1%}")
+    assert not visitor.errors and not visitor.foreign
 
 
-def test_an_order_is_drawn_with_and_says_what_it_is_for(visitor):
-    page = visitor.open("method=order%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
-    expect(page.locator("#method input")).to_have_value("dipgo-dpm++-20 (embedded)")
+def test_an_importance_takes_the_place_of_a_method_and_says_what_it_is_for(visitor):
+    page = visitor.open("method=importance%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
+    expect(page.locator("#method input")).to_have_value("dipgo-dpm++-20 (bundled)")
     expect(page.locator("#steps input")).to_have_value("20")
-    page.click("#draw")
+    page.click("#generate")
     expect(page.locator("#verdict")).to_contain_text("SSIM", timeout=120_000)
     expect(page.locator("#pictures")).to_contain_text("dipgo at 70%")
-    expect(page.locator(".visits")).to_contain_text("dog, dipgo-dpm++-20 70 %")
+    expect(page.locator(".history")).to_contain_text("dog, dipgo-dpm++-20 70 %")
     page.locator("#steps input").fill("5")
     page.locator("#steps input").press("Enter")
     expect(page.locator("#alert [role=alert]")).to_contain_text(
@@ -105,50 +105,50 @@ def test_an_order_is_drawn_with_and_says_what_it_is_for(visitor):
     page.click("#method input")
     page.get_by_role("option", name="uniform", exact=True).click()
     expect(page.locator("#alert [role=alert]")).to_have_count(0)
-    assert not visitor.complaints
+    assert not visitor.errors
 
 
 def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
     page = on_tab(visitor)
     start(page, iterations=4000)
-    state(page, "running, step")
+    wait_for(page, "running, step")
     page.click("#job-stop")
-    state(page, "interrupted", 20)
+    wait_for(page, "interrupted")
     page.click("#job-resume")
-    state(page, "running, step")
+    wait_for(page, "running, step")
     page.click("#job-stop")
-    state(page, "interrupted", 20)
+    wait_for(page, "interrupted")
     page.click("#job-finish")
-    state(page, "done, step")
+    wait_for(page, "done, step")
     expect(page.locator("#job-finish")).to_be_hidden()
     expect(page.locator("#job-explore")).to_be_visible()
     row = page.locator("#jobs tr", has_text="yours").first
-    expect(row).to_contain_text("done")  # the list hears of the end as well
-    page.click("#job-forget")
+    expect(row).to_contain_text("done")  # the list is updated at the end as well
+    page.click("#job-delete")
     expect(page.locator("#job .waiting")).to_be_visible()
     expect(page).not_to_have_url(re.compile("job="))
-    assert not visitor.complaints
+    assert not visitor.errors
 
 
 def test_a_step_that_takes_long_shows_how_far_it_is(visitor):
     page = on_tab(visitor)
     start(page, steps=60, batch=8, iterations=40)
-    state(page, "calls of the network into it")
-    state(page, "% of the next")
+    wait_for(page, "calls of the network into it")
+    wait_for(page, "% of the next")
     page.click("#job-stop")
-    state(page, "interrupted", 20)
-    page.click("#job-forget")
-    assert not visitor.complaints
+    wait_for(page, "interrupted")
+    page.click("#job-delete")
+    assert not visitor.errors
 
 
 def test_what_cannot_be_is_a_sentence(visitor):
     page = on_tab(visitor, f"{QUERY}&job=%3Cscript%3E")
     expect(page.locator("#job-alert [role=alert]")).to_contain_text("there is no job '<script>'")
-    fill(page, lowest=0.9, highest=0.5)
-    expect(page.locator("#job-guess [role=alert]")).to_contain_text("is above the largest")
+    fill(page, min_ratio=0.9, max_ratio=0.5)
+    expect(page.locator("#job-estimate [role=alert]")).to_contain_text("is above max_ratio")
     page.click("#job-start")
-    expect(page.locator("#job-alert [role=alert]")).to_contain_text("is above the largest")
-    assert not visitor.complaints
+    expect(page.locator("#job-alert [role=alert]")).to_contain_text("is above max_ratio")
+    assert not visitor.errors
 
 
 def test_every_method_has_controls_and_no_barrier(visitor):
@@ -170,6 +170,6 @@ def test_an_estimate_grows_with_the_work(method):
 def test_the_default_search_is_estimated_as_it_was_measured():
     found = estimate("emoji-unet", "dipgo", {"steps": 50})
     assert 36 <= found.seconds / 60 <= 60  # 36 to 52 minutes were measured
-    assert "moment" in estimate("emoji-dit", "uniform", {}).sentence()
+    assert "moment" in estimate("emoji-dit", "uniform", {}).describe()
     with pytest.raises(ValueError, match="no model 'nope'"):
         estimate("nope", "dipgo", {})

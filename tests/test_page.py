@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import expect
 
-from tests.page_fixtures import ask
+from tests.page_fixtures import call_api
 
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 
-# -- before anybody asks for anything
+# -- before the first request
 
 
 def test_building_the_page_needs_no_torch():
@@ -30,14 +30,13 @@ def test_building_the_page_needs_no_torch():
 # -- what a visitor sees
 
 
-def test_draws_three_pictures_from_one_question(visitor: Visitor):
-    visitor.open(
-        "steps=8&prompt=dog&method=uniform&ratio=0.5"
-    ).draw()  # with 4, the rival's 2 steps of DPM++ are the same as pruned DDIM's
+def test_generates_three_pictures_from_one_request(visitor: Visitor):
+    # with 4 steps, the baseline's 2 steps of DPM++ are the same as pruned DDIM's
+    visitor.open("steps=8&prompt=dog&method=uniform&ratio=0.5").generate()
     page = visitor.page
     assert len(set(visitor.pictures())) == 3
-    assert page.eval_on_selector("#pictures .card .own", "canvas => canvas.width") >= 32
-    assert page.locator(".card .own").first.get_attribute("aria-label") == "dog, original"
+    assert page.eval_on_selector("#pictures .card .picture", "canvas => canvas.width") >= 32
+    assert page.locator(".card .picture").first.get_attribute("aria-label") == "dog, original"
     assert page.locator(".card h2").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
     facts = page.locator(".card[data-role=pruned] dd").all_inner_texts()
     assert facts[0].endswith("%")
@@ -45,76 +44,74 @@ def test_draws_three_pictures_from_one_question(visitor: Visitor):
     assert 0 <= float(facts[2]) <= 1
     assert facts[3].endswith(" dB")
     assert "seed 0" in page.locator("#pictures .footer").inner_text()
-    assert not visitor.complaints
+    assert not visitor.errors
     assert not visitor.foreign
 
 
-def test_stop_ends_a_drawing(visitor: Visitor):
+def test_stop_ends_a_run(visitor: Visitor):
     visitor.open("steps=200&prompt=dog&method=uniform&ratio=0.5")
-    visitor.page.click("#draw")
+    visitor.page.click("#generate")
     expect(visitor.page.locator(".card[data-role=original] .counter")).to_contain_text("of 200", timeout=60_000)
     visitor.page.click("#stop")
     expect(visitor.page.locator("#stop")).to_be_disabled()
-    visitor.page.wait_for_timeout(1000)
-    counter = visitor.page.locator(".card[data-role=original] .counter")
-    before = counter.inner_text()
-    visitor.page.wait_for_timeout(1000)
-    assert before and counter.inner_text() == before
+    counter = visitor.settled("document.querySelector('.card[data-role=original] .counter').textContent")
+    assert "of 200" in counter
     assert not visitor.page.locator("#verdict .verdict").count()
 
 
-def test_a_second_question_takes_the_place_of_the_first(visitor: Visitor):
+def test_a_second_request_ends_the_first(visitor: Visitor):
     page = visitor.open("steps=100&prompt=dog&method=uniform&ratio=0.5").page
-    page.click("#draw")
+    page.click("#generate")
     expect(page.locator(".card[data-role=original] .counter")).to_contain_text("of 100", timeout=60_000)
     page.fill("#steps input", "8")
     page.fill("#prompt input", "cat face")
     page.press("#prompt input", "Enter")
-    visitor.finished()
-    assert "Drawn for “cat face”, seed 0, 8 steps" in page.locator("#pictures .footer").inner_text()
+    visitor.wait_until_generated()
+    assert "Generated for “cat face”, seed 0, 8 steps" in page.locator("#pictures .footer").inner_text()
     expect(page.locator("#stop")).to_be_disabled()
-    expect(page.locator(".visits button")).to_have_count(1)
+    expect(page.locator(".history button")).to_have_count(1)
 
 
-def test_the_map_follows_the_ratio_without_drawing(visitor: Visitor):
+def test_the_heatmap_follows_the_ratio_without_generating(visitor: Visitor):
     visitor.open("steps=8&ratio=0.25&prompt=dog&method=uniform")
     before = visitor.computed()
     visitor.page.locator("#ratio input[type=range]").focus()
     for _ in range(40):
         visitor.page.keyboard.press("ArrowRight")
     visitor.page.wait_for_function(
-        "few => Number(document.querySelector('#keep .plot').data[1].name.split(' ').at(-1)) < few", arg=0.75 * before
+        "few => Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1)) < few",
+        arg=0.75 * before,
     )
     expect(visitor.page.locator(".tiles dd").first).to_have_text("65.0%")
     assert not visitor.pictures()
 
 
-def test_hover_tells_the_story_of_a_cell(visitor: Visitor):
+def test_the_pointer_shows_what_a_cell_does(visitor: Visitor):
     visitor.open()
-    visitor.page.locator("#keep .plot").scroll_into_view_if_needed()
-    box = visitor.page.locator("#keep .nsewdrag[data-subplot=xy]").bounding_box()
+    visitor.page.locator("#heatmap .plot").scroll_into_view_if_needed()
+    box = visitor.page.locator("#heatmap .nsewdrag[data-subplot=xy]").bounding_box()
     visitor.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
     visitor.page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
-    told = visitor.page.locator("#keep .hovertext").text_content()
-    assert "call 1, timestep" in told
-    assert "% of a call's MACs" in told
-    assert any(fate in told for fate in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
+    text = visitor.page.locator("#heatmap .hovertext").text_content()
+    assert "call 1, timestep" in text
+    assert "% of a call's MACs" in text
+    assert any(status in text for status in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
 
 
-def test_enter_draws_and_words_never_seen_are_named(visitor: Visitor):
+def test_enter_generates_and_words_never_seen_are_named(visitor: Visitor):
     visitor.open("steps=4&prompt=dog&method=uniform&ratio=0.5")
     visitor.page.fill("#prompt input", "xyzzy dog")
     visitor.page.press("#prompt input", "Enter")
-    visitor.finished()
+    visitor.wait_until_generated()
     assert len(visitor.pictures()) == 3
-    assert visitor.page.locator("#unseen").inner_text() == "never seen in training: xyzzy"
+    assert visitor.page.locator("#unknown-words").inner_text() == "never seen in training: xyzzy"
 
 
 def test_a_schedule_that_is_only_a_coarser_sampler_is_called_one(visitor: Visitor):
     visitor.open("steps=8&ratio=0.5&method=uniform&sampler=ddim")
-    expect(visitor.page.locator(".words")).to_contain_text("under DDIM that is a sampler of 4 steps")
+    expect(visitor.page.locator(".captions")).to_contain_text("under DDIM that is a sampler of 4 steps")
     visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim")
-    expect(visitor.page.locator(".words")).to_contain_text("the pattern of DeepCache")
+    expect(visitor.page.locator(".captions")).to_contain_text("the pattern of DeepCache")
 
 
 def test_known_names_are_suggested(visitor: Visitor):
@@ -128,21 +125,21 @@ def test_each_method_has_its_own_settings(visitor: Visitor):
     visitor.open("steps=4&ratio=0.3&prompt=dog&method=deepcache")
     visitor.page.click("#more button")
     expect(visitor.page.locator("#deepcache-branch")).to_be_visible()
-    expect(visitor.page.locator("#uniform-every")).to_have_count(0)
+    expect(visitor.page.locator("#uniform-interval")).to_have_count(0)
 
 
 def test_two_visitors_get_their_own_pictures(visitors, served: str):
-    questions = [("dog", 1), ("red apple", 2)]
+    requests = [("dog", 1), ("red apple", 2)]
     at_once = [
-        visitors().open(f"steps=4&prompt={prompt}&seed={seed}&method=uniform&ratio=0.5") for prompt, seed in questions
+        visitors().open(f"steps=4&prompt={prompt}&seed={seed}&method=uniform&ratio=0.5") for prompt, seed in requests
     ]
     for one in at_once:
-        one.page.click("#draw")
+        one.page.click("#generate")
     for one in at_once:
-        one.finished()
-    for one, (prompt, seed) in zip(at_once, questions, strict=True):
-        _, (drawn,) = ask(served, "generate", prompt=prompt, steps=4, seed=seed)
-        alone = [drawn[role]["picture"] for role in ("original", "pruned", "rival")]
+        one.wait_until_generated()
+    for one, (prompt, seed) in zip(at_once, requests, strict=True):
+        _, (generated,) = call_api(served, "generate", prompt=prompt, steps=4, seed=seed)
+        alone = [generated[role]["picture"] for role in ("original", "pruned", "baseline")]
         assert one.pictures() == one.page.evaluate(REPAINTED, alone)
 
 
@@ -170,15 +167,15 @@ def test_the_state_of_a_view_is_in_its_address(visitors):
     page.click("#method input")
     page.get_by_role("option", name="random").click()
     page.wait_for_function("location.search.includes('method=random')")
-    asked = parse_qs(urlparse(page.url).query)
-    assert asked["prompt"] == ["red apple & co"]
-    assert (asked["seed"], asked["steps"], asked["ratio"]) == (["7"], ["6"], ["0.25"])
+    query = parse_qs(urlparse(page.url).query)
+    assert query["prompt"] == ["red apple & co"]
+    assert (query["seed"], query["steps"], query["ratio"]) == (["7"], ["6"], ["0.25"])
     second = visitors().open(urlparse(page.url).query).page
     for control in ("#prompt input", "#seed input", "#steps input", "#ratio input[type=number]", "#method input"):
         assert second.locator(control).input_value() == page.locator(control).input_value()
 
 
-def test_an_address_that_asks_for_nonsense_opens_the_page_with_a_sentence(visitor: Visitor):
+def test_an_address_full_of_nonsense_opens_the_page_with_a_sentence(visitor: Visitor):
     visitor.open("steps=many&prompt=dog&ratio=nan")
     assert visitor.alert().startswith("This address is no view: steps")
     assert visitor.page.locator("#steps input").input_value() == "50"
@@ -186,7 +183,7 @@ def test_an_address_that_asks_for_nonsense_opens_the_page_with_a_sentence(visito
 
 def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
     visitor.open("steps=4&prompt=%3Cimg%20src%3Dx%20onerror%3Dwindow.hit%3D1%3E&method=uniform&ratio=0.5")
-    visitor.draw()
+    visitor.generate()
     assert visitor.page.evaluate("window.hit") is None
 
 
@@ -194,7 +191,7 @@ def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
 
 
 BAD_INPUT = [
-    ("#prompt input", "", "prompt: please say what to draw"),
+    ("#prompt input", "", "prompt: please say what to generate"),
     ("#prompt input", "x" * 10_000, "prompt: string should have at most"),
     ("#steps input", "0", "steps: input should be greater than or equal to 1"),
     ("#steps input", "1000000", "steps: input should be less than or equal to 1000"),
@@ -204,17 +201,17 @@ BAD_INPUT = [
 
 def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
     page = visitor.open("steps=4&prompt=dog&ratio=0.3&method=uniform").page
-    for control, typed, said in BAD_INPUT:
+    for control, typed, message in BAD_INPUT:
         good = page.locator(control).input_value()
         page.fill(control, typed)
-        page.click("#draw")
-        expect(page.locator("#alert [role=alert]")).to_contain_text(said)
+        page.click("#generate")
+        expect(page.locator("#alert [role=alert]")).to_contain_text(message)
         assert "\n" not in visitor.alert()
         assert page.locator(control).input_value() == typed
         assert page.locator("#ratio input[type=number]").input_value() == "0.3"
         page.fill(control, good)
         expect(page.locator("#stop")).to_be_disabled()
-    visitor.draw()
+    visitor.generate()
     assert not page.locator("#alert [role=alert]").count()
 
 
@@ -223,24 +220,24 @@ def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
 
 def test_a_phone_needs_no_sideways_scrolling(visitors):
     phone = visitors(viewport={"width": 375, "height": 812}).open()
-    phone.draw()
+    phone.generate()
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 375
     assert phone.page.locator(".card").first.bounding_box()["width"] >= 90
 
 
-def test_the_map_follows_the_width_of_the_window(visitor: Visitor):
+def test_the_heatmap_follows_the_width_of_the_window(visitor: Visitor):
     page = visitor.open().page
     for width in (375, 1280):
         page.set_viewport_size({"width": width, "height": 812})
         page.wait_for_function(
-            "document.querySelector('#keep .main-svg').clientWidth === keep.querySelector('.plot').clientWidth"
+            "document.querySelector('#heatmap .main-svg').clientWidth === heatmap.querySelector('.plot').clientWidth"
         )
         drawn, caption = (
-            page.locator("#keep .main-svg").first.bounding_box(),
-            page.locator("#keep figcaption").bounding_box(),
+            page.locator("#heatmap .main-svg").first.bounding_box(),
+            page.locator("#heatmap figcaption").bounding_box(),
         )
         assert drawn["y"] + drawn["height"] <= caption["y"]
-        assert drawn["height"] == page.evaluate("keep.querySelector('.plot').layout.height")
+        assert drawn["height"] == page.evaluate("heatmap.querySelector('.plot').layout.height")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -259,7 +256,7 @@ def test_the_page_can_be_walked_by_keyboard(visitor: Visitor):
     for _ in range(16):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id"))
-    assert {"method", "ratio", "draw", "seed", "dice", "steps"} <= reached
+    assert {"method", "ratio", "generate", "seed", "new-seed", "steps"} <= reached
 
 
 CONTRAST = """() => {
@@ -282,30 +279,32 @@ CONTRAST = """() => {
 }"""
 
 
-def test_the_map_keeps_clear_of_its_caption_when_the_window_is_made_narrow(visitor: Visitor):
+def test_the_heatmap_keeps_clear_of_its_caption_when_the_window_is_made_narrow(visitor: Visitor):
     page = visitor.open().page
     page.set_viewport_size({"width": 375, "height": 800})
-    page.wait_for_function("(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#keep .plot'))")
+    page.wait_for_function(
+        "(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#heatmap .plot'))"
+    )
     parts = (".plot .main-svg >> nth=0", "figcaption")
-    plot, caption = (page.locator(f"#keep {part}").bounding_box() for part in parts)
+    plot, caption = (page.locator(f"#heatmap {part}").bounding_box() for part in parts)
     assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
 
 
-def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_order(visitor: Visitor):
+def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_removal_order(visitor: Visitor):
     visitor.open("steps=25&ratio=0.8&prompt=dog&method=dipgo&sampler=ddim")
     expect(visitor.page.locator("#show")).to_be_visible()
     computed = visitor.computed()
     assert 0 < computed < 25 * 28
-    visitor.page.locator("#show label", has_text="order").click()
-    visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('dark goes first')")
+    visitor.page.locator("#show label", has_text="removal order").click()
+    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('dark goes first')")
     visitor.page.locator("#show label", has_text="score").click()
-    visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('bright high')")
+    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('bright high')")
     visitor.page.locator("#show label", has_text="decision").click()
-    visitor.page.wait_for_function("document.querySelector('#keep').textContent.includes('call skipped')")
+    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('call skipped')")
     assert visitor.computed() == computed
 
 
-def test_a_trajectory_that_was_not_learned_is_said_with_those_that_were(visitor: Visitor):
+def test_a_trajectory_that_was_not_learned_gives_a_sentence_with_those_that_were(visitor: Visitor):
     visitor.page.goto(f"{visitor.served}?steps=7&method=dipgo&prompt=dog")
     visitor.page.wait_for_selector("#alert [role=alert]")
     assert "learned for" in visitor.alert() and "not for ddim 7" in visitor.alert()

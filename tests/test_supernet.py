@@ -5,19 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from explorer.cost import COUNTED, counting, example_inputs, price
-from explorer.graph import Forecast, describe
-from explorer.supernet import History, NoiseEstimate, SuperNet
-from tests.conftest import DENOISERS
+from explorer.execution.macs import COUNTED_LAYERS, count_layer_macs, measure_architecture
+from explorer.execution.prediction import Prediction
+from explorer.execution.supernet import FeatureCache, SuperNet
+from explorer.masks.block_graph import Extrapolation
+from explorer.models.architectures import build_block_graph
+from tests.conftest import DENOISERS, example_inputs
 
-EPSILON = NoiseEstimate("epsilon")
+EPSILON = Prediction("epsilon")
 CALLS = 4
 
 
 def inputs_of(denoiser, call=0, batch=1):
     """Inputs that differ from call to call."""
     generator = torch.Generator().manual_seed(100 + call)
-    inputs = example_inputs(denoiser, 8, 5)
+    inputs = example_inputs(denoiser)
     name = "hidden_states" if "hidden_states" in inputs else "sample"
     inputs[name] = torch.randn(batch, *inputs[name].shape[1:], generator=generator)
     inputs["timestep"] = torch.full((batch,), 900.0 - 100 * call)
@@ -52,9 +54,9 @@ def schedules(graph, seed=0):
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_everything_kept_equals_the_plain_denoiser_bit_for_bit(denoiser, granularity, order):
-    graph = describe(denoiser, granularity)
+    graph = build_block_graph(denoiser, granularity)
     plain = run(denoiser)
-    with SuperNet(denoiser, graph, np.ones((CALLS, len(graph.units)), dtype=bool), EPSILON, Forecast(order)):
+    with SuperNet(denoiser, graph, np.ones((CALLS, len(graph.units)), dtype=bool), EPSILON, Extrapolation(order)):
         kept = run(denoiser)
     assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
 
@@ -62,7 +64,7 @@ def test_everything_kept_equals_the_plain_denoiser_bit_for_bit(denoiser, granula
 @pytest.mark.parametrize("reuse", ["output", "residual"])
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
 def test_no_trace_is_left_after_leaving_normally_or_by_exception(denoiser, granularity, reuse):
-    graph = describe(denoiser, granularity, reuse)
+    graph = build_block_graph(denoiser, granularity, reuse)
     before, plain = state_of(denoiser), run(denoiser, 1)
     with SuperNet(denoiser, graph, schedules(graph), EPSILON):
         run(denoiser)
@@ -78,16 +80,18 @@ def test_no_trace_is_left_after_leaving_normally_or_by_exception(denoiser, granu
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
 def test_only_what_runs_is_executed_and_the_arithmetic_of_cost_is_what_is_counted(denoiser, granularity, reuse):
     """Runs of each unit's layers are counted, and MACs, against the schedule's own arithmetic."""
-    graph = price(denoiser, describe(denoiser, granularity, reuse), 8, 5).graph
+    graph = measure_architecture(
+        denoiser, build_block_graph(denoiser, granularity, reuse), example_inputs(denoiser)
+    ).graph
     keep = schedules(graph)
-    ran, moment = np.zeros_like(keep), {"call": 0}
+    ran, current = np.zeros_like(keep), {"call": 0}
     for column, modules in enumerate(graph.modules):
         last_layer(denoiser, modules[0]).register_forward_hook(
-            lambda module, args, output, column=column: ran.__setitem__((moment["call"], column), True)
+            lambda module, args, output, column=column: ran.__setitem__((current["call"], column), True)
         )
-    with SuperNet(denoiser, graph, keep, EPSILON), counting(denoiser) as macs, torch.no_grad():
+    with SuperNet(denoiser, graph, keep, EPSILON), count_layer_macs(denoiser) as macs, torch.no_grad():
         for call in range(CALLS):
-            moment["call"], before = call, sum(macs.values())
+            current["call"], before = call, sum(macs.values())
             denoiser(**inputs_of(denoiser, call))
             assert sum(macs.values()) - before == graph.cost(keep)[call]
     assert np.array_equal(ran, keep)
@@ -95,12 +99,12 @@ def test_only_what_runs_is_executed_and_the_arithmetic_of_cost_is_what_is_counte
 
 def last_layer(denoiser, path):
     """The last one, because DiT's head borrows the first layers of block 0."""
-    layers = [module for module in denoiser.get_submodule(path).modules() if isinstance(module, COUNTED)]
+    layers = [module for module in denoiser.get_submodule(path).modules() if isinstance(module, COUNTED_LAYERS)]
     return layers[-1]
 
 
-def test_a_unit_that_nobody_reads_does_not_run_though_its_bit_is_set(unet):
-    graph = describe(unet, "stage")
+def test_a_unit_that_no_unit_reads_does_not_run_though_its_bit_is_set(unet):
+    graph = build_block_graph(unet, "stage")
     keep = np.ones((2, 9), dtype=bool)
     keep[1, 7] = False  # kills all but the first and the last stage
     counts = {}
@@ -114,7 +118,7 @@ def test_a_unit_that_nobody_reads_does_not_run_though_its_bit_is_set(unet):
 
 
 def test_a_skipped_unit_hands_back_its_last_computed_output(unet):
-    graph = describe(unet, "layer")
+    graph = build_block_graph(unet, "layer")
     column = graph.names.index("up_blocks.2.layers.1")
     keep = np.ones((3, len(graph.units)), dtype=bool)
     keep[1:, column] = False
@@ -131,7 +135,7 @@ def test_a_skipped_unit_hands_back_its_last_computed_output(unet):
 
 def test_a_residual_is_added_to_the_fresh_input():
     denoiser = DENOISERS["dit"]()
-    graph = describe(denoiser, "layer", "residual")
+    graph = build_block_graph(denoiser, "layer", "residual")
     keep = np.ones((2, len(graph.units)), dtype=bool)
     keep[1, 1] = False
     seen = {0: [], 1: [], 2: []}  # what blocks 1 and 2 take in: block 0 runs in both calls, block 1 only in the first
@@ -147,27 +151,27 @@ def test_a_residual_is_added_to_the_fresh_input():
 
 
 @pytest.mark.parametrize("order, values", [(0, [5, 5]), (1, [7, 9]), (2, [10, 17])])
-def test_history_continues_a_polynomial_through_call_indices(order, values):
+def test_a_cache_continues_a_polynomial_through_call_indices(order, values):
     """Through (0, 2), (1, 1), (3, 5): the constant 5, the line 2 t - 1, the parabola t^2 - 2 t + 2."""
-    history = History(Forecast(order))
+    cache = FeatureCache(Extrapolation(order))
     for call, value in ((0, 2.0), (1, 1.0), (3, 5.0)):
-        history.push(call, (torch.tensor(value),))
-    assert [history.at(call)[0].item() for call in (4, 5)] == pytest.approx(values)
+        cache.push(call, (torch.tensor(value),))
+    assert [cache.at(call)[0].item() for call in (4, 5)] == pytest.approx(values)
 
 
-def test_a_polynomial_is_continued_no_further_than_its_reach():
-    history = History(Forecast(1, 2))
+def test_a_polynomial_is_continued_for_max_extrapolation_calls():
+    cache = FeatureCache(Extrapolation(1, 2))
     for call, value in ((0, 1.0), (4, 5.0)):
-        history.push(call, torch.tensor(value))
-    assert [history.at(call).item() for call in (5, 6, 7, 20)] == pytest.approx([6, 7, 7, 7])
+        cache.push(call, torch.tensor(value))
+    assert [cache.at(call).item() for call in (5, 6, 7, 20)] == pytest.approx([6, 7, 7, 7])
 
 
 def test_a_lower_order_holds_until_there_are_enough_values():
-    history = History(Forecast(2))
-    history.push(0, torch.tensor(3.0))
-    assert history.at(1).item() == 3.0
-    history.push(1, torch.tensor(5.0))
-    assert history.at(2).item() == pytest.approx(7.0)
+    cache = FeatureCache(Extrapolation(2))
+    cache.push(0, torch.tensor(3.0))
+    assert cache.at(1).item() == 3.0
+    cache.push(1, torch.tensor(5.0))
+    assert cache.at(2).item() == pytest.approx(7.0)
 
 
 def first_of(inputs):
@@ -175,7 +179,7 @@ def first_of(inputs):
 
 
 def test_batch_elements_do_not_mix(denoiser):
-    graph = describe(denoiser, "layer")
+    graph = build_block_graph(denoiser, "layer")
     keep = schedules(graph)
     with SuperNet(denoiser, graph, keep, EPSILON):
         both = run(denoiser, batch=2)
@@ -187,7 +191,7 @@ def test_batch_elements_do_not_mix(denoiser):
 
 
 def test_two_contexts_keep_counts_and_caches_of_their_own(denoiser):
-    graph = describe(denoiser, "layer")
+    graph = build_block_graph(denoiser, "layer")
     keep = schedules(graph)
 
     def alone(shift):
@@ -205,7 +209,7 @@ def test_two_contexts_keep_counts_and_caches_of_their_own(denoiser):
 
 
 def test_too_many_and_too_few_calls_raise(unet):
-    graph = describe(unet, "stage")
+    graph = build_block_graph(unet, "stage")
     keep = np.ones((3, 9), dtype=bool)
     with (
         pytest.raises(ValueError, match="more often than the schedule's 3 calls"),
@@ -217,7 +221,7 @@ def test_too_many_and_too_few_calls_raise(unet):
 
 
 def test_the_sampler_is_refused_at_once_when_it_makes_another_number_of_calls(unet):
-    graph, scheduler = describe(unet, "stage"), diffusers.DDIMScheduler()
+    graph, scheduler = build_block_graph(unet, "stage"), diffusers.DDIMScheduler()
     under = SuperNet(unet, graph, np.ones((3, 9), dtype=bool), EPSILON, scheduler=scheduler)
     with pytest.raises(ValueError, match="makes 5 calls, but the schedule has 3"), under:
         scheduler.set_timesteps(5)
@@ -226,7 +230,7 @@ def test_the_sampler_is_refused_at_once_when_it_makes_another_number_of_calls(un
 
 
 def test_a_cancelled_run_leaves_no_state(unet):
-    graph, scheduler = describe(unet, "layer"), diffusers.DDIMScheduler()
+    graph, scheduler = build_block_graph(unet, "layer"), diffusers.DDIMScheduler()
     keep = schedules(graph)
     with SuperNet(unet, graph, keep, EPSILON, scheduler=scheduler):
         scheduler.set_timesteps(CALLS)
@@ -239,7 +243,7 @@ def test_a_cancelled_run_leaves_no_state(unet):
 
 
 def test_one_schedule_at_a_time(unet):
-    graph = describe(unet, "stage")
+    graph = build_block_graph(unet, "stage")
     net = SuperNet(unet, graph, np.ones((1, 9), dtype=bool), EPSILON)
     with net:
         with pytest.raises(RuntimeError, match="already"), SuperNet(unet, graph, net.keep, EPSILON):
@@ -248,7 +252,7 @@ def test_one_schedule_at_a_time(unet):
 
 
 def test_output_may_be_asked_for_as_a_dataclass(denoiser):
-    graph = describe(denoiser, "layer")
+    graph = build_block_graph(denoiser, "layer")
     keep = np.ones((2, len(graph.units)), dtype=bool)
     keep[1] = False
     with SuperNet(denoiser, graph, keep, EPSILON), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The trainers on tiny models and made-up pictures, and what the models in assets/ must be like."""
+"""The trainers on tiny models and made-up pictures, and the shapes that the pruners need."""
 
 import json
 import os
@@ -15,13 +15,14 @@ from torch import nn
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from explorer import training  # noqa: E402
-from explorer.training import autoencoder, captions, clip, denoisers, evaluate, fitting, record  # noqa: E402
+from explorer.measures.clip_encoder import ClipEncoder  # noqa: E402
+from explorer.training import autoencoder, captions, clip, evaluate, provenance, trainer, unet  # noqa: E402
 from explorer.training import data as pictures  # noqa: E402
-from explorer.training.loop import Loop, Plan, pick_device  # noqa: E402
+from explorer.training.loop import TrainingLoop, TrainingPlan, pick_device  # noqa: E402
 
 
 def made_up(names: int = 6) -> pictures.Emoji:
-    """Coloured discs on white, three styles of each, with names, tags and groups."""
+    """Make coloured discs on white, three styles of each, with names, tags and groups."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: pictures.SIDE, : pictures.SIDE] - pictures.SIDE / 2
     images, items = [], []
@@ -34,14 +35,14 @@ def made_up(names: int = 6) -> pictures.Emoji:
     return pictures.Emoji(np.stack(images), items)
 
 
-def tiny_loop(folder: Path, plan: Plan) -> tuple[Loop, nn.Module]:
+def tiny_loop(folder: Path, plan: TrainingPlan) -> tuple[TrainingLoop, nn.Module]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 3, 3)).to(memory_format=torch.channels_last)
 
     def loss(generator, step):
         return (model(torch.randn(4, 3, 8, 8, generator=generator)) - 1).pow(2).mean(), {}
 
-    return Loop(folder, model, loss, plan), model
+    return TrainingLoop(folder, model, loss, plan), model
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -50,21 +51,21 @@ def weights(model: nn.Module) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, workers):
-    plan = {"minutes": 1.0, "rate": 1e-2, "ema": 0.9, "workers": workers, "warmup": 5}
-    whole, model = tiny_loop(tmp_path / "whole", Plan(steps=24, **plan))
+    plan = {"minutes": 1.0, "learning_rate": 1e-2, "ema": 0.9, "workers": workers, "warmup": 5}
+    whole, model = tiny_loop(tmp_path / "whole", TrainingPlan(steps=24, **plan))
     whole.run()
     wanted = weights(model)
-    first, _ = tiny_loop(tmp_path / "parts", Plan(steps=24, **plan))
-    first._done = lambda: first.state.step >= 11  # as if it had been stopped there
+    first, _ = tiny_loop(tmp_path / "parts", TrainingPlan(steps=24, **plan))
+    first._is_done = lambda: first.state.step >= 11  # as if it had been stopped there
     first.run()
-    second, model = tiny_loop(tmp_path / "parts", Plan(steps=24, resume=True, **plan))
+    second, model = tiny_loop(tmp_path / "parts", TrainingPlan(steps=24, resume=True, **plan))
     assert second.state.step == 11
     second.run()
     assert all(torch.equal(a, b) for a, b in zip(wanted, weights(model), strict=True))
 
 
 def test_training_ends_when_its_minutes_are_over_and_leaves_a_checkpoint_and_a_log(tmp_path):
-    loop, _ = tiny_loop(tmp_path, Plan(minutes=0.01, rate=1e-2))
+    loop, _ = tiny_loop(tmp_path, TrainingPlan(minutes=0.01, learning_rate=1e-2))
     started = time.monotonic()
     state = loop.run()
     assert 0.6 <= time.monotonic() - started < 5
@@ -76,21 +77,21 @@ def test_training_ends_when_its_minutes_are_over_and_leaves_a_checkpoint_and_a_l
 
 
 def test_a_checkpoint_of_another_seed_is_refused(tmp_path):
-    loop, _ = tiny_loop(tmp_path, Plan(minutes=1, rate=1e-2, steps=2))
+    loop, _ = tiny_loop(tmp_path, TrainingPlan(minutes=1, learning_rate=1e-2, steps=2))
     loop.run()
     with pytest.raises(ValueError, match="trained with seed 0, not 1"):
-        tiny_loop(tmp_path, Plan(minutes=1, rate=1e-2, steps=2, seed=1, resume=True))
+        tiny_loop(tmp_path, TrainingPlan(minutes=1, learning_rate=1e-2, steps=2, seed=1, resume=True))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    loop, model = tiny_loop(tmp_path, Plan(minutes=1, rate=1e-2, steps=40))
+    loop, model = tiny_loop(tmp_path, TrainingPlan(minutes=1, learning_rate=1e-2, steps=40))
     with torch.no_grad():
         model[0].weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         loop.run()
 
 
-def test_bad_requests_are_refused_with_a_sentence():
+def test_bad_requests_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="known: emoji-autoencoder, emoji-clip, emoji-judge, emoji-unet"):
         training.train("emoji-nothing", minutes=1)
     for minutes in (0, -1, float("nan"), float("inf")):
@@ -101,17 +102,17 @@ def test_bad_requests_are_refused_with_a_sentence():
 
 
 def test_well_known_names_cover_every_group_word_for_word():
-    known = pictures.well_known()
+    known = pictures.well_known_names()
     assert len(known) >= 150
-    assert not any(pictures.held_out(name) for name in known)
+    assert not any(pictures.is_held_out(name) for name in known)
     others = [word for words in known.values() for word in words]
     assert len(others) == len(set(others)) and not set(others) & set(known)
 
 
 def test_about_five_percent_of_the_names_are_held_out_and_always_the_same():
-    share = sum(pictures.held_out(f"name {i}") for i in range(20_000)) / 20_000
+    share = sum(pictures.is_held_out(f"name {i}") for i in range(20_000)) / 20_000
     assert 0.05 < share < 0.062
-    assert pictures.held_out("mammoth")
+    assert pictures.is_held_out("mammoth")
 
 
 def test_pictures_are_cropped_centred_and_put_on_white():
@@ -132,11 +133,11 @@ def test_the_cache_gives_back_what_was_built(tmp_path):
 
 
 def test_variants_flags_and_components_are_left_out():
-    assert pictures._wanted({"hexcode": "1F415", "group": 3})
-    assert not pictures._wanted({"hexcode": "1F1E6"})
-    assert not pictures._wanted({"hexcode": "1F3F4", "group": 9})
-    assert not pictures._wanted({"hexcode": "1F468-200D-1F692", "group": 1})
-    assert not pictures._wanted({"hexcode": "1F6B4-200D-2640-FE0F", "group": 1})
+    assert pictures._is_included({"hexcode": "1F415", "group": 3})
+    assert not pictures._is_included({"hexcode": "1F1E6"})
+    assert not pictures._is_included({"hexcode": "1F3F4", "group": 9})
+    assert not pictures._is_included({"hexcode": "1F468-200D-1F692", "group": 1})
+    assert not pictures._is_included({"hexcode": "1F6B4-200D-2640-FE0F", "group": 1})
 
 
 def test_every_word_of_the_captions_is_one_token_and_no_text_is_unknown():
@@ -145,12 +146,12 @@ def test_every_word_of_the_captions_is_one_token_and_no_text_is_unknown():
     for text in ("Ünïcode 苹果 🍎 @#", "zebra", ""):
         ids = tokenizer(text).input_ids
         assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.eos_token_id) == 1
-    assert captions.split("3D dog's face") == ["3", "d", "dog", "'s", "face"]
+    assert captions.split_words("3D dog's face") == ["3", "d", "dog", "'s", "face"]
 
 
 def test_captions_name_the_picture_and_mix_their_kinds():
     item, rng = pictures.Item("red apple", "flat", ("fruit",), "food"), random.Random(0)
-    names, texts = ("red apple", "apple"), {captions.caption(item, rng) for _ in range(200)}
+    names, texts = ("red apple", "apple"), {captions.draw_caption(item, rng) for _ in range(200)}
     assert texts == {*names} | {f"flat {name}{tag}" for name in names for tag in ("", " fruit")}
 
 
@@ -159,11 +160,11 @@ def test_the_principal_encoder_gives_exactly_the_projections_of_patches():
     images = torch.nn.functional.interpolate(torch.rand(24, 3, 20, 20, generator=rng), 64, mode="bilinear")
     images = (images * 255).byte().permute(0, 2, 3, 1).numpy()
     vae = autoencoder.build()
-    autoencoder.principal_encoder(vae, images)
+    autoencoder.set_principal_encoder(vae, images)
     latents = autoencoder.encode(vae, images)
     assert latents.shape == (24, autoencoder.LATENT_CHANNELS, 16, 16)
     assert latents.mean((0, 2, 3)).abs().max() < 0.02 and abs(latents.square().mean().sqrt() - 1) < 0.02
-    centre, vectors, _ = autoencoder.components(images)
+    centre, vectors, _ = autoencoder.principal_components(images)
     shifted = autoencoder.to_tensor(images) - centre.repeat(1, 16, 16)
     wanted = torch.nn.functional.conv2d(shifted, vectors, stride=autoencoder.PATCH)
     factor = (wanted * latents).sum((0, 2, 3)) / wanted.square().sum((0, 2, 3))
@@ -173,14 +174,14 @@ def test_the_principal_encoder_gives_exactly_the_projections_of_patches():
 def test_v_leads_back_to_the_clean_latent_also_from_an_exaggerated_one():
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(64, 4, 2, 2, generator=generator)
-    kept = denoisers.scheduler().alphas_cumprod[torch.linspace(0, 999, 64).long()]
-    latent, v = denoisers.noisy(clean, clean.mean(0, keepdim=True), kept, generator)
-    kept = kept[:, None, None, None]
-    assert torch.allclose(kept.sqrt() * latent - (1 - kept).sqrt() * v, clean, atol=1e-4)
+    alpha_bar = unet.make_scheduler().alphas_cumprod[torch.linspace(0, 999, 64).long()]
+    latent, v = unet.add_noise(clean, clean.mean(0, keepdim=True), alpha_bar, generator)
+    alpha_bar = alpha_bar[:, None, None, None]
+    assert torch.allclose(alpha_bar.sqrt() * latent - (1 - alpha_bar).sqrt() * v, clean, atol=1e-4)
 
 
 def test_noise_ends_at_practically_no_signal():
-    scheduler = denoisers.scheduler()
+    scheduler = unet.make_scheduler()
     scheduler.set_timesteps(25)
     assert scheduler.alphas_cumprod[-1] < 1e-7
     assert scheduler.timesteps[0] == 999
@@ -189,53 +190,56 @@ def test_noise_ends_at_practically_no_signal():
 def test_contrastive_training_learns_names(tmp_path):
     emoji = made_up()
     torch.manual_seed(0)
-    tokenizer = captions.train_tokenizer(captions.corpus(emoji), vocabulary=400)
+    tokenizer = captions.train_tokenizer(captions.list_texts(emoji), vocabulary=400)
     model = clip.build(tokenizer, width=32, layers=2)
-    clip.fit(emoji, tokenizer, model, tmp_path / "run", Plan(minutes=1, rate=3e-3, steps=200, warmup=10))
+    clip.train_encoder(
+        emoji, tokenizer, model, tmp_path / "run", TrainingPlan(minutes=1, learning_rate=3e-3, steps=200, warmup=10)
+    )
     clip.save(model, tokenizer, tmp_path / "clip")
-    judge = evaluate.metrics.Judge(tmp_path / "clip")
     own = [item.name for item in emoji.items]
-    assert evaluate.judge_pictures(judge, emoji.pictures, own, emoji.names)["top1"] > 3 / len(emoji.names)
+    scores = evaluate.score_images(ClipEncoder(tmp_path / "clip"), emoji.pictures, own, emoji.names)
+    assert scores["top1"] > 3 / len(emoji.names)
 
 
-def multiply_adds(unet: nn.Module, text: torch.Tensor) -> int:
-    """Of convolutions and linear layers, one call, one batch element."""
+def count_macs(network: nn.Module, text: torch.Tensor) -> int:
+    """Count the MACs of convolutions and linear layers, one call, one batch element."""
     count = 0
 
     def hook(layer, _, out):
         nonlocal count
         count += out.numel() * layer.weight[0].numel()
 
-    for layer in unet.modules():
+    for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(hook)
-    side = unet.config.sample_size
+    sample = torch.zeros(1, network.config.in_channels, network.config.sample_size, network.config.sample_size)
     with torch.no_grad():
-        unet(torch.zeros(1, unet.config.in_channels, side, side), torch.tensor([500]), encoder_hidden_states=text)
+        network(sample, torch.tensor([500]), encoder_hidden_states=text)
     return count
 
 
 def test_the_unet_is_shaped_as_the_pruners_need_it():
-    unet = denoisers.build(text_width=192)
-    total = sum(p.numel() for p in unet.parameters())
+    network = unet.build(text_width=192)
+    total = sum(p.numel() for p in network.parameters())
     parts = (".to_q.", ".to_k.", ".to_v.", ".to_out.", ".ff.")
-    heads = sum(p.numel() for name, p in unet.named_parameters() if any(part in name for part in parts))
+    heads = sum(p.numel() for name, p in network.named_parameters() if any(part in name for part in parts))
     assert heads / total >= 0.45
-    norms = [m for m in unet.modules() if isinstance(m, nn.GroupNorm)]
+    norms = [m for m in network.modules() if isinstance(m, nn.GroupNorm)]
     assert norms and all(m.num_channels // m.num_groups >= 8 for m in norms)
-    assert [len(b.resnets) for b in unet.down_blocks] == [2] * 4 and [len(b.resnets) for b in unet.up_blocks] == [3] * 4
-    assert [hasattr(b, "attentions") for b in unet.down_blocks] == [True, True, True, False]
-    assert [hasattr(b, "attentions") for b in unet.up_blocks] == [False, True, True, True]
-    assert multiply_adds(unet, torch.zeros(1, captions.MAX_LENGTH, 192)) <= 0.8e9
+    assert [len(b.resnets) for b in network.down_blocks] == [2] * 4
+    assert [len(b.resnets) for b in network.up_blocks] == [3] * 4
+    assert [hasattr(b, "attentions") for b in network.down_blocks] == [True, True, True, False]
+    assert [hasattr(b, "attentions") for b in network.up_blocks] == [False, True, True, True]
+    assert count_macs(network, torch.zeros(1, captions.MAX_LENGTH, 192)) <= 0.8e9
 
 
-def test_a_resumed_run_knows_what_its_weights_went_through(tmp_path):
-    home, out = tmp_path / "run", tmp_path / "published"
-    for folder in (home, out):
+def test_a_resumed_run_knows_the_earlier_runs_of_its_weights(tmp_path):
+    run_folder, out = tmp_path / "run", tmp_path / "published"
+    for folder in (run_folder, out):
         folder.mkdir()
-    assert fitting.earlier_stretches(home, out, "U-Net") == []
-    record.write(out, [{"part": "decoder"}, {"part": "U-Net", "seed": 0}])
-    assert fitting.earlier_stretches(home, out, "U-Net") == [{"part": "U-Net", "seed": 0}]
-    record.write(home, [{"part": "U-Net", "seed": 0}, {"part": "U-Net", "seed": 1}])
-    (home / "checkpoint.safetensors").touch()  # its own stretch goes on
-    assert fitting.earlier_stretches(home, out, "U-Net") == [{"part": "U-Net", "seed": 0}]
+    assert trainer.earlier_runs(run_folder, out, "U-Net") == []
+    provenance.write(out, [{"part": "decoder"}, {"part": "U-Net", "seed": 0}])
+    assert trainer.earlier_runs(run_folder, out, "U-Net") == [{"part": "U-Net", "seed": 0}]
+    provenance.write(run_folder, [{"part": "U-Net", "seed": 0}, {"part": "U-Net", "seed": 1}])
+    (run_folder / "checkpoint.safetensors").touch()  # its own run continues
+    assert trainer.earlier_runs(run_folder, out, "U-Net") == [{"part": "U-Net", "seed": 0}]

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from explorer import catalogue
-from explorer.channels import chosen
-from explorer.drawing import draw
-from explorer.experiment import Question, config_of, mask_for, prune, widths_for
-from explorer.structure import sites
-from explorer.widths import WidthImportance, Widths, found_in, ranked
-from explorer.work import finished
+from explorer.experiment import ExperimentRequest, find_result, prune, prune_widths, widths_at
+from explorer.masks.channel_rules import keep_mask
+from explorer.masks.result import load
+from explorer.masks.width import WidthImportance, Widths, rank_elements
+from explorer.models import catalogue
+from explorer.models.prunable_dims import find_prunable_dims
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from explorer.sampling.generate import generate
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def model(sd_folder):
 
 @pytest.fixture(scope="module", params=["heads and neurons", "channels"])
 def importance(request, model) -> WidthImportance:
-    return finished(prune(model, "magnitude", config_of("magnitude", {"axis": request.param})))
+    return run_to_completion(prune(model, "magnitude", method_config("magnitude", {"axis": request.param})))
 
 
 def params(model) -> int:
@@ -30,14 +32,14 @@ def params(model) -> int:
 
 
 def test_widths_are_nested_and_nearest_to_the_ratio(importance):
-    stops, saved = importance.stops
+    stops, saved = importance.reachable
     before = {name: np.ones(len(rank), bool) for name, rank in importance.rank.items()}
     assert saved[-1] == pytest.approx(importance.header.max_ratio) and (np.diff(saved) > 0).all()
     assert stops[0] == 0 and (np.diff(stops) == 1).all() == (not importance.header.layers)
     for ratio in np.linspace(0, importance.header.max_ratio, 23):
         found = importance.at(ratio)
-        assert 1 - found.kept == pytest.approx(found.header.ratio.reached)
-        assert abs(1 - found.kept - ratio) == pytest.approx(np.abs(saved - ratio).min())
+        assert 1 - found.params_fraction == pytest.approx(found.header.ratio.reached)
+        assert abs(1 - found.params_fraction - ratio) == pytest.approx(np.abs(saved - ratio).min())
         assert not any((found.keep[name] & ~before[name]).any() for name in before)
         before = found.keep
 
@@ -46,40 +48,42 @@ def test_widths_are_nested_and_nearest_to_the_ratio(importance):
 def test_a_smaller_model_has_as_many_parameters_as_the_file_says_and_draws(model, importance, ratio):
     most = 0.6 if importance.header.layers else 1.0  # torch normalises no single value, which a block is at the end
     found = importance.at(most * importance.header.max_ratio if ratio is None else ratio)
-    smaller = found.narrowed(model)
-    assert params(smaller) == round(found.kept * params(model)) == smaller.priced().params
-    assert smaller.graph().macs_per_call == round(found.kept_macs * model.graph().macs_per_call)
-    *_, (frame, pictures) = draw(smaller, ["dog"], [0], "ddim", 3, 3.0, previews=1)
+    smaller = prune_widths(model, found)
+    assert params(smaller) == round(found.params_fraction * params(model)) == smaller.architecture().params
+    assert smaller.graph().macs_per_call == round(found.macs_fraction * model.graph().macs_per_call)
+    *_, (frame, pictures) = generate(smaller, ["dog"], [0], "ddim", 3, 3.0, previews=1)
     assert frame.done and pictures.shape[0] == 1
     if ratio == 0.0:
-        *_, (_, whole) = draw(model, ["dog"], [0], "ddim", 3, 3.0, previews=1)
+        *_, (_, whole) = generate(model, ["dog"], [0], "ddim", 3, 3.0, previews=1)
         assert np.array_equal(pictures, whole)
     else:
-        with pytest.raises(ValueError, match="is cut already"):
-            smaller.smaller({})
+        with pytest.raises(ValueError, match="is pruned already"):
+            smaller.without({})
 
 
 def test_small_weights_go_first_and_heads_compare_with_neurons_by_what_a_parameter_is_worth(model):
-    other = model.twin()
-    name, site = next((name, site) for name, site in sites(other.denoiser).items() if name.endswith("neurons"))
+    other = model.with_shared_weights()
+    name, dim = next(
+        (name, dim) for name, dim in find_prunable_dims(other.denoiser).items() if name.endswith("neurons")
+    )
     quiet = [3, 5]
-    for path in site.producers:
+    for path in dim.producers:
         layer = other.denoiser.get_submodule(path)
         layer.weight = type(layer.weight)(layer.weight.clone(), requires_grad=False)
         for neuron in quiet:
-            layer.weight[neuron :: site.size] = 0
-    for path, _ in site.consumers:
+            layer.weight[neuron :: dim.size] = 0
+    for path, _ in dim.consumers:
         layer = other.denoiser.get_submodule(path)
         layer.weight = type(layer.weight)(layer.weight.clone(), requires_grad=False)
         layer.weight[:, quiet] = 0
     for norm in (1, 2):
-        found = finished(prune(other, "magnitude", config_of("magnitude", {"norm": norm})))
+        found = run_to_completion(prune(other, "magnitude", method_config("magnitude", {"norm": norm})))
         assert sorted(found.rank[name][quiet]) == [0, 1] and (found.score[name][quiet] == 0).all()
 
 
 def test_random_widths_follow_the_seed(model):
     def ask(seed):
-        return finished(prune(model, "random-widths", config_of("random-widths", {"seed": seed}))).rank
+        return run_to_completion(prune(model, "random-width", method_config("random-width", {"seed": seed}))).rank
 
     first, again, other = ask(0), ask(0), ask(1)
     assert all(np.array_equal(first[name], again[name]) for name in first)
@@ -87,44 +91,48 @@ def test_random_widths_follow_the_seed(model):
 
 
 def test_the_lowest_score_of_all_sites_goes_first():
-    found = ranked({"a": np.array([0.5, 0.1]), "b": np.array([0.3, 0.7])})
+    found = rank_elements({"a": np.array([0.5, 0.1]), "b": np.array([0.3, 0.7])})
     assert found["a"].tolist() == [2, 0] and found["b"].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("rule", ["paper", "torch-pruning"])
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 0.3, 0.5, 0.8])
 def test_a_channel_ratio_leaves_what_the_papers_rule_leaves_and_lies_on_the_order(model, rule, ratio):
-    found = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels", "rule": rule})))
-    groups = model.sites(channels=True)
-    thin = found.thinned(ratio)
+    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"axis": "channels", "rule": rule})))
+    groups = model.prunable_dims(channels=True)
+    thin = found.at_channel_ratio(ratio)
     for name, keep in thin.keep.items():
-        assert np.array_equal(keep, chosen(groups[name], found.score[name].astype(float), ratio, rule))
+        assert np.array_equal(
+            keep, keep_mask(found.score[name].astype(float), groups[name].num_norm_groups, ratio, rule)
+        )
     gone = sum(int((~keep).sum()) for keep in thin.keep.values())
-    assert gone in found.stops[0] and all(
+    assert gone in found.reachable[0] and all(
         np.array_equal(keep, found.rank[name] >= gone) for name, keep in thin.keep.items()
     )
-    assert thin.header.ratio.of == "channels" and params(thin.narrowed(model)) == round(thin.kept * params(model))
+    assert thin.header.ratio.of == "channels" and params(prune_widths(model, thin)) == round(
+        thin.params_fraction * params(model)
+    )
 
 
 def test_a_channel_ratio_is_for_channels(model):
     with pytest.raises(ValueError, match="make one with axis=channels"):
-        finished(prune(model, "magnitude", config_of("magnitude", {}))).thinned(0.3)
+        run_to_completion(prune(model, "magnitude", method_config("magnitude", {}))).at_channel_ratio(0.3)
 
 
 def test_neurons_stay_in_multiples_and_places_in_equal_shares_where_that_is_asked(model):
     asked = {"round_to": 8, "ranking": "local"}
-    found = finished(prune(model, "magnitude", config_of("magnitude", asked)))
-    assert len(found.stops[0]) < sum(site.size for site in found.header.sites)
+    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", asked)))
+    assert len(found.reachable[0]) < sum(dim.size for dim in found.header.dims)
     for ratio in (0.05, 0.1, 0.2):
         keep = found.at(ratio).keep
         shares = [kept.mean() for name, kept in keep.items() if name.endswith("neurons")]
         assert all(kept.sum() % 8 == 0 for name, kept in keep.items() if name.endswith("neurons"))
         assert max(shares) - min(shares) <= 8 / min(len(k) for n, k in keep.items() if n.endswith("neurons")) + 1e-9
-        assert params(found.at(ratio).narrowed(model)) == round(found.at(ratio).kept * params(model))
+        assert params(prune_widths(model, found.at(ratio))) == round(found.at(ratio).params_fraction * params(model))
 
 
 def test_whole_blocks_go_where_that_is_asked(model):
-    found = finished(prune(model, "magnitude", config_of("magnitude", {"ranking": "blocks"})))
+    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"ranking": "blocks"})))
     blocks: dict[str, list[str]] = {}
     for name in found.rank:
         blocks.setdefault(name.rpartition(":")[0].rpartition(".")[0], []).append(name)
@@ -135,19 +143,19 @@ def test_whole_blocks_go_where_that_is_asked(model):
 
 
 def test_blocks_of_a_norm_that_are_not_equally_large_are_refused(model):
-    found = finished(prune(model, "magnitude", config_of("magnitude", {"axis": "channels"}))).at(0.0)
-    site = next(site for site in found.header.sites if site.bunch > 1)
-    uneven = np.arange(site.size) >= 1
+    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"axis": "channels"}))).at(0.0)
+    dim = next(dim for dim in found.header.dims if dim.multiple_of > 1)
+    uneven = np.arange(dim.size) >= 1
     with pytest.raises(ValueError, match="which must stay equally large"):
-        Widths(found.header, found.keep | {site.name: uneven}).narrowed(model)
+        prune_widths(model, Widths(found.header, found.keep | {dim.name: uneven}))
 
 
 def test_files_come_back_as_they_were(importance, tmp_path):
     importance.save(tmp_path / "i.safetensors")
     importance.at(0.1).save(tmp_path / "w.safetensors")
-    again, decided = found_in(tmp_path / "i.safetensors"), found_in(tmp_path / "w.safetensors")
+    again, decided = load(tmp_path / "i.safetensors"), load(tmp_path / "w.safetensors")
     assert isinstance(again, WidthImportance) and isinstance(decided, Widths)
-    assert again.header == importance.header and decided.kept == importance.at(0.1).kept
+    assert again.header == importance.header and decided.params_fraction == importance.at(0.1).params_fraction
     assert all(np.array_equal(again.rank[name], rank) for name, rank in importance.rank.items())
 
 
@@ -163,19 +171,19 @@ def _damaged(importance, tensors) -> list[tuple[dict, dict, str]]:
     score = first.replace("rank", "score")
     rank = tensors[first].copy()
     rank[0] = rank[-1]
-    sites = [site.model_dump() for site in importance.header.sites]
+    dims = [dim.model_dump() for dim in importance.header.dims]
     return [
         (tensors | {first: rank}, {}, "rank is not an order"),
         (tensors | {score: tensors[score] * np.nan}, {}, "not finite"),
         (tensors | {first: tensors[first][1:]}, {}, "must be int32"),
-        (tensors | {"more": rank}, {}, "not those of the sites"),
-        (tensors, {"sites": sites[1:], "layers": []}, "not those of the sites"),
-        (tensors, {"sites": [sites[0] | {"name": "../x:heads"}, *sites[1:]]}, "sites.0.name"),
+        (tensors | {"more": rank}, {}, "not those of the dimensions"),
+        (tensors, {"dims": dims[1:], "layers": []}, "not those of the dimensions"),
+        (tensors, {"dims": [dims[0] | {"name": "../x:heads"}, *dims[1:]]}, "dims.0.name"),
         (tensors, {"params": 0}, "params"),
         (tensors, {"layers": [LAYER | {"outputs": {"nothing": 1}}]}, "channels of nothing"),
         (tensors, {"layers": [LAYER | {"kernel": -1}]}, "layers.0.kernel"),
         (tensors, {"max_ratio": float("nan")}, "max_ratio"),
-        (tensors, {"format": 2}, "format"),
+        (tensors, {"format": 3}, "format"),
         (tensors, {"calls": 3}, "calls: Extra inputs"),
     ]
 
@@ -187,13 +195,13 @@ def test_a_damaged_file_is_refused_in_one_sentence(importance, tmp_path):
         file = tmp_path / f"{number}.safetensors"
         save_file(tables, file, metadata=_header(importance, **changes))
         with pytest.raises(ValueError, match=said) as refused:
-            found_in(file)
+            load(file)
         assert "\n" not in str(refused.value)
     whole = (tmp_path / "good.safetensors").read_bytes()
-    for cut in (0, 4, 200, len(whole) - 1):
-        (tmp_path / "cut.safetensors").write_bytes(whole[:cut])
+    for end in (0, 4, 200, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:end])
         with pytest.raises(ValueError, match="cut.safetensors"):
-            found_in(tmp_path / "cut.safetensors")
+            load(tmp_path / "cut.safetensors")
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
@@ -206,15 +214,15 @@ def test_widths_of_another_model_are_refused(model, importance):
     header = importance.header
     other = header.model_copy(update={"model": header.model.model_copy(update={"id": "other"})})
     with pytest.raises(ValueError, match="is for the model other, not tiny-sd"):
-        Widths(other, importance.at(0.1).keep).narrowed(model)
-    sized = header.sites[0].model_copy(update={"size": 99})
+        prune_widths(model, Widths(other, importance.at(0.1).keep))
+    sized = header.dims[0].model_copy(update={"size": 99})
     keep = importance.at(0.1).keep | {sized.name: np.ones(99, bool)}
-    with pytest.raises(ValueError, match=r"has 99 units in this file, \d+ in the model"):
-        Widths(header.model_copy(update={"sites": (sized, *header.sites[1:])}), keep).narrowed(model)
+    with pytest.raises(ValueError, match=r"has 99 elements in this file, \d+ in the model"):
+        prune_widths(model, Widths(header.model_copy(update={"dims": (sized, *header.dims[1:])}), keep))
 
 
 def test_a_question_about_a_smaller_network_has_no_schedule(model):
     with pytest.raises(ValueError, match="makes a smaller network, not a schedule of calls"):
-        mask_for(model, Question(method="magnitude"))
+        find_result(model, ExperimentRequest(method="magnitude"))
     with pytest.raises(ValueError, match="no widths of magnitude with these settings"):
-        widths_for(Question(method="magnitude", settings={"norm": 1, "round_to": 999}))
+        widths_at(ExperimentRequest(method="magnitude", settings={"norm": 1, "round_to": 999}))

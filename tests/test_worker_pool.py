@@ -1,4 +1,4 @@
-"""Teams: the same file from any number of workers, whoever is killed; mistakes are sentences, and nobody stays."""
+"""Worker pools: the same result from any number of workers, even where one is killed; errors are sentences."""
 
 import os
 import signal
@@ -10,135 +10,134 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer import catalogue
-from explorer.experiment import config_of, prune
-from explorer.jobs.executors import LostError
-from explorer.jobs.processes import Processes
-from explorer.pruners.configs import PUBLISHED
-from explorer.team import Alone
-from explorer.work import finished
-from tests.job_fixtures import alive, gone
+from explorer.experiment import load_cached, prune
+from explorer.jobs.executors.base import WorkerLostError
+from explorer.jobs.executors.pools import ProcessPool
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from explorer.pruners.schedule_configs import PUBLISHED
+from explorer.pruners.worker_pool import SerialPool
+from tests.job_fixtures import all_exited, is_alive
 
 PROMPTS = ["dog", "cat", "tree"]
-BRED = {"steps": 6, "ratio": 0.6, "pictures": 2, "population": 4, "budget": 10, "brood": 3}
-LEARNED = {"steps": 4, "checks": 2, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 3, "share": 1}
-MOVED = {"steps": 8, "ratio": 0.6, "pictures": 2, "budget": 6, "brood": 2}
+GENETIC = {"steps": 6, "ratio": 0.6, "num_images": 2, "population": 4, "budget": 10, "candidates_per_round": 3}
+LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 3, "micro_batch": 1}
+LEARNED |= {"validate_every": 2}
+SEARCH = {"steps": 8, "ratio": 0.6, "num_images": 2, "budget": 6, "candidates_per_round": 2}
 SEARCHES = {
-    "breeding": ("genetic", BRED),
-    "local search": ("search", MOVED),
+    "genetic": ("genetic", GENETIC),
+    "local search": ("search", SEARCH),
     "prefix": ("dipgo", LEARNED),
-    "published": ("dipgo", LEARNED | PUBLISHED | {"iterations": 2, "batch": 3, "share": 2}),
+    "published": ("dipgo", LEARNED | PUBLISHED | {"iterations": 2, "batch": 3, "micro_batch": 2}),
 }
 
 
 @pytest.fixture(scope="module")
 def model(sd_folder):
-    return catalogue.load(sd_folder)
+    return load_cached(str(sd_folder))
 
 
 @pytest.fixture(scope="module")
-def teams(sd_folder):
-    """Of two and three processes."""
-    found = {size: Processes(size, str(sd_folder)) for size in (2, 3)}
-    yield found
-    for team in found.values():
-        team.close()
+def pools(sd_folder):
+    """Pools of two and three processes."""
+    pools = {size: ProcessPool(size, str(sd_folder)) for size in (2, 3)}
+    yield pools
+    for pool in pools.values():
+        pool.close()
 
 
-def searched(model, method, settings, team=None):
-    return finished(prune(model, method, config_of(method, settings), PROMPTS, team=team))
+def search(model, method, settings, pool=None):
+    return run_to_completion(prune(model, method, method_config(method, settings), PROMPTS, pool=pool))
 
 
 def arrays(found):
     return [found.keep] if hasattr(found, "keep") else [found.rank, found.score]
 
 
-def same(one, other):
+def is_same(one, other):
     return all(map(np.array_equal, arrays(one), arrays(other)))
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_any_number_of_workers_finds_the_same_to_the_last_bit(name, model, teams):
-    alone = searched(model, *SEARCHES[name])
-    for size in (2, 3) if name == "breeding" else (2,):  # three are started for one search: each takes seconds
-        assert same(searched(model, *SEARCHES[name], teams[size]), alone)
+def test_any_number_of_workers_finds_the_same_to_the_last_bit(name, model, pools):
+    alone = search(model, *SEARCHES[name])
+    for size in (2, 3) if name == "genetic" else (2,):  # three are started for one search: each takes seconds
+        assert is_same(search(model, *SEARCHES[name], pools[size]), alone)
 
 
 @pytest.mark.parametrize("name", ["prefix", "published"])
-def test_a_step_in_shares_is_the_step_of_the_whole_batch(name, model):
+def test_a_step_in_micro_batches_is_the_step_of_the_whole_batch(name, model):
     method, settings = SEARCHES[name]
-    config = config_of(method, settings | {"iterations": 1, "checks": 0})
-    steps = [next(prune(model, method, c, PROMPTS)) for c in (config, config.model_copy(update={"share": None}))]
+    config = method_config(method, settings | {"iterations": 1, "validate_every": 0})
+    steps = [next(prune(model, method, c, PROMPTS)) for c in (config, config.model_copy(update={"micro_batch": None}))]
     for step in steps:
-        step.numbers.pop("tried", None)
-    assert steps[0].numbers == pytest.approx(steps[1].numbers, rel=1e-4, abs=1e-6)
+        step.metrics.pop("validation", None)
+    assert steps[0].metrics == pytest.approx(steps[1].metrics, rel=1e-4, abs=1e-6)
     assert np.allclose(steps[0].state["score"], steps[1].state["score"], atol=1e-4)
     assert steps[0].picture.startswith(b"\x89PNG")
 
 
-def test_a_brood_keeps_to_the_budget_and_random_search_does_not_depend_on_it(model):
-    steps = list(prune(model, "genetic", config_of("genetic", BRED), PROMPTS))
+def test_rounds_keep_to_the_budget_and_random_search_does_not_depend_on_them(model):
+    steps = list(prune(model, "genetic", method_config("genetic", GENETIC), PROMPTS))
     assert [step.done for step in steps] == list(range(1, 11))
-    lot = BRED | {"population": 10}
-    assert same(searched(model, "genetic", lot), searched(model, "genetic", lot | {"brood": 1}))
+    random = GENETIC | {"population": 10}
+    assert is_same(search(model, "genetic", random), search(model, "genetic", random | {"candidates_per_round": 1}))
 
 
-def test_the_settings_say_how_many_find_work_and_more_are_refused():
-    from explorer.cli.flags import refuse_idle
+def test_the_settings_say_how_many_workers_have_work_and_more_are_refused():
+    from explorer.cli.options import check_workers
 
-    pieces = {name: config_of(method, settings).pieces for name, (method, settings) in SEARCHES.items()}
-    assert pieces == {"breeding": 3, "local search": 2, "prefix": 3, "published": 2}
-    assert config_of("dipgo", {}).pieces == config_of("genetic", {}).pieces == config_of("taylor", {}).pieces == 1
-    refuse_idle(2, 2, "genetic has", "brood")
-    with pytest.raises(
-        ValueError, match=r"genetic has too little work for 3 workers \(pieces at a time: 2\); see brood"
-    ):
-        refuse_idle(3, 2, "genetic has", "brood")
+    num_tasks = {name: method_config(method, settings).num_tasks for name, (method, settings) in SEARCHES.items()}
+    assert num_tasks == {"genetic": 3, "local search": 2, "prefix": 3, "published": 2}
+    assert {method_config(name, {}).num_tasks for name in ("dipgo", "genetic", "taylor")} == {1}
+    check_workers(2, 2, "genetic has", "candidates_per_round")
+    with pytest.raises(ValueError, match=r"genetic has too little work for 3 workers \(tasks at a time: 2\); see"):
+        check_workers(3, 2, "genetic has", "candidates_per_round")
 
 
-def killing(team, times):
+def killing(pool, times):
     """Kill one process after another, at work."""
     for _ in range(times):
         time.sleep(0.3)
-        for pid in team.pids[:1]:
+        for pid in pool.pids[:1]:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_killed_worker_changes_nothing(model, teams):
-    method, settings = SEARCHES["breeding"]
-    killer = Thread(target=killing, args=(teams[2], 1))
+def test_a_killed_worker_changes_nothing(model, pools):
+    method, settings = SEARCHES["genetic"]
+    killer = Thread(target=killing, args=(pools[2], 1))
     killer.start()
-    found = searched(model, method, settings | {"budget": 25}, teams[2])
+    found = search(model, method, settings | {"budget": 25}, pools[2])
     killer.join()
-    assert same(found, searched(model, method, settings | {"budget": 25}))
+    assert is_same(found, search(model, method, settings | {"budget": 25}))
 
 
-def test_an_evaluation_has_the_same_rows_and_goes_on(model, teams, tmp_path):
-    from explorer.evidence.evaluation import Contender, Full, evaluate, pairs_of
+def test_an_evaluation_has_the_same_rows_and_goes_on(model, pools, tmp_path):
+    from explorer.evaluation.evaluate import Candidate, ReferenceRun, evaluate, make_samples
 
     def rows(name, **options):
-        others = [Contender("random", "ddim", 4, mask=searched(model, "random", {"steps": 4, "ratio": 0.5}))]
-        others.append(Contender("ddim-steps", "ddim", 2))
-        pairs = pairs_of(PROMPTS, 5)
+        others = [Candidate("random", "ddim", 4, mask=search(model, "random", {"steps": 4, "ratio": 0.5}))]
+        others.append(Candidate("ddim-steps", "ddim", 2))
+        pairs = make_samples(PROMPTS, 5)
         return evaluate(
-            model, Full(steps=4), others, pairs, tmp_path / name, **{"truth_steps": 6, "batch": 2} | options
+            model, ReferenceRun(steps=4), others, pairs, tmp_path / name, **{"converged_steps": 6, "batch": 2} | options
         )
 
     def sound(found):
         return found[[name for name in found.columns if "seconds" not in name]]
 
-    alone = sound(finished(rows("alone.parquet")))
-    work = rows("shared.parquet", team=teams[2])
+    alone = sound(run_to_completion(rows("alone.parquet")))
+    work = rows("shared.parquet", pool=pools[2])
     assert [next(work).done for _ in range(4)] == [2, 4, 6, 8]
     work.close()
     with pytest.raises(ValueError, match="workers 2, not 1"):
-        finished(rows("shared.parquet", resume=True))
-    shared = rows("shared.parquet", team=teams[2], resume=True)
+        run_to_completion(rows("shared.parquet", resume=True))
+    shared = rows("shared.parquet", pool=pools[2], resume=True)
     assert next(shared).done == 8
-    pd.testing.assert_frame_equal(sound(finished(shared)), alone)
+    pd.testing.assert_frame_equal(sound(run_to_completion(shared)), alone)
 
 
-# What the processes make; of a module, for it goes by name.
+# What the processes run; functions of this module, because they are sent by name.
 
 
 def refusing(model):
@@ -162,30 +161,30 @@ def sleeping(model, folder):
     return answer
 
 
-def test_answers_come_in_the_order_of_the_items_and_mistakes_as_sentences(teams, model):
-    crew = teams[3].crew(refusing)
-    answers = list(crew([(1,), (0,), (1,)]))
+def test_answers_come_in_the_order_of_the_items_and_errors_as_sentences(pools, model):
+    bind = pools[3].bind(refusing)
+    answers = list(bind([(1,), (0,), (1,)]))
     assert [number for _, number in answers] == [1, 0, 1] and os.getpid() not in dict(answers)
     with pytest.raises(ValueError, match=r"^2 is too many$"):
-        list(crew([(0,), (2,), (1,), (3,)]))
-    assert len(list(crew([(0,)] * 5))) == 5
+        list(bind([(0,), (2,), (1,), (3,)]))
+    assert len(list(bind([(0,)] * 5))) == 5
     with pytest.raises(ValueError, match=r"^2 is too many$"):
-        list(Alone(model).crew(refusing)([(0,), (2,), (1,), (3,)]))
+        list(SerialPool(model).bind(refusing)([(0,), (2,), (1,), (3,)]))
 
 
-def test_an_item_that_kills_whoever_takes_it_is_given_up(teams):
-    with pytest.raises(LostError, match="3 workers in a row"):
-        list(teams[2].crew(dying)([()]))
+def test_an_item_that_kills_each_worker_is_given_up(pools):
+    with pytest.raises(WorkerLostError, match="3 workers in a row"):
+        list(pools[2].bind(dying)([()]))
 
 
-def test_nobody_stays_when_the_answers_are_no_longer_wanted(sd_folder, tmp_path):
-    with Processes(2, str(sd_folder)) as team:
-        assert team.pids == []
-        crew = team.crew(sleeping, str(tmp_path))
-        asker = Thread(target=lambda: pytest.raises(LostError, list, crew([(0,), (1,), (2,)])))
-        asker.start()
+def test_all_workers_end_when_their_answers_are_no_longer_needed(sd_folder, tmp_path):
+    with ProcessPool(2, str(sd_folder)) as pool:
+        assert pool.pids == []
+        bind = pool.bind(sleeping, str(tmp_path))
+        caller = Thread(target=lambda: pytest.raises(WorkerLostError, list, bind([(0,), (1,), (2,)])))
+        caller.start()
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
-        pids = team.pids
-        assert len(pids) == 2 and all(map(alive, pids))
-    assert gone(pids)
+        pids = pool.pids
+        assert len(pids) == 2 and all(map(is_alive, pids))
+    assert all_exited(pids)

@@ -1,7 +1,8 @@
-"""A host that lends a GPU (ZeroGPU): the real package `spaces`, a host that makes believe, and the real page."""
+"""A host that lends a GPU (ZeroGPU): the real package `spaces`, a fake host, and the real page."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,94 +13,95 @@ import pytest
 from playwright.sync_api import expect
 
 from explorer import experiment
-from explorer.experiment import Question
-from explorer.ui import lent
-from tests.page_fixtures import ROOT, Visitor, ask, free_port, wait_until_served
+from explorer.experiment import ExperimentRequest
+from explorer.jobs.executors import zerogpu
+from tests.page_fixtures import ROOT, Visitor, call_api, free_port, wait_until_served
 
-ASKED = {"prompt": "dog", "method": "uniform", "steps": 4, "ratio": 0.5}
+REQUEST = {"prompt": "dog", "method": "uniform", "steps": 4, "ratio": 0.5}
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """The page there, what it asked of the host, and the file that spends the quota."""
-    folder = tmp_path_factory.mktemp("lending")
-    port, log = free_port(), folder / "asked.log"
+    """The page there, the log of its requests of the host, and the file that spends the quota."""
+    folder = tmp_path_factory.mktemp("zerogpu")
+    port, log = free_port(), folder / "requests.log"
     settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
-    with open(folder / "page.log", "w") as said:
-        command = [sys.executable, str(ROOT / "tests" / "lending_host.py"), str(log)]
-        page = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=said, stderr=said)
+    with open(folder / "page.log", "w") as page_log:
+        command = [sys.executable, str(ROOT / "tests" / "fake_zerogpu_host.py"), str(log)]
+        options = {"stdout": page_log, "stderr": page_log, "start_new_session": True}
+        page = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, **options)
         url = f"http://127.0.0.1:{port}/"
         try:
             wait_until_served(url, page, folder / "page.log")
             yield SimpleNamespace(url=url, log=log, spent=log.with_suffix(".spent"), pid=page.pid)
         finally:
-            page.terminate()
-            page.wait(20)
+            os.killpg(page.pid, signal.SIGTERM)  # with the forks that have the GPU, which a real host ends
+            page.wait(60)
 
 
-def asked_of(host):
+def requests_of(host):
     return [json.loads(line) for line in host.log.read_text().splitlines()]
 
 
-def test_the_page_says_at_its_start_that_it_borrows_and_a_cost_borrows_nothing(host):
-    kind, cost = ask(host.url, "cost", **{name: value for name, value in ASKED.items() if name != "prompt"})
+def test_the_page_reports_its_start_and_needs_no_gpu_for_a_cost(host):
+    kind, cost = call_api(host.url, "cost", **{name: value for name, value in REQUEST.items() if name != "prompt"})
     assert kind == "complete" and cost[0]["reached"] == pytest.approx(0.5, abs=0.05)
-    assert asked_of(host) == [["/startup-report", {}]]
+    assert requests_of(host) == [["/startup-report", {}]]
 
 
-def test_a_drawing_is_made_in_the_process_that_has_the_gpu_and_gives_it_back(host):
-    kind, (runs, *_) = ask(host.url, "generate", **ASKED)
-    schedule, allow, release = asked_of(host)[-3:]
-    assert schedule[0] == "/schedule" and schedule[1]["durationSeconds"] == str(lent.LEASE)
+def test_pictures_are_generated_in_the_process_that_has_the_gpu_which_gives_it_back(host):
+    kind, (runs, *_) = call_api(host.url, "generate", **REQUEST)
+    schedule, allow, release = requests_of(host)[-3:]
+    assert schedule[0] == "/schedule" and schedule[1]["durationSeconds"] == str(zerogpu.GPU_SECONDS)
     assert allow[0] == "/allow" and int(allow[1]["pid"]) != host.pid
     assert release == ["/release", {"allowToken": "token", "fail": "false"}]
-    frames = [frame for frame in experiment.compare(Question(**ASKED)) if frame.done]
+    frames = [frame for frame in experiment.compare(ExperimentRequest(**REQUEST)) if frame.done]
     assert kind == "complete" and len(frames) == 3
     for frame in frames:
         assert runs[frame.role]["picture"] == b64encode(frame.picture).decode()
 
 
-def test_a_mistake_is_a_sentence_and_gives_it_back_as_well(host):
-    before = len(asked_of(host))
-    kind, said = ask(host.url, "generate", **ASKED | {"ratio": 1.0})
-    assert kind == "error" and "the ratio must be between" in str(said)
+def test_an_error_is_a_sentence_and_gives_the_gpu_back(host):
+    before = len(requests_of(host))
+    kind, message = call_api(host.url, "generate", **REQUEST | {"ratio": 1.0})
+    assert kind == "error" and "the ratio must be between" in str(message)
     deadline = time.monotonic() + 20
-    while len(asked_of(host)) < before + 3 and time.monotonic() < deadline:
+    while len(requests_of(host)) < before + 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [what for what, _ in asked_of(host)[before:]] == ["/schedule", "/allow", "/release"]
+    assert [what for what, _ in requests_of(host)[before:]] == ["/schedule", "/allow", "/release"]
 
 
 def test_a_spent_quota_is_a_sentence_and_nothing_is_lost(host, browser):
     visitor = Visitor(browser, host.url)
     visitor.open()
     host.spent.touch()
-    visitor.page.click("#draw")
+    visitor.page.click("#generate")
     expect(visitor.page.locator("#alert")).to_contain_text("the GPU that this host lends: Space app has reached")
     host.spent.unlink()
-    visitor.draw()
-    assert len(visitor.pictures()) == 3 and not visitor.complaints
+    visitor.generate()
+    assert len(visitor.pictures()) == 3 and not visitor.errors
     visitor.context.close()
 
 
-def test_stop_ends_what_is_drawn_there(host, browser):
+def test_stop_ends_what_is_generated_there(host, browser):
     visitor = Visitor(browser, host.url)
     page = visitor.open("steps=300&prompt=dog&method=uniform&ratio=0.5").page
-    page.click("#draw")
+    page.click("#generate")
     expect(page.locator("#pictures")).to_contain_text("of 300 calls")
     page.click("#stop")
     expect(page.locator("#stop")).to_be_disabled()
     visitor.open()
-    visitor.draw()
+    visitor.generate()
     for _ in range(100):
-        asked = [what for what, _ in asked_of(host)]
-        if asked.count("/allow") == asked.count("/release"):
+        requests = [what for what, _ in requests_of(host)]
+        if requests.count("/allow") == requests.count("/release"):
             break
         page.wait_for_timeout(100)
-    assert asked.count("/allow") == asked.count("/release") > 0
+    assert requests.count("/allow") == requests.count("/release") > 0
     visitor.context.close()
 
 
-@pytest.mark.parametrize(("said", "lends"), [("true", True), ("1", True), ("", False), ("false", False)])
-def test_the_host_says_whether_it_lends(monkeypatch, said, lends):
-    monkeypatch.setenv("SPACES_ZERO_GPU", said)
-    assert lent.lends() is lends
+@pytest.mark.parametrize(("value", "lends"), [("true", True), ("1", True), ("", False), ("false", False)])
+def test_the_environment_says_whether_the_host_lends(monkeypatch, value, lends):
+    monkeypatch.setenv("SPACES_ZERO_GPU", value)
+    assert zerogpu.on_zerogpu() is lends

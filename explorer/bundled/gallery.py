@@ -1,9 +1,9 @@
-"""The pictures that were drawn beforehand, which the slider shows without computing anything. Loads no torch.
+"""The pictures that were generated beforehand, which the slider shows without computing anything. Loads no torch.
 
-A gallery is a folder: `table.json` (what was drawn, which unit runs at which call, what it costs and loses), a strip of
-pictures a scene and method (lossless WebP, a tile a ratio, each but the first as what it adds to the one before, modulo
-256; `evidence.packing` makes them), and `manifest.json`, which
-names every other file with its hash.
+A gallery is a folder: `table.json` (what was generated, which unit runs at which call, what it costs and loses), a
+sprite strip of pictures per sample and method (lossless WebP, one tile per ratio, each but the first as the difference
+to the one before, modulo 256; `studies.gallery_pack` makes them), and `manifest.json`, which names every other file
+with its hash.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from explorer import catalogue
-from explorer.files import ModelRecord
+from explorer.masks.file_format import ModelRecord
+from explorer.models.catalogue import ASSETS
 
-FOLDER = catalogue.ASSETS / "gallery"
+FOLDER = ASSETS / "gallery"
 MANIFEST, TABLE = "manifest.json", "table.json"
 
 
-class Part(BaseModel):
+class FileRecord(BaseModel):
     """One file of a gallery."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Part(BaseModel):
     bytes: int = Field(ge=0)
 
     @classmethod
-    def of(cls, file: Path) -> "Part":
+    def of(cls, file: Path) -> "FileRecord":
         content = file.read_bytes()
         return cls(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
@@ -39,38 +39,41 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1]
+    format: Literal[2]
     model: ModelRecord
-    parts: dict[str, Part]
+    files: dict[str, FileRecord]
     versions: dict[str, str]
     hardware: str
     created: datetime
 
 
-class Checked(BaseModel):
-    """A gallery as it lies on this disk: what is amiss, one sentence each, and which parts cannot be shown."""
+class GalleryCheck(BaseModel):
+    """A gallery as it is on this disk: what is wrong, one sentence each, and which files cannot be shown."""
 
     usable: bool  # whether there is a table at all
     missing: tuple[str, ...] = ()
-    said: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def check(folder: Path = FOLDER, revision: str | None = None) -> Checked:
-    """Compare every file with the manifest, and the model's `revision` with the one that drew."""
+def check_gallery(folder: Path = FOLDER, revision: str | None = None) -> GalleryCheck:
+    """Compare every file with the manifest, and the model's `revision` with the one that generated the pictures."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except OSError:
-        return Checked(usable=False, said=("no gallery of pictures lies beside the page; draw your own words",))
+        return GalleryCheck(usable=False, warnings=("there is no gallery of pictures here; generate your own words",))
     except ValidationError as error:
-        return Checked(usable=False, said=(f"the gallery's manifest is damaged ({error.error_count()} errors)",))
-    gone = [name for name in manifest.parts if not (folder / name).is_file()]
-    stale = [name for name, part in manifest.parts.items() if name not in gone and Part.of(folder / name) != part]
-    said = [f"the gallery lacks {len(gone)} of its {len(manifest.parts)} files: {_some(gone)}"] if gone else []
-    said += [f"{len(stale)} files of the gallery are not those of its manifest: {_some(stale)}"] if stale else []
+        sentence = f"the gallery's manifest is damaged ({error.error_count()} errors)"
+        return GalleryCheck(usable=False, warnings=(sentence,))
+    gone = [name for name in manifest.files if not (folder / name).is_file()]
+    stale = [
+        name for name, record in manifest.files.items() if name not in gone and FileRecord.of(folder / name) != record
+    ]
+    warnings = [f"the gallery lacks {len(gone)} of its {len(manifest.files)} files: {_some(gone)}"] if gone else []
+    warnings += [f"{len(stale)} files of the gallery are not those of its manifest: {_some(stale)}"] if stale else []
     if revision and manifest.model.revision != revision:
-        said.append("the gallery was drawn by other weights than those that are here: pictures of your own may differ")
+        warnings.append("the gallery was made with other weights than those here: pictures of your own may differ")
     missing = (*gone, *stale)
-    return Checked(usable=TABLE not in missing, missing=missing, said=tuple(said))
+    return GalleryCheck(usable=TABLE not in missing, missing=missing, warnings=tuple(warnings))
 
 
 def _some(names: list[str]) -> str:

@@ -1,93 +1,88 @@
-"""Importance files that come with the project: schedules and widths that methods found for the embedded models. Loads
-no torch."""
+"""The importance files that come with the project: what methods learned for the embedded models. Loads no torch."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from explorer import catalogue
-from explorer.features import Similarity
-from explorer.files import document_of
-from explorer.masks import Header, Importance, header_of
-from explorer.sites import WidthHeader
-from explorer.widths import WidthImportance, load
+from explorer.masks.result import load, load_header
+from explorer.masks.schedule import ScheduleHeader, ScheduleImportance
+from explorer.masks.width import WidthImportance
+from explorer.masks.width_header import WidthHeader
+from explorer.measures.similarity_file import Similarity
+from explorer.models.catalogue import ASSETS, EMBEDDED
 
-FOLDER = catalogue.ASSETS / "schedules"  # a folder a model in it
-WIDTHS = catalogue.ASSETS / "widths"  # likewise
+SCHEDULES = ASSETS / "schedules"  # one folder per model
+WIDTHS = ASSETS / "widths"  # likewise
 
 
-def headers(model_id: str) -> dict[Path, Header]:
-    """The headers of a model's files, by file; none for a model that does not come with the project."""
-    return headers_in(FOLDER / model_id) if model_id in catalogue.EMBEDDED else {}
+def schedule_headers(model_id: str) -> dict[Path, ScheduleHeader]:
+    """Read the headers of a model's schedules, by file; none for a model that does not come with the project."""
+    return headers_in(SCHEDULES / model_id) if model_id in EMBEDDED else {}
+
+
+def width_headers(model_id: str) -> dict[str, WidthHeader]:
+    """Read the headers of a model's widths, by the name of their file."""
+    found = headers_in(WIDTHS / model_id) if model_id in EMBEDDED else {}
+    return {file.stem: header for file, header in found.items()}
 
 
 @lru_cache
-def headers_in(folder: Path) -> dict[Path, Header]:
-    """The headers of the files in a folder; a damaged one is left out."""
+def headers_in(folder: Path) -> dict[Path, Any]:
+    """Read the headers of the files in a folder; a damaged one is left out."""
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob("*.safetensors"), key=lambda file: file.stem):  # taylor before taylor-0.1
         try:
-            found[file] = header_of(file)
+            found[file] = load_header(file)
         except ValueError:
             continue
     return found
 
 
-def features(model_id: str, sampler: str, steps: int) -> Similarity:
-    """How alike a model's features are along a trajectory. Raises ValueError where that was not measured."""
-    file = catalogue.ASSETS / "features" / model_id / f"{sampler}-{steps}.safetensors"
-    if model_id not in catalogue.EMBEDDED or not file.is_file():
+def feature_similarity(model_id: str, sampler: str, steps: int) -> Similarity:
+    """Read how similar a model's features are along a trajectory. Raises ValueError where that was not measured."""
+    file = ASSETS / "features" / model_id / f"{sampler}-{steps}.safetensors"
+    if model_id not in EMBEDDED or not file.is_file():
         raise ValueError(
             f"features of {model_id} were not measured for {sampler} with {steps} steps; measure your prompt"
         )
     return Similarity.load(file)
 
 
-def methods(model_id: str) -> list[str]:
-    """The methods that have files for a model."""
-    return list(dict.fromkeys(header.pruner.name for header in headers(model_id).values()))
+def learned_methods(model_id: str) -> list[str]:
+    """List the methods that have schedules for a model."""
+    return list(dict.fromkeys(header.pruner.name for header in schedule_headers(model_id).values()))
 
 
-def find(model_id: str, method: str, sampler: str, steps: int, settings: Mapping[str, Any]) -> Importance:
-    """What a method learned for a trajectory, with these of its settings. Raises ValueError, naming what there is."""
-    own = {file: header for file, header in headers(model_id).items() if header.pruner.name == method}
+def find_schedule(
+    model_id: str, method: str, sampler: str, steps: int, settings: Mapping[str, Any]
+) -> ScheduleImportance:
+    """Find what a method learned for a trajectory, with these settings. Raises ValueError, naming what there is."""
+    own = {file: header for file, header in schedule_headers(model_id).items() if header.pruner.name == method}
     for file, header in own.items():
         config = header.pruner.config
-        if (header.sampler, header.steps) == (sampler, steps) and all(
-            config.get(name) == settings[name] for name in settings
-        ):
-            return Importance.load(file)
+        if (header.sampler, header.steps) == (sampler, steps) and _matches(config, settings):
+            return ScheduleImportance.load(file)
     if not own:
         raise ValueError(f"no file of {method} for {model_id} comes with the project; make one with the command prune")
-    there = ", ".join(dict.fromkeys(f"{header.sampler} {header.steps}" for header in own.values()))
+    trajectories = ", ".join(dict.fromkeys(f"{header.sampler} {header.steps}" for header in own.values()))
     raise ValueError(
-        f"{method} was learned for {there} steps, not for {sampler} {steps} with these settings; "
+        f"{method} was learned for {trajectories} steps, not for {sampler} {steps} with these settings; "
         "choose one of those, or make a file with the command prune"
     )
 
 
-@lru_cache
-def widths(model_id: str) -> dict[str, WidthHeader]:
-    """The headers of a model's widths, by the name of their file; a damaged one is left out."""
-    found = {}
-    files = (WIDTHS / model_id).glob("*.safetensors") if model_id in catalogue.EMBEDDED else ()
-    for file in sorted(files, key=lambda file: file.stem):  # taylor before taylor-0.1
-        try:
-            found[file.stem] = document_of(file, WidthHeader)
-        except ValueError:
-            continue
-    return found
-
-
 def find_widths(model_id: str, method: str, settings: Mapping[str, Any]) -> WidthImportance:
-    """The order over a model's units that a method found with these of its settings. Raises ValueError for none."""
-    for stem, header in widths(model_id).items():
-        config = header.pruner.config
-        if header.pruner.name == method and all(config.get(name) == value for name, value in settings.items()):
+    """Find the widths that a method learned with these settings. Raises ValueError, naming what there is."""
+    headers = width_headers(model_id)
+    for stem, header in headers.items():
+        if header.pruner.name == method and _matches(header.pruner.config, settings):
             return load(WIDTHS / model_id / f"{stem}.safetensors")
-    there = ", ".join(widths(model_id)) or "none"
     raise ValueError(
-        f"no widths of {method} with these settings come with the project for {model_id} (there are: {there}); make a "
-        "file with the command prune"
+        f"no widths of {method} with these settings come with the project for {model_id} (there are: "
+        f"{', '.join(headers) or 'none'}); make a file with the command prune"
     )
+
+
+def _matches(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    return all(config.get(name) == value for name, value in settings.items())

@@ -4,9 +4,10 @@ import sys
 
 import typer
 
-from explorer import experiment
-from explorer.cli import building, evidence, jobs, pruning, schedules  # noqa: F401 (importing them adds their commands)
-from explorer.cli.flags import app, progress
+from explorer.cli import build, evaluate, jobs, models, prune  # noqa: F401 (importing them adds their commands)
+from explorer.cli.options import app
+from explorer.cli.output import print_message
+from explorer.errors import format_error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,6 +17,6 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.Abort:
         code = 130
     except (ValueError, typer.TyperException) as error:
-        progress(error.format_message() if isinstance(error, typer.TyperException) else experiment.sentence(error))
+        print_message(error.format_message() if isinstance(error, typer.TyperException) else format_error(error))
         code = 2
     sys.exit(code or 0)

@@ -3,12 +3,12 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from explorer import catalogue, experiment
-from explorer.cli.flags import (
+from explorer import experiment
+from explorer.cli.options import (
     MODEL_HELP,
     AsJson,
     Device,
@@ -21,80 +21,93 @@ from explorer.cli.flags import (
     Steps,
     Workers,
     app,
+    check_workers,
+    check_writable,
+    parse_setting,
     peak_mb,
-    progress,
-    refuse_idle,
-    refuse_unless_writable,
-    say,
-    setting,
 )
-from explorer.jobs.processes import hired
-from explorer.prompts import cycled, names, part, read
-from explorer.widths import found_in
-from explorer.work import finished
+from explorer.cli.output import print_message, print_result, show_progress
+from explorer.jobs.executors.pools import worker_pool
+from explorer.masks.result import load
+from explorer.models import catalogue
+from explorer.models.model import Model
+from explorer.models.prompts import model_names, read_prompts, repeat_to, split
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from explorer.settings import settings as environment
+
+COLUMNS = ["model", "method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "converged_psnr_box", "n", "failed"]
 
 
 @app.command()
 def evaluate(
     out: Annotated[Path, typer.Option(help="The rows, .parquet; of several models, one file each: OUT-MODEL.parquet.")],
-    models: Annotated[list[str] | None, typer.Option("--model", help=f"{MODEL_HELP} Again for more.")] = None,
-    files: Annotated[list[Path] | None, typer.Option("--mask", help="A mask or importance; again for more.")] = None,
-    methods: Annotated[list[str] | None, typer.Option("--method", help="A method to run; again for more.")] = None,
-    ratios: Annotated[list[float] | None, typer.Option("--ratio", help="Share of MACs to remove; and again.")] = None,
-    rivals: Annotated[list[str] | None, typer.Option("--rival", help="A few-step sampler for the same MACs.")] = None,
+    models: Annotated[list[str] | None, typer.Option("--model", help=f"{MODEL_HELP} Repeat for more.")] = None,
+    files: Annotated[list[Path] | None, typer.Option("--mask", help="A mask or importance; repeat for more.")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="A method to run; repeat for more.")] = None,
+    ratios: Annotated[list[float] | None, typer.Option("--ratio", help="Share to remove; repeat for more.")] = None,
+    baselines: Annotated[
+        list[str] | None, typer.Option("--baseline", help="A few-step sampler with the same MACs: unipc-steps, ...")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the methods: field=value.")] = None,
     count: Annotated[int, typer.Option("--prompts", min=2, max=100_000, help="How many pictures.")] = 32,
-    prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one a line; a fourth is for tuning.")] = None,
-    real: Annotated[Path | None, typer.Option(help="Real pictures, for KID and FID by Inception.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one per line; a fourth is for tuning.")] = None,
+    real_images: Annotated[Path | None, typer.Option(help="Real pictures, for KID and FID by Inception.")] = None,
     steps: Steps = 25,
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
-    truth_steps: Annotated[int, typer.Option(min=0, max=1000, help="Steps of the run nearest to the truth.")] = 500,
+    converged_steps: Annotated[int, typer.Option(min=0, max=1000, help="Steps of the converged run; 0: none.")] = 500,
     seed: Seed = 0,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures drawn at once.")] = 8,
-    resume: Annotated[bool, typer.Option(help="Go on with the file that is there.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures generated at once.")] = 8,
+    resume: Annotated[bool, typer.Option(help="Continue the file that is there.")] = False,
     workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """What schedules and few-step samplers cost and lose, picture by picture, from the same noise."""
-    from explorer.evidence.evaluation import Full, pairs_of
-    from explorer.evidence.rivals import contenders
+    """What masks and few-step samplers cost and lose, picture by picture, from the same noise."""
+    from explorer.evaluation.baselines import make_candidates
+    from explorer.evaluation.candidates import ReferenceRun, make_samples
 
-    named = models or ["emoji-unet"]
-    outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in named] if named[1:] else [out]
+    names = models or ["emoji-unet"]
+    outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in names] if names[1:] else [out]
     for file in outs:
-        refuse_unless_writable(file)
-    refuse_idle(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
-    full = Full(sampler, steps, guidance)
-    decided = [found_in(file) for file in files or []]
+        check_writable(file)
+    check_workers(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
+    reference = ReferenceRun(sampler, steps, guidance)
+    given = [load(file) for file in files or []]
+    trajectory = {"sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed}
     configs = [
-        (method, experiment.config_of(method, dict(map(setting, settings or [])), vars(full) | {"seed": seed} | asked))
+        (method, method_config(method, dict(map(parse_setting, settings or [])), trajectory | asked))
         for method in methods or []
         for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
     ]
     rows, tables = [], []
-    for name, file in zip(named, outs, strict=True):
+    for name, file in zip(names, outs, strict=True):
         subject = catalogue.load(name, device=device, dtype=dtype)
-        prompts = names(subject) if prompt_file is None else read(prompt_file)
-        search = part(prompts, "search")
-        if shared := set(search) & set(part(prompts, "evaluation")):
-            progress(f"too few prompts to set some aside: rivals are tuned on the {len(shared)} that judge them")
-        own = [known for known in decided if not named[1:] or known.header.model.id == subject.id]
-        own += [finished(experiment.prune(subject, *each, search), progress) for each in configs]
-        everybody = contenders(subject, full, own, ratios or [], rivals or [], search, seed)
-        pairs = pairs_of(part(prompts, "evaluation"), count, seed)
-        options = {"truth_steps": truth_steps, "batch": batch, "resume": resume}
-        with hired(workers, name, device, dtype) as team:
-            work = experiment.evaluate(subject, full, everybody, pairs, file, real, team=team, **options)
-            found = finished(work, progress)
-        rows += json.loads(found.to_json(orient="records"))  # nulls, not NaN
-        tables.append(found.filter(SHOWN).to_string(index=False, float_format="{:.3f}".format))
-    say(rows, as_json, "\n\n".join(tables))
+        search, evaluation = _split_prompts(subject, prompt_file)
+        results = [result for result in given if not names[1:] or result.header.model.id == subject.id]
+        with show_progress() as report:
+            results += [run_to_completion(experiment.prune(subject, *each, search), report) for each in configs]
+            candidates = make_candidates(subject, reference, results, ratios or [], baselines or [], search, seed)
+            samples = make_samples(evaluation, count, seed)
+            options: dict[str, Any] = {"converged_steps": converged_steps, "batch": batch, "resume": resume}
+            with worker_pool(workers, environment().scheduler, name, device, dtype) as pool:
+                options |= {"real": real_images, "pool": pool}
+                work = experiment.evaluate(subject, reference, candidates, samples, file, **options)
+                summary = run_to_completion(work, report)
+        rows += json.loads(summary.to_json(orient="records"))  # nulls, not NaN
+        tables.append(summary.filter(COLUMNS).to_string(index=False, float_format="{:.3f}".format))
+    print_result(rows, as_json, "\n\n".join(tables))
 
 
-SHOWN = ["model", "method", "ratio", "kept", "speedup", "ssim_box", "psnr_box", "truth_psnr_box", "n", "failed"]
+def _split_prompts(model: Model, prompt_file: Path | None) -> tuple[list[str], list[str]]:
+    """Read the prompts for tuning, and those that judge."""
+    prompts = model_names(model) if prompt_file is None else read_prompts(prompt_file)
+    search, evaluation = split(prompts, "search"), split(prompts, "evaluation")
+    if shared := set(search) & set(evaluation):
+        print_message(f"too few prompts to set some aside: baselines are tuned on the {len(shared)} that judge them")
+    return search, evaluation
 
 
 @app.command()
@@ -102,33 +115,35 @@ def similarity(
     out: Annotated[Path, typer.Option(help="The similarities, .safetensors.")],
     model: ModelId = "emoji-unet",
     count: Annotated[int, typer.Option("--prompts", min=1, max=100_000, help="How many pictures.")] = 32,
-    prompt_file: Annotated[Path | None, typer.Option(help="Their prompts, one a line; else the model's names.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one per line; default: the model's names.")] = None,
     preset: Annotated[str | None, typer.Option(help="figure7-ddim or figure7-dpm++, as in the DiP-GO paper.")] = None,
     steps: Steps = 50,
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
     granularity: Granularity = "layer",
-    units: Annotated[list[str] | None, typer.Option("--unit", help="Only this unit; may be given again.")] = None,
+    units: Annotated[list[str] | None, typer.Option("--unit", help="Only this unit; repeat for more.")] = None,
     kind: Annotated[str, typer.Option(help="cosine or cka.")] = "cosine",
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """How alike the features of different calls are, picture by picture."""
-    from explorer import similarity
+    """How similar the features of different calls are, picture by picture."""
+    from explorer.measures import feature_similarity
 
-    refuse_unless_writable(out)
+    check_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, device=device, dtype=dtype)
-    settings = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
+    settings: dict[str, Any] = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
     if preset is not None:
-        settings = similarity.preset(subject, preset)
-    wanted = cycled(names(subject) if prompt_file is None else read(prompt_file), count)
-    work = similarity.measure(subject, wanted, seed, guidance=guidance, kind=kind, **settings)
-    found = finished(work, progress)
+        settings = feature_similarity.preset(subject, preset)
+    prompts = repeat_to(model_names(subject) if prompt_file is None else read_prompts(prompt_file), count)
+    with show_progress() as report:
+        work = feature_similarity.measure(subject, prompts, seed, guidance=guidance, **settings | {"kind": kind})
+        found = run_to_completion(work, report)
     found.save(out)
-    nearest = {name: float(curve[1:].mean()) for name, curve in zip(found.header.units, found.adjacent, strict=True)}
+    adjacent = {name: float(curve[1:].mean()) for name, curve in zip(found.header.units, found.adjacent, strict=True)}
     document = found.header.model_dump(mode="json")
-    document |= {"adjacent": nearest, "seconds": time.perf_counter() - started, "peak_mb": peak_mb(), "out": str(out)}
-    say(document, as_json, "\n".join(f"{name}: {value:.4f} to the call before" for name, value in nearest.items()))
+    document |= {"adjacent": adjacent, "seconds": time.perf_counter() - started, "peak_mb": peak_mb(), "out": str(out)}
+    text = "\n".join(f"{name}: {value:.4f} to the call before" for name, value in adjacent.items())
+    print_result(document, as_json, text)

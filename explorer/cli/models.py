@@ -1,4 +1,4 @@
-"""Commands about one model and its schedules: models, cost, generate, show."""
+"""Commands about one model and its masks: models, cost, generate, show."""
 
 import time
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from explorer import catalogue, experiment, masks
-from explorer.cli.flags import (
+from explorer.cli.options import (
     AsJson,
     Device,
     Dtype,
@@ -15,31 +14,37 @@ from explorer.cli.flags import (
     Guidance,
     MaskFile,
     ModelId,
-    RatioFlag,
+    RatioOption,
     Sampler,
     Seed,
     Steps,
     app,
-    mask_in,
-    progress,
-    refuse_unless_writable,
-    say,
+    check_writable,
+    load_mask,
 )
-from explorer.drawing import draw
-from explorer.pruners.configs import RULES
-from explorer.widths import Widths, found_in
+from explorer.cli.output import describe_mask, format_table, importance_table, print_result, show_progress
+from explorer.experiment import ExperimentRequest
+from explorer.masks.channel_rules import CHANNEL_RULES
+from explorer.masks.file_format import replace_atomically
+from explorer.masks.result import load
+from explorer.models import catalogue
+from explorer.progress import Progress
+from explorer.sampling.generate import generate as generate_frames
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """The catalogue."""
-    rows = catalogue.listing()
-    lines = [
-        f"{row['id']:14} {row['pipeline']:26} {_giga(row['macs_per_call']):>9} GMACs {_mega(row['params']):>9} M  "
-        f"{'here' if row['available'] else 'weights not here'}"
-        for row in rows
+    rows = catalogue.list_models()
+    cells = [
+        [row["id"], row["pipeline"], _giga(row["macs_per_call"]), _mega(row["params"]), _place(row)] for row in rows
     ]
-    say(rows, as_json, "\n".join(lines))
+    table = format_table(("model", "pipeline", "GMACs per call", "M parameters", "weights"), cells)
+    print_result(rows, as_json, table)
+
+
+def _place(row: dict[str, Any]) -> str:
+    return "here" if row["available"] else "not in assets/" if row["embedded"] else "on the hub"
 
 
 def _giga(count: int | None) -> str:
@@ -56,34 +61,41 @@ def cost(
     steps: Steps = 25,
     sampler: Sampler = "ddim",
     mask: MaskFile = None,
-    ratio: RatioFlag = None,
+    ratio: RatioOption = None,
     granularity: Granularity = "layer",
-    cut: Annotated[float | None, typer.Option(help="Channel ratio to cut: of each layer's outputs.")] = None,
-    rule: Annotated[str, typer.Option(help=f"How --cut counts: {', '.join(RULES)}.")] = RULES[0],
+    channel_ratio: Annotated[float | None, typer.Option(help="Share of each layer's channels to remove.")] = None,
+    rule: Annotated[str, typer.Option(help=f"How --channel-ratio counts: {', '.join(CHANNEL_RULES)}.")] = "paper",
     as_json: AsJson = False,
 ) -> None:
     """MACs and parameters, from the architecture alone."""
-    from explorer.trajectory import calls_of
+    from explorer.sampling.schedulers import num_function_evals
 
     subject = catalogue.load(model, weights=False)
-    calls = calls_of(sampler, subject.scheduler_config, steps)
-    if cut is not None:
+    calls = num_function_evals(sampler, subject.scheduler_config, steps)
+    if channel_ratio is not None:
         if mask is not None:
-            raise ValueError("--cut makes the network smaller, --mask is for the whole one; ask for one at a time")
-        say_smaller(subject, calls, _thinner(subject, cut, rule), {"channel_ratio": cut, "rule": rule}, as_json)
+            raise ValueError(
+                "--channel-ratio makes the network smaller, --mask is for the whole one; give one at a time"
+            )
+        pruned = _at_channel_ratio(subject, channel_ratio, rule)
+        _print_pruned_cost(subject, calls, pruned, {"channel_ratio": channel_ratio, "rule": rule}, as_json)
         return
-    schedule = None if mask is None else mask_in(mask, ratio)
-    if isinstance(schedule, Widths):
-        left, gone = schedule.narrowed(subject).priced(), {"removed": schedule.removed}
-        say_smaller(subject, calls, left, gone, as_json, f"; what goes: {schedule.by_kind}")
+    applied = None if mask is None else load_mask(mask, ratio)
+    if applied is not None and applied.prunes == "widths":
+        pruned, removed = subject.prune_widths(applied).architecture(), applied.removed_by_kind
+        text = ", ".join(f"{kind} {count:,}" for kind, count in removed.items())
+        _print_pruned_cost(subject, calls, pruned, {"removed": removed}, as_json, f"; parameters removed: {text}")
         return
-    if schedule is not None:
-        granularity = schedule.header.granularity
-    architecture = subject.priced(granularity, "output" if schedule is None else schedule.header.reuse)
+    _print_schedule_cost(subject, calls, applied, granularity, as_json)
+
+
+def _print_schedule_cost(subject: Any, calls: int, schedule: Any, granularity: str, as_json: bool) -> None:
+    header = schedule and schedule.header
+    architecture = subject.architecture(*((header.granularity, header.reuse) if header else (granularity, "output")))
     graph = architecture.graph
-    if schedule is not None:
-        schedule.header.refuse_unless(subject.id, type(subject.denoiser).__name__, calls, graph.units)
-    kept = 1.0 if schedule is None else schedule.kept
+    if header:
+        header.check_compatible(subject.id, type(subject.denoiser).__name__, calls, graph.units)
+    kept = 1.0 if schedule is None else schedule.macs_fraction
     units = [
         {"name": unit.name, "kind": unit.kind, "reuse": unit.reuse, "macs": unit.macs, "params": params}
         for unit, params in zip(graph.units, architecture.unit_params, strict=True)
@@ -100,52 +112,54 @@ def cost(
         "units": units,
     }
     text = (
-        f"{subject.id}: {graph.macs_per_call / 1e9:.2f} GMACs a call, {calls} calls, "
+        f"{subject.id}: {graph.macs_per_call / 1e9:.2f} GMACs per call, {calls} calls, "
         f"{kept:.1%} of {graph.macs_per_call * calls / 1e9:.1f} GMACs kept; attention products add "
-        f"{architecture.macs_attention / 1e9:.2f} GMACs a call; {architecture.params / 1e6:.1f} M parameters"
+        f"{architecture.macs_attention / 1e9:.2f} GMACs per call; {architecture.params / 1e6:.1f} M parameters"
     )
-    say(document, as_json, text)
+    print_result(document, as_json, text)
 
 
-def _thinner(subject: Any, ratio: float, rule: str) -> Any:
-    """What is left of a network with fewer channels, from its architecture: which ones go makes no difference."""
-    from explorer import cost
-    from explorer.channels import Channels, first_ones, widths_at
-    from explorer.graph import describe
+def _at_channel_ratio(subject: Any, ratio: float, rule: str) -> Any:
+    """Count what is left with fewer channels, from the architecture: it does not matter which ones go."""
+    from explorer.execution.channel_groups import index_importance, widths_at_channel_ratio
+    from explorer.execution.macs import build_on_meta, measure_architecture
+    from explorer.models.architectures import build_block_graph
 
-    skeleton = cost.on_meta(type(subject.denoiser), dict(subject.denoiser.config))
-    channels = Channels(skeleton, cost.example_inputs(skeleton, subject.size, subject.tokens))
+    skeleton = build_on_meta(type(subject.denoiser), dict(subject.denoiser.config))
+    channels = subject.channel_groups(skeleton)
     groups = channels.groups()
-    channels.cut(widths_at(groups, first_ones(groups), ratio, rule))
-    return cost.price(skeleton, describe(skeleton), subject.size, subject.tokens)
+    channels.prune_widths(widths_at_channel_ratio(groups, index_importance(groups), ratio, rule))
+    return measure_architecture(skeleton, build_block_graph(skeleton), subject.example_inputs(skeleton))
 
 
-def say_smaller(subject: Any, calls: int, left: Any, about: dict[str, Any], as_json: bool, more: str = "") -> None:
-    """What a smaller network costs beside the whole one; `about` joins the document, `more` the sentence."""
-    whole = subject.priced()
-    kept, kept_params = left.graph.macs_per_call / whole.graph.macs_per_call, left.params / whole.params
+def _print_pruned_cost(
+    subject: Any, calls: int, pruned: Any, about: dict[str, Any], as_json: bool, more: str = ""
+) -> None:
+    """Print what a pruned network costs beside the whole one; `about` joins the document, `more` the sentence."""
+    whole = subject.architecture()
+    kept, kept_params = pruned.graph.macs_per_call / whole.graph.macs_per_call, pruned.params / whole.params
     document = {
         "model": subject.id,
         "calls": calls,
-        "macs_per_call": left.graph.macs_per_call,
-        "macs_per_call_attention": left.macs_attention,
-        "macs_total": left.graph.macs_per_call * calls,
+        "macs_per_call": pruned.graph.macs_per_call,
+        "macs_per_call_attention": pruned.macs_attention,
+        "macs_total": pruned.graph.macs_per_call * calls,
         "kept": kept,
-        "params": left.params,
+        "params": pruned.params,
         "kept_params": kept_params,
         **about,
         "whole": {"params": whole.params, "macs_per_call": whole.graph.macs_per_call},
     }
     text = (
-        f"{subject.id}, cut: {left.params:,} of {whole.params:,} parameters ({kept_params:.1%}), "
-        f"{left.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs a call ({kept:.1%}){more}"
+        f"{subject.id}, pruned: {pruned.params:,} of {whole.params:,} parameters ({kept_params:.1%}), "
+        f"{pruned.graph.macs_per_call / 1e9:.2f} of {whole.graph.macs_per_call / 1e9:.2f} GMACs per call ({kept:.1%})"
     )
-    say(document, as_json, text)
+    print_result(document, as_json, text + more)
 
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    prompt: Annotated[str, typer.Option(help="What to generate.")],
     out: Annotated[Path, typer.Option(help="The picture, .png.")],
     model: ModelId = "emoji-unet",
     seed: Seed = 0,
@@ -153,30 +167,26 @@ def generate(
     sampler: Sampler = "ddim",
     guidance: Guidance = 7.5,
     mask: MaskFile = None,
-    ratio: RatioFlag = None,
+    ratio: RatioOption = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Draw one picture, under a mask if one is given."""
-    question = experiment.Question(
-        model=model, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance
-    )
-    refuse_unless_writable(out)
-    schedule = None if mask is None else mask_in(mask, ratio)
+    """Generate one picture, with a mask if one is given."""
+    request = ExperimentRequest(model=model, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance)
+    check_writable(out)
+    applied = None if mask is None else load_mask(mask, ratio)
     subject = catalogue.load(model, device=device, dtype=dtype)
-    macs, kept = subject.graph().macs_per_call, 1.0
-    if isinstance(schedule, Widths):
-        subject, schedule = schedule.narrowed(subject), None
-        kept = subject.graph().macs_per_call / macs
-    elif schedule is not None:
-        kept = schedule.kept
+    macs = subject.graph().macs_per_call
     started = time.perf_counter()
-    frames = draw(subject, [question.prompt], [seed], sampler, steps, guidance, schedule, previews=1)
-    for frame, _ in frames:
-        progress(f"call {frame.call} of {frame.calls}")
+    with show_progress() as report:
+        run = (subject, [request.prompt], [seed], sampler, steps, guidance, applied)
+        for frame, _ in generate_frames(*run, previews=1):
+            report(Progress(frame.call, frame.calls, "calls"))
     seconds = time.perf_counter() - started
-    out.write_bytes(frame.picture)
+    with replace_atomically(out) as temporary:
+        temporary.write_bytes(frame.picture or b"")
+    kept = 1.0 if applied is None else _kept_macs(subject, applied)
     document = {
         "seconds": seconds,
         "denoise_seconds": frame.seconds,
@@ -186,17 +196,57 @@ def generate(
         "seed": seed,
         "out": str(out),
     }
-    say(document, as_json, f"{out}: {frame.calls} calls, {kept:.1%} of the MACs, {seconds:.2f} s")
+    full = f"the full run ({frame.calls} calls of {sampler}, {macs * frame.calls / 1e9:.1f} GMACs)"
+    saved = f"{full}" if applied is None else f"{describe_mask(applied)}: {1 - kept:.1%} less than {full}"
+    print_result(document, as_json, f"{out}: {saved}, in {seconds:.2f} s")
+
+
+def _kept_macs(subject: Any, applied: Any) -> float:
+    if applied.prunes == "schedule":
+        return applied.macs_fraction
+    return subject.prune_widths(applied).graph().macs_per_call / subject.graph().macs_per_call
 
 
 @app.command()
 def show(file: Path, as_json: AsJson = False) -> None:
     """What a mask or importance file holds."""
-    loaded = found_in(file)
-    kept = loaded.kept if isinstance(loaded, (masks.Mask, Widths)) else None
-    document = loaded.header.model_dump(mode="json") | {"kept": kept}
-    if isinstance(loaded, Widths):
-        document["removed"] = loaded.removed
-    long = {"units", "sites"} & set(document)
-    lines = [f"{key}: {value}" for key, value in document.items() if key not in long]
-    say(document, as_json, "\n".join([*lines, *(f"{key}: {len(document[key])}" for key in long)]))
+    result = load(file)
+    header = result.header
+    pruner = header.pruner
+    settings = ", ".join(f"{name}={value}" for name, value in pruner.config.items() if value is not None)
+    ratio, of = header.ratio, {"macs": "MACs", "params": "parameters"}.get(header.ratio.of, header.ratio.of)
+    reached = (
+        "any" if header.kind == "importance" else f"{_percent(ratio.asked)} asked, {_percent(ratio.reached)} reached"
+    )
+    rows = [
+        ("holds", f"{'an importance' if header.kind == 'importance' else 'a mask'} of {result.prunes}"),
+        ("model", f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"),
+        ("method", pruner.name),
+        ("settings", settings),
+        *([("trajectory", _trajectory(header))] if result.prunes == "schedule" else []),
+        ("size", _size(result)),
+        ("ratio", f"{reached} of the {of}; at most {header.max_ratio:.1%}"),
+        ("made", f"{header.created:%d %b %Y %H:%M}, {', '.join(f'{k} {v}' for k, v in header.versions.items())}"),
+    ]
+    more = importance_table(result) if header.kind == "importance" else describe_mask(result)
+    print_result(result.describe(), as_json, f"{format_table(('', ''), rows, title=str(file))}\n\n{more}")
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"
+
+
+def _trajectory(header: Any) -> str:
+    reach = "" if header.max_extrapolation is None else f", at most {header.max_extrapolation} calls ahead"
+    return (
+        f"{header.sampler}, {header.steps} steps, {header.calls} calls, guidance {header.guidance:g}; "
+        f"extrapolation of order {header.order}{reach}"
+    )
+
+
+def _size(result: Any) -> str:
+    header = result.header
+    if result.prunes == "schedule":
+        return f"{header.calls} calls of {len(header.units)} units ({header.granularity})"
+    elements = sum(dim.size for dim in header.dims)
+    return f"{elements:,} {', '.join(header.kinds)} in {len(header.dims)} layers"

@@ -1,15 +1,14 @@
-"""The flags and habits that the commands share."""
+"""The app, and the options and checks that commands share."""
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from explorer import masks, widths
-from explorer.pruners.configs import SAMPLERS
+from explorer import __version__
+from explorer.masks.result import load
+from explorer.pruners import SAMPLER_NAMES
 
 app = typer.Typer(
     help="See what pruning a diffusion model saves and what it loses.",
@@ -23,60 +22,86 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 MODEL_HELP = "A model of the catalogue, or the folder of a diffusers pipeline."
 ModelId = Annotated[str, typer.Option(help=MODEL_HELP)]
 MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file.")]
-PromptFile = Annotated[Path | None, typer.Option(help="What to draw, one prompt a line, for methods that look.")]
+PromptFile = Annotated[Path | None, typer.Option(help="Prompts, one per line, for methods that run the model.")]
 Granularity = Annotated[str, typer.Option(help="stage, layer or module.")]
-RatioFlag = Annotated[float | None, typer.Option(help="Share of the MACs to remove, 0 to the file's largest.")]
+RatioOption = Annotated[float | None, typer.Option(help="Share to remove, 0 to the file's largest.")]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
-Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLERS)}.")]
+Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLER_NAMES)}.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+}
 
 
-def say(document: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(document, default=str, allow_nan=False) if as_json else text)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"diffusion-pruning-explorer {__version__}")
+        raise typer.Exit()
 
 
-def progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the warnings of libraries.")] = False,
+) -> None:
+    """See what pruning a diffusion model saves and what it loses."""
+    if not verbose:
+        silence_libraries()
 
 
-def mask_in(file: Path, ratio: float | None) -> masks.Mask | widths.Widths:
-    """What a file decides, at `ratio` if it is an importance. Raises ValueError where that is unclear."""
-    loaded = widths.found_in(file)
-    if isinstance(loaded, (masks.Importance, widths.WidthImportance)):
-        if ratio is None:
-            raise ValueError(f"{file} holds an importance for every ratio; say which with --ratio")
-        return loaded.at(ratio)
-    if ratio is not None:
+def silence_libraries() -> None:
+    """Keep libraries' warnings and progress bars out of the output; they read these variables when they are
+    imported."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def load_mask(file: Path, ratio: float | None) -> Any:
+    """Read what a file decides, at `ratio` if it is an importance. Raises ValueError where that is unclear."""
+    result = load(file)
+    if result.header.kind == "importance" and ratio is None:
+        raise ValueError(f"{file} holds an importance for every ratio; say which with --ratio")
+    if result.header.kind == "mask" and ratio is not None:
         raise ValueError(f"{file} holds a mask, which has one ratio only; leave --ratio out")
-    return loaded
+    return result if ratio is None else result.at(ratio)
 
 
-def refuse_unless_writable(out: Path) -> None:
-    """Refuse before the work, not after it."""
+def check_writable(out: Path) -> None:
+    """Raise ValueError before the work, not after it, where `out` cannot be written."""
     if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
         raise ValueError(f"{out} cannot be written")
 
 
+def check_workers(workers: int, num_tasks: int, subject: str, settings: str) -> None:
+    """Raise ValueError for workers that would have nothing to do; `settings` would give them work."""
+    if workers > num_tasks:
+        raise ValueError(
+            f"{subject} too little work for {workers} workers (tasks at a time: {num_tasks}); see {settings}"
+        )
+
+
 def peak_mb() -> float:
-    """The most memory this process has held, in MB."""
+    """Return the most memory that this process has used, in MB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def setting(text: str) -> tuple[str, str | None]:
-    """A setting of a method from `field=value`; an empty value is none."""
+def parse_setting(text: str) -> tuple[str, str | None]:
+    """Parse a setting of a method, `field=value`; an empty value is None."""
     field, separator, value = text.partition("=")
     if not separator:
         raise ValueError(f"--set needs field=value, got {text!r}")
     return field, value or None
-
-
-def refuse_idle(workers: int, pieces: int, who: str, fields: str) -> None:
-    """Refuse workers that would have nothing to do, and say which settings would give them work."""
-    if workers > pieces:
-        raise ValueError(f"{who} too little work for {workers} workers (pieces at a time: {pieces}); see {fields}")

@@ -1,1 +1,1 @@
-"""What a way of drawing costs and what it loses, measured beside its rivals. Start at `evaluation`."""
+"""What a way of generating costs and loses, measured beside its equal-compute baselines. Start at `evaluate`."""

@@ -1,17 +1,16 @@
-"""Few-step samplers that cost the same MACs, each with the better spacing of its timesteps: what a method must beat."""
+"""Few-step samplers with the same MACs, each with the better spacing of its timesteps: what a method must beat."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from explorer import trajectory
-from explorer.evidence.evaluation import Contender, Full
-from explorer.masks import Importance, Mask, Result
-from explorer.prompts import cycled
-from explorer.trials import Trials
-from explorer.widths import WidthImportance, Widths
+from explorer.evaluation.candidates import Candidate, ReferenceRun
+from explorer.models.model import Model
+from explorer.models.prompts import repeat_to
+from explorer.pruners.objective import Objective
+from explorer.sampling.schedulers import equal_nfe_steps, num_function_evals
 
-RIVALS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+BASELINES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "ddim-steps": ("ddim", {}),
         "dpm++-steps": ("dpm++", {"solver_order": 2}),
@@ -22,79 +21,85 @@ RIVALS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "pndm-steps": ("pndm", {}),
     }
 )
-SPACINGS = ("leading", "trailing")
+TIMESTEP_SPACINGS = ("leading", "trailing")
+TUNING_IMAGES = 8
 
 
-def few_steps(model: Any, name: str, full: Full, kept: float, trials: Trials) -> Contender:
-    """The rival `name` at the number of calls that comes nearest to the share `kept` of the full run's MACs.
+def few_step_baseline(model: Model, name: str, reference: ReferenceRun, kept: float, objective: Objective) -> Candidate:
+    """Make the baseline `name` at the number of calls that is nearest to the share `kept` of the full run's MACs.
 
-    The spacing is the one that ends nearer to the full run on the pictures of `trials`. Raises ValueError for an
-    unknown rival, and where the sampler can make no such number of steps.
+    The spacing is the one that ends nearer to the full run on the pictures of `objective`. Raises ValueError for an
+    unknown baseline, and where the sampler cannot make so few steps.
     """
-    if name not in RIVALS:
-        raise ValueError(f"rival {name!r} is unknown; choose one of {', '.join(RIVALS)}")
-    sampler, settings = RIVALS[name]
-    calls = trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
-    steps, _ = trajectory.equal_steps(sampler, model.scheduler_config, kept * calls)
-    solvers = [dict(settings) | {"timestep_spacing": spacing} for spacing in SPACINGS]
-    losses = [trials.sampler_loss(sampler, steps, solver) for solver in solvers]
+    if name not in BASELINES:
+        raise ValueError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+    sampler, settings = BASELINES[name]
+    calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
+    steps, _ = equal_nfe_steps(sampler, model.scheduler_config, kept * calls)
+    solvers = [dict(settings) | {"timestep_spacing": spacing} for spacing in TIMESTEP_SPACINGS]
+    losses = [objective.sampler_loss(sampler, steps, solver) for solver in solvers]
     best = solvers[losses.index(min(losses))]
-    return Contender(name, sampler, steps, ratio=round(1 - kept, 6), solver=best)
+    return Candidate(name, sampler, steps, ratio=round(1 - kept, 6), solver=best)
 
 
-def all_at(
-    model: Any, full: Full, kept: float, trials: Trials, names: Sequence[str] = tuple(RIVALS)
-) -> list[Contender]:
-    """Those of the rivals that can make so few steps."""
-    found = []
+def few_step_baselines(
+    model: Model,
+    reference: ReferenceRun,
+    kept: float,
+    objective: Objective,
+    names: Sequence[str] = tuple(BASELINES),
+) -> list[Candidate]:
+    """Make those of the baselines that can make so few steps."""
+    candidates = []
     for name in names:
         try:
-            found.append(few_steps(model, name, full, kept, trials))
+            candidates.append(few_step_baseline(model, name, reference, kept, objective))
         except ValueError:
-            if name not in RIVALS:
+            if name not in BASELINES:
                 raise
-    return found
+    return candidates
 
 
-def contenders(
-    model: Any,
-    full: Full,
-    files: Sequence[Result | Widths | WidthImportance],
+def make_candidates(
+    model: Model,
+    reference: ReferenceRun,
+    results: Sequence[Any],
     ratios: Sequence[float],
-    rivals: Sequence[str],
+    baselines: Sequence[str],
     prompts: Sequence[str],
     seed: int = 0,
-) -> list[Contender]:
-    """Who stands in an evaluation: masks and widths as they are, importances at every ratio, rivals that cost as much.
+) -> list[Candidate]:
+    """Make the candidates of an evaluation: masks as they are, importances at every ratio, baselines with the same
+    MACs.
 
-    Rivals are tuned on 8 pictures of `prompts`. Raises ValueError for an importance without a ratio, and for an unknown
-    rival.
+    Baselines are tuned on 8 pictures of `prompts`. Raises ValueError for an importance without a ratio, and for an
+    unknown baseline.
     """
-    orders = [file for file in files if isinstance(file, (Importance, WidthImportance))]
-    if orders and not ratios:
+    importances = [result for result in results if result.header.kind == "importance"]
+    if importances and not ratios:
         raise ValueError("an importance serves every ratio; say which with --ratio")
-    decided = [file for file in files if isinstance(file, (Mask, Widths))]
-    decided += [order.at(ratio) for order in orders for ratio in ratios]
-    found = [_standing(full, one) for one in decided]
-    if rivals:
-        trials = Trials(model, cycled(prompts, 8), full.sampler, full.steps, full.guidance, seed)
-        smaller = [one for one in decided if isinstance(one, Widths)]
-        costs = [] if smaller else [1 - ratio for ratio in ratios]
-        for kept in costs or sorted({_macs(model, one) for one in decided}):
-            found += all_at(model, full, kept, trials, rivals)
-    return found
+    masks = [result for result in results if result.header.kind == "mask"]
+    masks += [importance.at(ratio) for importance in importances for ratio in ratios]
+    candidates = [_candidate(reference, mask) for mask in masks]
+    if baselines:
+        run = (reference.sampler, reference.steps, reference.guidance)
+        objective = Objective(model, repeat_to(prompts, TUNING_IMAGES), *run, seed)
+        costs = [] if any(mask.prunes == "widths" for mask in masks) else [1 - ratio for ratio in ratios]
+        for kept in costs or sorted({_macs_fraction(model, mask) for mask in masks}):
+            candidates += few_step_baselines(model, reference, kept, objective, baselines)
+    return candidates
 
 
-def _standing(full: Full, decided: Mask | Widths) -> Contender:
-    header = decided.header
-    about = (header.ratio.asked, header.pruner.config)
-    if isinstance(decided, Widths):
-        return Contender(header.pruner.name, full.sampler, full.steps, *about, widths=decided)
-    return Contender(header.pruner.name, header.sampler, header.steps, *about, mask=decided)
+def _candidate(reference: ReferenceRun, mask: Any) -> Candidate:
+    header = mask.header
+    ratio, settings = header.ratio.asked, header.pruner.config
+    if mask.prunes == "widths":
+        return Candidate(header.pruner.name, reference.sampler, reference.steps, ratio, settings, widths=mask)
+    return Candidate(header.pruner.name, header.sampler, header.steps, ratio, settings, mask=mask)
 
 
-def _macs(model: Any, decided: Mask | Widths) -> float:
-    """Share of the full run's MACs."""
-    if isinstance(decided, Mask):
-        return decided.kept
-    return decided.narrowed(model).graph().macs_per_call / model.graph().macs_per_call
+def _macs_fraction(model: Model, mask: Any) -> float:
+    """Return the share of the full run's MACs; of widths it is counted on the pruned network."""
+    if mask.prunes == "schedule":
+        return mask.macs_fraction
+    return model.prune_widths(mask).graph().macs_per_call / model.graph().macs_per_call

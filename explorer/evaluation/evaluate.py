@@ -1,15 +1,15 @@
-"""What each way of drawing costs and what it loses, picture by picture, all from the same noise.
+"""What each candidate costs and what it loses, picture by picture, all from the same noise.
 
-    work = evaluate(model, Full(), contenders, pairs, Path("trial.parquet"))   # yields progress, returns the rows
+    work = evaluate(model, ReferenceRun(), candidates, samples, Path("trial.parquet"))   # yields progress, returns rows
 
-Batch after batch, every contender draws the same (prompt, seed) pairs, so that differences are paired and the noise of
-the machine falls on all alike. Rows are written as they come; an interrupted evaluation goes on with `resume`.
+Batch after batch, every candidate generates the same (prompt, seed) samples, so that differences are paired and the
+noise of the machine is the same for all. Rows are written as they come; `resume` continues an interrupted evaluation.
 """
 
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from itertools import starmap
 from pathlib import Path
@@ -20,279 +20,221 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from explorer import metrics, trajectory
-from explorer.drawing import draw
-from explorer.evidence import inception
-from explorer.evidence.jury import Jury
-from explorer.evidence.results import Results
-from explorer.graph import Forecast
-from explorer.masks import Mask
-from explorer.team import Team
-from explorer.widths import Widths
-from explorer.work import Progress
+from explorer.evaluation.candidates import Candidate, ReferenceRun, Sample
+from explorer.evaluation.inception import load_inception
+from explorer.evaluation.results import Results
+from explorer.evaluation.scorers import Scorers
+from explorer.masks.file_format import replace_atomically
+from explorer.measures import metrics
+from explorer.measures.table import REFERENCE_METRICS
+from explorer.models.model import Model
+from explorer.progress import Progress
+from explorer.pruners.worker_pool import WorkerPool
+from explorer.sampling.generate import generate
+from explorer.sampling.schedulers import num_function_evals
 
-BEST_PSNR = 100.0  # of equal pictures, whose PSNR is infinite, so that means stay finite
-TRUTH_STEPS = 500
-
-
-class Pair(NamedTuple):
-    """One picture to draw."""
-
-    prompt: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Full:
-    """The run that everything is held against."""
-
-    sampler: str = "ddim"
-    steps: int = 50
-    guidance: float = 7.5
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way of drawing: a sampler with its steps and settings, under a schedule or not."""
-
-    method: str
-    sampler: str
-    steps: int
-    ratio: float | None = None  # as asked
-    settings: dict[str, Any] = field(default_factory=dict)  # what else tells it from others of its method
-    solver: dict[str, Any] = field(default_factory=dict)
-    mask: Mask | None = None
-    widths: Widths | None = None
-
-    @property
-    def key(self) -> str:
-        """Names it in a file: the same contender has the same key, another one another."""
-        parts = [self.method, self.sampler, self.steps, self.ratio, self.settings, self.solver]
-        digest = ""
-        if self.mask is not None:
-            order, reach = Forecast.of(self.mask.header)
-            how = bytes([order]) + (b"" if reach is None else f"{reach}".encode())
-            digest = sha256(self.mask.keep.tobytes() + how).hexdigest()
-        if self.widths is not None:
-            digest += sha256(b"".join(keep.tobytes() for keep in self.widths.keep.values())).hexdigest()
-        text = json.dumps(parts, sort_keys=True) + digest
-        return f"{self.method}-{sha256(text.encode()).hexdigest()[:12]}"
-
-    def drawing_with(self, model: Any) -> Any:
-        """The model that it draws with: a smaller one where it has widths."""
-        return model if self.widths is None else self.widths.narrowed(model)
-
-
-def pairs_of(prompts: Sequence[str], count: int, seed: int = 0) -> list[Pair]:
-    """`count` pairs: the prompts in turn and again, each picture with a seed of its own."""
-    if not prompts:
-        raise ValueError("an evaluation needs at least one prompt")
-    return [Pair(prompts[index % len(prompts)], seed + index) for index in range(count)]
+CONVERGED_STEPS = 500
 
 
 def evaluate(
-    model: Any,
-    full: Full,
-    contenders: Sequence[Contender],
-    pairs: Sequence[Pair],
+    model: Model,
+    reference: ReferenceRun,
+    candidates: Sequence[Candidate],
+    samples: Sequence[Sample],
     out: Path,
-    truth_steps: int = TRUTH_STEPS,
+    converged_steps: int = CONVERGED_STEPS,
     batch: int = 8,
     resume: bool = False,
-    jury: Jury | None = None,
+    scorers: Scorers | None = None,
     keep: Path | None = None,
-    album: Path | None = None,
-    team: Team | None = None,
+    image_dir: Path | None = None,
+    pool: WorkerPool | None = None,
 ) -> Generator[Progress, None, pd.DataFrame]:
-    """Draw every pair with the full run and with every contender, measure, and write rows to `out` (.parquet).
+    """Generate every sample with the full run and with every candidate, measure, and write rows to `out` (.parquet).
 
-    The full run is not the truth either: distances are given to it and, as `truth_..`, to a run of `truth_steps` steps
-    (0: none). `jury` (default: the model's own) judges the pictures. With a folder to `keep` them in, those two runs
-    are not drawn again for contenders that come later; in an `album` every picture is kept (`album_files`). What fails
-    becomes a row with an `error`. A `team` draws several batches side by side: the same rows, but for seconds, which
-    are those of a busy machine. Raises ValueError for contenders that do not fit the model, and for a file that holds
-    something else.
+    The full run has not converged either: distances are given to it and, as `converged_..`, to a run of
+    `converged_steps` steps (0: none). `scorers` (default: the model's own) judge the pictures. With a folder to `keep`
+    them in, those two runs are not generated again for candidates that come later; in an `image_dir` every picture is
+    kept (`image_files`). What fails becomes a row with an `error`. A `pool` generates several batches at the same time:
+    the same rows, except for seconds, which are those of a busy machine. Raises ValueError for candidates that do not
+    fit the model, and for a file that holds something else.
     """
-    if len(pairs) < 2:
-        raise ValueError(f"an evaluation needs at least two pictures to say how sure it is, got {len(pairs)}")
-    calls = trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
-    for contender in contenders:
-        _refuse_unfit(model, full, calls, contender)
-    jury = jury or Jury.of(model)
-    about = {"full": vars(full), "truth_steps": truth_steps, "batch": batch, "judge": jury.name}
-    about |= {"workers": 1 if team is None else team.size}
-    about |= {"real": jury.eyes and f"{len(jury.real)} pictures, {float(jury.real.double().sum()):.6g}"}
-    results = Results.open(out, model.record, about, resume, missing=[*jury.missing, metrics.lpips_missing()])
-    again = Contender("full", full.sampler, full.steps)  # drawn a second time: its distance is the floor of all others
-    everyone = list({contender.key: contender for contender in (again, *contenders)}.values())
-    batches = [list(pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
-    waiting = [[one.key for one in everyone if not results.has(one.key, some)] for some in batches]
-    items = [(number, *item) for number, item in enumerate(zip(batches, waiting, strict=True)) if item[1]]
-    named = {one.key: f"{one.method} {one.ratio or ''}".strip() for one in everyone}
-    given = (full, truth_steps, everyone)
-    if team is None:
-        drawn = starmap(Drawing(model, *given, jury, keep, album).rows, items)
+    if len(samples) < 2:
+        raise ValueError(f"an evaluation needs at least two pictures for an interval, got {len(samples)}")
+    for candidate in candidates:
+        candidate.check_fits(model, reference)
+    scorers = scorers or Scorers.of(model)
+    results = Results.open(
+        out,
+        model.record,
+        _about(reference, converged_steps, batch, scorers, pool),
+        resume,
+        [
+            *scorers.missing,
+            *(metric.missing for metric in REFERENCE_METRICS),
+        ],
+    )
+    repeated = Candidate("full", reference.sampler, reference.steps)  # a second time: the floor of all distances
+    all_candidates = list({candidate.key: candidate for candidate in (repeated, *candidates)}.values())
+    batches = [list(samples[start : start + batch]) for start in range(0, len(samples), batch)]
+    missing = [[one.key for one in all_candidates if not results.has(one.key, some)] for some in batches]
+    items = [(number, *item) for number, item in enumerate(zip(batches, missing, strict=True)) if item[1]]
+    names = {one.key: f"{one.method} {one.ratio or ''}".strip() for one in all_candidates}
+    given = (reference, converged_steps, all_candidates)
+    if pool is None:
+        rows_of_items: Any = starmap(BatchEvaluator(model, *given, scorers, keep, image_dir).rows, items)
     else:
-        drawn = team.crew(drawing, *given, jury.eyes is not None, keep, album)(items)
-    for (number, _, keys), found in zip(items, drawn, strict=True):
-        for key, rows in zip(keys, found, strict=True):
+        rows_of_items = pool.bind(evaluate_batch, *given, scorers.inception is not None, keep, image_dir)(items)
+    for (number, _, keys), rows_of_candidates in zip(items, rows_of_items, strict=True):
+        for key, rows in zip(keys, rows_of_candidates, strict=True):
             results.add(rows, number)
-            yield Progress(results.drawn, len(everyone) * len(pairs), named[key])
+            yield Progress(results.num_rows, len(all_candidates) * len(samples), names[key])
         results.write()
     return results.frame()
 
 
-class Drawing:
-    """What everybody draws of one batch after another, and how it is judged."""
+def _about(
+    reference: ReferenceRun, converged_steps: int, batch: int, scorers: Scorers, pool: WorkerPool | None
+) -> dict[str, Any]:
+    """Describe with what rows are measured, so that a file is continued with the same only."""
+    about = {"reference": asdict(reference), "converged_steps": converged_steps, "batch": batch}
+    about |= {"judge": scorers.name, "workers": 1 if pool is None else pool.size}
+    real = scorers.real
+    checksum = "" if real is None else f"{len(real)} pictures, {float(real.double().sum()):.6g}"
+    return about | {"real": scorers.inception and checksum}
+
+
+class BatchEvaluator:
+    """Generates one batch after another with all candidates, and scores the pictures."""
 
     def __init__(
-        self, model: Any, full: Full, truth_steps: int, everyone: Sequence[Contender], jury: Jury, *folders: Path | None
+        self,
+        model: Model,
+        reference: ReferenceRun,
+        converged_steps: int,
+        candidates: Sequence[Candidate],
+        scorers: Scorers,
+        *folders: Path | None,
     ):
-        self.model, self.full, self.truth_steps, (self.keep, self.album) = model, full, truth_steps, folders
-        self.jury, self.calls = jury, trajectory.calls_of(full.sampler, model.scheduler_config, full.steps)
-        self.everyone = {one.key: (one, one.drawing_with(model)) for one in everyone}
+        self.model, self.reference, self.converged_steps = model, reference, converged_steps
+        self.scorers, (self.keep, self.image_dir) = scorers, folders
+        self.calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
+        self.candidates = {candidate.key: candidate for candidate in candidates}
 
-    def rows(self, number: int, pairs: list[Pair], keys: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-        """The rows of each contender that is named, of batch `number`."""
-        references = _references(self.model, self.full, self.truth_steps, pairs, self.keep)
+    def rows(self, number: int, samples: list[Sample], keys: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of each candidate that is named, of batch `number`."""
+        references = self._references(samples)
         for key in keys:
-            contender, subject = self.everyone[key]
-            page = self.album and self.album / f"{key}-{number:03}.safetensors"
-            models = (self.model, subject)
-            yield _rows(models, self.full, self.calls, contender, pairs, references, self.jury, page)
+            file = self.image_dir and self.image_dir / f"{key}-{number:03}.safetensors"
+            yield self._rows_of(self.candidates[key], samples, references, file)
+
+    def _references(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
+        """Generate the pictures that others are compared with, by the prefix of the columns."""
+        parts = [self.model.record.model_dump(), asdict(self.reference), self.converged_steps, samples]
+        digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        file = self.keep and self.keep / f"{digest}.safetensors"
+        if file and file.exists():
+            return load_file(file)
+        prompts, seeds = zip(*samples, strict=True)
+        steps = {"": self.reference.steps} | ({"converged_": self.converged_steps} if self.converged_steps else {})
+        pictures: dict[str, torch.Tensor] = {}
+        for prefix, count in steps.items():
+            run = (self.model, prompts, seeds, self.reference.sampler, count, self.reference.guidance)
+            *_, (_, last) = generate(*run, previews=1)
+            assert last is not None  # the last frame has the pictures
+            pictures[prefix] = last
+        if file:
+            _save(file, {prefix: values.contiguous() for prefix, values in pictures.items()})
+        return pictures
+
+    def _rows_of(
+        self, candidate: Candidate, samples: list[Sample], references: dict[str, torch.Tensor], file: Path | None
+    ) -> list[dict[str, Any]]:
+        """Make one row per sample, in their order; the pictures go to `file`."""
+        rows, generated = [], []
+        for part, batch in _generate(self.model, self.reference, candidate, samples):
+            about = candidate.costs(self.model, self.calls) | batch.costs
+            which = [samples.index(sample) for sample in part]
+            scores: dict[str, Any] = {}
+            if batch.pictures is not None:
+                scores |= _losses(batch.pictures, {prefix: values[which] for prefix, values in references.items()})
+                scores |= self.scorers.score(batch.pictures, [sample.prompt for sample in part])
+            for index, sample in enumerate(part):
+                rows.append(sample._asdict() | about | {name: value[index] for name, value in scores.items()})
+            generated.append(batch.pictures)
+        complete = [pictures for pictures in generated if pictures is not None]
+        if file and len(complete) == len(generated):
+            pixels = (torch.cat(complete) * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+            _save(file, {"pictures": pixels})
+        return rows
 
 
-def drawing(
-    model: Any, full: Full, truth_steps: int, everyone: Sequence[Contender], eyes: bool, *folders: Path | None
+def evaluate_batch(
+    model: Model,
+    reference: ReferenceRun,
+    converged_steps: int,
+    candidates: Sequence[Candidate],
+    with_inception: bool,
+    *folders: Path | None,
 ) -> Callable[..., list[list[dict[str, Any]]]]:
-    """`Drawing.rows` as lists, for a team; with `eyes` Inception looks as well."""
-    jury = replace(Jury.of(model), eyes=inception.load() if eyes else None)
-    drawn = Drawing(model, full, truth_steps, everyone, jury, *folders)
-    return lambda *item: list(drawn.rows(*item))
+    """Make `BatchEvaluator.rows`, as lists, for a worker pool."""
+    scorers = replace(Scorers.of(model), inception=load_inception() if with_inception else None)
+    evaluator = BatchEvaluator(model, reference, converged_steps, candidates, scorers, *folders)
+    return lambda *item: list(evaluator.rows(*item))
 
 
-def _refuse_unfit(model: Any, full: Full, calls: int, contender: Contender) -> None:
-    """Before anything is drawn: a mask for something else, an impossible number of steps."""
-    trajectory.calls_of(contender.sampler, model.scheduler_config, contender.steps, contender.solver)
-    if contender.mask is not None:
-        header = contender.mask.header
-        header.refuse_unless(model.id, type(model.denoiser).__name__, calls, header.units)
-        if (contender.sampler, contender.steps) != (full.sampler, full.steps):
-            raise ValueError(f"the schedule of {contender.method} is for the full run's sampler and steps")
-
-
-def _references(
-    model: Any, full: Full, truth_steps: int, pairs: list[Pair], keep: Path | None
-) -> dict[str, torch.Tensor]:
-    """What pictures are held against, by the prefix of the columns."""
-    named = json.dumps([model.record.model_dump(), vars(full), truth_steps, pairs], sort_keys=True)
-    file = keep and keep / f"{sha256(named.encode()).hexdigest()[:16]}.safetensors"
-    if file and file.exists():
-        return load_file(file)
-    prompts, seeds = zip(*pairs, strict=True)
-    steps = {"": full.steps} | ({"truth_": truth_steps} if truth_steps else {})
-    ends = {}
-    for prefix, count in steps.items():
-        *_, (_, ends[prefix]) = draw(model, prompts, seeds, full.sampler, count, full.guidance, previews=1)
-    if file:
-        _save(file, {prefix: pictures.contiguous() for prefix, pictures in ends.items()})
-    return ends
-
-
-def _rows(
-    models: tuple[Any, Any],  # the whole one, and the one to draw with
-    full: Full,
-    calls: int,
-    contender: Contender,
-    pairs: list[Pair],
-    references: dict[str, torch.Tensor],
-    jury: Jury,
-    page: Path | None,
-) -> list[dict[str, Any]]:
-    """One row per pair, in their order; the pictures on a page of the album."""
-    rows, pages = [], []
-    for part, drawn in _drawn(models[1], full, contender, pairs):
-        about = _cost(models, calls, contender) | drawn.costs
-        which = [pairs.index(pair) for pair in part]
-        losses = {} if drawn.pictures is None else _losses(drawn.pictures, {k: v[which] for k, v in references.items()})
-        looks = {} if drawn.pictures is None else jury.look(drawn.pictures, [pair.prompt for pair in part])
-        for index, pair in enumerate(part):
-            own = {name: value[index] for name, value in (losses | looks).items()}
-            rows.append(pair._asdict() | about | own)
-        pages.append(drawn.pictures)
-    if page and all(pictures is not None for pictures in pages):
-        _save(page, {"pictures": (torch.cat(pages) * 255).round().byte().permute(0, 2, 3, 1).contiguous()})
-    return rows
-
-
-def album_files(album: Path, key: str) -> list[Path]:
-    """What a contender drew, batch after batch: each file holds `pictures`, uint8 (B, H, W, 3)."""
-    return sorted(album.glob(f"{key}-*.safetensors"))
+def image_files(image_dir: Path, key: str) -> list[Path]:
+    """List what a candidate generated, batch after batch: each file holds `pictures`, uint8 (B, H, W, 3)."""
+    return sorted(image_dir.glob(f"{key}-*.safetensors"))
 
 
 def _save(file: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file.with_suffix(".part"))
-    file.with_suffix(".part").replace(file)
+    with replace_atomically(file) as temporary:
+        save_file(tensors, temporary)
 
 
-class Drawn(NamedTuple):
-    """Pictures (B, 3, H, W) or None, with `loop_seconds` and `seconds` a picture, or the `error`."""
+class GeneratedBatch(NamedTuple):
+    """Pictures (B, 3, H, W) or None, with `loop_seconds` and `seconds` per picture, or the `error`."""
 
     pictures: torch.Tensor | None
     costs: dict[str, Any]
 
 
-def _drawn(model: Any, full: Full, contender: Contender, pairs: list[Pair]) -> Iterator[tuple[list[Pair], Drawn]]:
-    """All at once; where that fails one by one, so that one bad picture takes no other along."""
-    prompts, seeds = zip(*pairs, strict=True)
+def _generate(
+    model: Model, reference: ReferenceRun, candidate: Candidate, samples: list[Sample]
+) -> Iterator[tuple[list[Sample], GeneratedBatch]]:
+    """Generate all at once; where that fails one by one, so that one bad picture does not fail the others."""
+    prompts, seeds = zip(*samples, strict=True)
+    run = (model, prompts, seeds, candidate.sampler, candidate.steps, reference.guidance, candidate.result)
+    if candidate.widths is not None:
+        model.prune_widths(candidate.widths)  # before the clock starts
     started = time.perf_counter()
     try:
-        *_, (frame, pictures) = draw(
-            *(model, prompts, seeds, contender.sampler, contender.steps, full.guidance, contender.mask),
-            previews=1,
-            solver=contender.solver,
-        )
+        *_, (frame, pictures) = generate(*run, previews=1, solver=candidate.solver)
     except (ValueError, RuntimeError) as error:
-        if len(pairs) > 1:
-            for pair in pairs:
-                yield from _drawn(model, full, contender, [pair])
+        if len(samples) > 1:
+            for sample in samples:
+                yield from _generate(model, reference, candidate, [sample])
         else:
-            yield pairs, Drawn(None, {"error": f"{error}"[:300]})
+            yield samples, GeneratedBatch(None, {"error": f"{error}"[:300]})
         return
-    seconds = {"loop_seconds": frame.seconds / len(pairs), "seconds": (time.perf_counter() - started) / len(pairs)}
-    yield pairs, Drawn(pictures, seconds | {"error": None})
-
-
-def _cost(models: tuple[Any, Any], calls: int, contender: Contender) -> dict[str, Any]:
-    """What a contender is, and its MACs a picture beside the full run's `calls` whole calls."""
-    model, subject = models
-    per_call = model.graph().macs_per_call
-    own = trajectory.calls_of(contender.sampler, model.scheduler_config, contender.steps, contender.solver)
-    kept = own / calls if contender.mask is None else contender.mask.kept
-    kept *= subject.graph().macs_per_call / per_call
-    return {
-        "key": contender.key,
-        "model": model.id,
-        "method": contender.method,
-        "ratio": contender.ratio,
-        "settings": json.dumps(contender.settings | contender.solver, sort_keys=True),
-        "sampler": contender.sampler,
-        "steps": contender.steps,
-        "kept": kept,
-        "macs": kept * calls * per_call,
-        "params": subject.priced().params,
-    }
+    count = len(samples)
+    seconds = {"loop_seconds": frame.seconds / count, "seconds": (time.perf_counter() - started) / count}
+    yield samples, GeneratedBatch(pictures, seconds | {"error": None})
 
 
 def _losses(pictures: torch.Tensor, references: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Every measure against every reference, whole and inside the box of what the reference draws."""
-    measures = dict(metrics.EVERY_MEASURE) | ({} if metrics.lpips_missing() else {"lpips": metrics.lpips})
-    found = {}
+    """Compute every metric against every reference, whole and inside the foreground box of the reference."""
+    values = {}
     for prefix, reference in references.items():
-        for name, measure in measures.items():
-            best = BEST_PSNR if name == "psnr" else torch.inf
-            found[f"{prefix}{name}"] = measure(pictures, reference).clamp(max=best).numpy()
-            found[f"{prefix}{name}_box"] = metrics.boxed(measure, pictures, reference).clamp(max=best).numpy()
-    return found
+        for metric in REFERENCE_METRICS:
+            if metric.missing:
+                continue
+            whole, boxed = (
+                metric.function(pictures, reference),
+                metrics.in_foreground(metric.function, pictures, reference),
+            )
+            values[f"{prefix}{metric.name}"] = whole.clamp(max=metric.best).numpy()
+            values[f"{prefix}{metric.name}_box"] = boxed.clamp(max=metric.best).numpy()
+    return values

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from explorer.files import foreign_tensors
+from explorer.masks.file_format import load_torch_tensors
 
 NAME = "inception-v3-compat"
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity's releases name them
 NEEDS = ("torchvision", "torch_fidelity")
 
 
-def load() -> Any:
-    """The network: uint8 pictures (B, 3, H, W) to features (B, 2048).
+def load_inception() -> Any:
+    """Load the network: uint8 pictures (B, 3, H, W) to features (B, 2048).
 
     Raises ValueError, with what to do, where a package or the weights are missing, or the weights hold more than
     tensors.
@@ -26,27 +26,27 @@ def load() -> Any:
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not path.is_file():
         raise ValueError(f"Inception features need the file {WEIGHTS} of torch-fidelity's releases in {path.parent}")
-    foreign_tensors(path, "weights")  # because torch-fidelity would run what is in it
+    load_torch_tensors(path, "weights")  # because torch-fidelity would run what is in it
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     return NoTrainInceptionV3(NAME, ["2048"], str(path))
 
 
-def features(network: Any, pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 2048) of pictures (B, 3, H, W) in [0, 1], as bytes, as the published figures take them."""
+def compute_features(network: Any, pictures: torch.Tensor) -> torch.Tensor:
+    """Compute features (B, 2048) of pictures (B, 3, H, W) in [0, 1], rounded to bytes as for published figures."""
     with torch.no_grad():
         return network((pictures * 255).round().to(torch.uint8)).float().cpu()
 
 
-def features_of(network: Any, folder: Path) -> torch.Tensor:
-    """(M, 2048) of every picture in `folder`, by name. Raises ValueError where there are fewer than two."""
+def folder_features(network: Any, folder: Path) -> torch.Tensor:
+    """Compute features (M, 2048) of every picture in `folder`, by name. Raises ValueError for fewer than two."""
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
-            shown = np.array(Image.open(path).convert("RGB"))
+            pixels = np.array(Image.open(path).convert("RGB"))
         except (OSError, UnidentifiedImageError):
-            continue  # a note beside the pictures
-        found.append(features(network, torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 255))
+            continue  # no picture
+        found.append(compute_features(network, torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255))
     if len(found) < 2:
         raise ValueError(f"{folder} holds {len(found)} pictures; KID and FID need at least two real ones")
     return torch.cat(found)

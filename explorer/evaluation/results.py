@@ -11,8 +11,10 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-FORMAT = 1
-PICTURE = ("prompt", "seed")  # which names a picture; with the contender's key, a row
+from explorer.masks.file_format import replace_atomically
+
+FORMAT = 2
+SAMPLE = ("prompt", "seed")  # identifies a picture; with the candidate's key, a row
 
 
 class Results:
@@ -21,46 +23,45 @@ class Results:
     def __init__(self, path: Path, about: dict[str, Any], rows: pd.DataFrame):
         self.path, self.about, self.rows = path, about, rows
         self.new: list[dict[str, Any]] = []
-        self.done = {tuple(row) for row in rows.loc[rows.error.isna(), ["key", *PICTURE]].itertuples(index=False)}
+        self.done = {tuple(row) for row in rows.loc[rows.error.isna(), ["key", *SAMPLE]].itertuples(index=False)}
 
     @classmethod
     def open(
         cls, path: Path, model: Any, about: dict[str, Any], resume: bool, missing: Sequence[str | None]
     ) -> "Results":
-        """A fresh file, or with `resume` the one that is there; its failed rows are tried again.
+        """Begin a fresh file, or with `resume` continue the one that is there; its failed rows are tried again.
 
-        Raises ValueError where a file is in the way, or where the one to resume was made of or with something else.
+        Raises ValueError where a file is in the way, or where the one to resume was made for or with something else.
         """
         about = {"format": FORMAT, "model": model.model_dump()} | about
-        machine = {"hardware": hardware(), "versions": versions(), "missing": [said for said in missing if said]}
+        machine = {"hardware": hardware(), "versions": versions(), "missing": [reason for reason in missing if reason]}
         if not path.exists():
-            return cls(path, about | machine, pd.DataFrame(columns=["key", *PICTURE, "error"]))
+            return cls(path, about | machine, pd.DataFrame(columns=["key", *SAMPLE, "error"]))
         if not resume:
-            raise ValueError(f"{path} exists; go on with it by --resume, or name another file")
-        found, rows = read(path)
-        found = {"workers": 1} | found  # as in files from before there were more
+            raise ValueError(f"{path} exists; continue it with --resume, or name another file")
+        found, rows = read_results(path)
         for name, value in json.loads(json.dumps(about)).items():
             if found.get(name) != value:
                 raise ValueError(f"{path} was made with {name} {found.get(name)}, not {value}; name another file")
         return cls(path, found, rows[rows.error.isna()])
 
     @property
-    def drawn(self) -> int:
+    def num_rows(self) -> int:
         return len(self.rows) + len(self.new)
 
-    def has(self, key: str, pairs: Sequence[tuple[str, int]]) -> bool:
-        """Whether a contender has drawn all of these."""
-        return all((key, *pair) in self.done for pair in pairs)
+    def has(self, key: str, samples: Sequence[tuple[str, int]]) -> bool:
+        """Say whether a candidate has generated all of these."""
+        return all((key, *sample) in self.done for sample in samples)
 
     def add(self, rows: list[dict[str, Any]], batch: int) -> None:
         self.new += [row | {"batch": batch} for row in rows]
 
     def frame(self) -> pd.DataFrame:
-        """All rows; a row drawn again replaces its former self."""
+        """Return all rows; a repeated row replaces the earlier one."""
         if self.new:
             fresh = pd.DataFrame(self.new)
             self.rows = fresh if self.rows.empty else pd.concat([self.rows, fresh], ignore_index=True)
-            self.rows = self.rows.drop_duplicates(["key", *PICTURE], keep="last", ignore_index=True)
+            self.rows = self.rows.drop_duplicates(["key", *SAMPLE], keep="last", ignore_index=True)
             self.new = []
         return self.rows
 
@@ -70,8 +71,8 @@ class Results:
 
 
 def publish(source: Path, target: Path) -> None:
-    """The rows of `source` without the features, which only KID and FID need: small enough to ship."""
-    about, rows = read(source)
+    """Copy the rows of `source` without the features, which only KID and FID need: small enough to ship."""
+    about, rows = read_results(source)
     measures = rows.select_dtypes("float64").columns
     _write(target, about, rows.drop(columns="features", errors="ignore").astype(dict.fromkeys(measures, "float32")))
 
@@ -79,17 +80,15 @@ def publish(source: Path, target: Path) -> None:
 def _write(path: Path, about: dict[str, Any], rows: pd.DataFrame) -> None:
     table = pyarrow.Table.from_pandas(rows, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, b"explorer": json.dumps(about).encode()})
-    part = path.with_name(f".{path.name}.part")
     try:
-        pyarrow.parquet.write_table(table, part, compression="zstd")
-        part.replace(path)
+        with replace_atomically(path) as temporary:
+            pyarrow.parquet.write_table(table, temporary, compression="zstd")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
-def read(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What a results file was made with, and its rows. Raises ValueError, in one sentence, for anything else."""
+def read_results(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Read what a results file was made with, and its rows. Raises ValueError, in one sentence, for any other file."""
     try:
         table = pyarrow.parquet.read_table(path)
         about = json.loads((table.schema.metadata or {})[b"explorer"])
@@ -99,13 +98,13 @@ def read(path: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
         raise ValueError(f"{path} is a parquet file, but holds no results of an evaluation") from error
     if about.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has results of format {about.get('format')}, not {FORMAT} as this version; evaluate anew"
+            f"{path} has results of format {about.get('format')}, not {FORMAT} as in this version; evaluate again"
         )
     return about, table.to_pandas().assign(model=about["model"]["id"])
 
 
 def hardware() -> str:
-    """The machine, in words."""
+    """Describe the machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -118,4 +117,5 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Name the packages that numbers depend on."""
     return {package: version(package) for package in ("torch", "diffusers", "transformers", "torchmetrics")}

@@ -1,16 +1,16 @@
-"""What the rows of an evaluation say: means with intervals, paired differences, speed-ups. Needs torch for KID only."""
+"""Summarizes the rows of an evaluation: means with intervals, paired differences, speed-ups. Torch is for KID only."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from explorer.evidence.results import PICTURE
+from explorer.evaluation.results import SAMPLE
 
 RESAMPLES = 2_000
-HALVES = 50  # of the pictures, drawn at random, from which the spread of KID is taken
-CONTENDER = ("model", "method", "ratio", "settings", "sampler", "steps", "kept", "macs", "params")
-NOT_MEASURES = {*CONTENDER, *PICTURE, "key", "batch", "error", "features", "rank", "loop_seconds", "seconds"}
+NUM_HALVES = 50  # random halves of the pictures, from which the spread of KID is estimated
+CANDIDATE = ("model", "method", "ratio", "settings", "sampler", "steps", "kept", "macs", "params")
+NOT_MEASURES = {*CANDIDATE, *SAMPLE, "key", "batch", "error", "features", "rank", "loop_seconds", "seconds"}
 
 
 class Interval(NamedTuple):
@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: np.ndarray, prompts: np.ndarray, seed: int = 0) -> Interval:
-    """Mean of `values` (N,) with a bootstrap over prompts: pictures of one prompt stand and fall together.
+    """Compute the mean of `values` (N,) with a bootstrap over prompts: pictures of one prompt are resampled together.
 
     With a single prompt the pictures themselves are resampled.
     """
@@ -34,8 +34,8 @@ def interval(values: np.ndarray, prompts: np.ndarray, seed: int = 0) -> Interval
     return Interval(float(values.mean()), *(float(edge) for edge in np.percentile(means, [2.5, 97.5])))
 
 
-class Difference(NamedTuple):
-    """One contender less another on the same pictures: mean with interval, and how often it was the higher one."""
+class PairedDifference(NamedTuple):
+    """One candidate minus another on the same pictures: mean with interval, and how often it is the higher one."""
 
     mean: float
     low: float
@@ -46,33 +46,34 @@ class Difference(NamedTuple):
     n: int
 
 
-def difference(rows: pd.DataFrame, one: str, other: str, measure: str) -> Difference:
-    """`one` less `other`, both keys. Raises ValueError where they share no picture."""
+def paired_difference(rows: pd.DataFrame, one: str, other: str, measure: str) -> PairedDifference:
+    """Compute `one` minus `other`, both keys. Raises ValueError where they share no picture."""
     sound = rows[rows.error.isna() & rows[measure].notna()]
-    first, second = (sound[sound.key == key].set_index([*PICTURE])[measure] for key in (one, other))
+    first, second = (sound[sound.key == key].set_index([*SAMPLE])[measure] for key in (one, other))
     both = pd.concat([first, second], axis=1, join="inner", keys=("one", "other"))
     if both.empty:
         raise ValueError(f"{one} and {other} have no picture in common that has the measure {measure}")
-    less = (both.one - both.other).to_numpy(float)
-    found = interval(less, both.index.get_level_values("prompt").to_numpy())
-    return Difference(*found, int((less > 0).sum()), int((less < 0).sum()), int((less == 0).sum()), len(less))
+    values = (both.one - both.other).to_numpy(float)
+    found = interval(values, both.index.get_level_values("prompt").to_numpy())
+    higher, lower = int((values > 0).sum()), int((values < 0).sum())
+    return PairedDifference(*found, higher, lower, int((values == 0).sum()), len(values))
 
 
-def summary(rows: pd.DataFrame, real: Any = None) -> pd.DataFrame:
-    """One row per contender, in the order they first appear.
+def summarize(rows: pd.DataFrame, real: Any = None) -> pd.DataFrame:
+    """Make one row per candidate, in the order in which they first appear.
 
     Columns: what it is; `n` pictures and how many `failed` (with the first `error`); the mean of each measure with
     `_low` and `_high`; `retrieval_top1` and `_top5` likewise; `kid` with `kid_spread`, and `fid`, against the features
-    `real` (M, D); median `loop_seconds` and `seconds` a picture, and the median `speedup` of the loop over the full run
-    of the same batch.
+    `real` (M, D); median `loop_seconds` and `seconds` per picture, and the median `speedup` of the loop over the full
+    run of the same batch.
     """
     whole = rows[rows.method == "full"]
-    return pd.DataFrame([_summed(own, whole, real) for _, own in rows.groupby("key", sort=False)])
+    return pd.DataFrame([_summarize_one(own, whole, real) for _, own in rows.groupby("key", sort=False)])
 
 
-def _summed(own: pd.DataFrame, whole: pd.DataFrame, real: Any) -> dict[str, Any]:
+def _summarize_one(own: pd.DataFrame, whole: pd.DataFrame, real: Any) -> dict[str, Any]:
     sound, first = own[own.error.isna()], own.iloc[0]
-    found = {name: first[name] for name in ("key", *CONTENDER)}
+    found = {name: first[name] for name in ("key", *CANDIDATE)}
     found |= {"n": len(sound), "failed": len(own) - len(sound), "error": next(iter(own.error.dropna()), None)}
     if sound.empty:
         return found
@@ -89,21 +90,21 @@ def _summed(own: pd.DataFrame, whole: pd.DataFrame, real: Any) -> dict[str, Any]
 
 
 def _distances(sound: pd.DataFrame, real: Any) -> dict[str, float | None]:
-    """KID and FID to real pictures, as far as there are some and enough of these."""
+    """Compute KID and FID to real pictures, where there are enough of both."""
     if real is None or "features" not in sound or len(sound) < 4:
         return {"kid": None, "kid_spread": None, "fid": None}
     import torch
 
-    from explorer import metrics
+    from explorer.measures import metrics
 
     features, rng = torch.from_numpy(np.stack(sound.features.to_list())), np.random.default_rng(0)
     # halves drawn without replacement vary as much as wholes would: sigma^2 / (n/2) (1 - 1/2) = sigma^2 / n
-    halves = [rng.choice(len(features), len(features) // 2, replace=False) for _ in range(HALVES)]
+    halves = [rng.choice(len(features), len(features) // 2, replace=False) for _ in range(NUM_HALVES)]
     spread = float(np.std([metrics.kid(features[half], real) for half in halves], ddof=1))
     return {"kid": metrics.kid(features, real), "kid_spread": spread, "fid": metrics.fid(features, real)}
 
 
-def _speed(sound: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
+def _speed(sound: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float | None]:
     by_batch, own = (some.groupby("batch").loop_seconds.median() for some in (whole, sound))
     ratio = (by_batch / own).dropna()
     return {

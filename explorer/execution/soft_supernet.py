@@ -1,11 +1,11 @@
-"""The SuperNet in training: every unit runs at every call, and a gate mixes what it computed with what it held.
+"""The SuperNet in training: every unit runs at every call, and a gate mixes what it computed with its cached value.
 
-    net = Mixture(denoiser, graph, NoiseEstimate.of(scheduler), Forecast(1))
-    latents = trajectory.rollout(model, scheduler, 50, noise, conditioning, 7.5, net.at, Gates.of(own, graph))
+    net = SoftSuperNet(denoiser, graph, Prediction.of(scheduler), Extrapolation(1))
+    latents = rollout(model, scheduler, 50, noise, conditioning, 7.5, net.at, ScheduleGates.of(own, graph))
 
 With gates of 0 and 1 the values are those of `supernet.SuperNet` under the schedule; gradients flow through both sides
-of each mixture and, from call to call, through what is held (Zhu et al., DiP-GO, NeurIPS 2024, section 3.2). Nothing is
-detached. What the reference implementation leaves out: a unit that nobody reads still shows its reader what it would
+of each mixture and, from call to call, through the caches (Zhu et al., DiP-GO, NeurIPS 2024, section 3.2). Nothing is
+detached. What the reference implementation leaves out: a unit that is not needed still shows its reader what it would
 hand on, so that a gate's gradient is that of its unit together with all that comes back with it.
 """
 
@@ -17,135 +17,144 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from explorer.graph import BlockGraph, Forecast
-from explorer.supernet import SAMPLE_ARGUMENT, NoiseEstimate, extrapolated, shadow
+from explorer.execution.prediction import Prediction
+from explorer.execution.supernet import add_streams, argument_reader, extrapolate, override_method
+from explorer.masks.block_graph import BlockGraph, Extrapolation
 
-Held = Mapping[Any, tuple[tuple[int, Any], ...]]  # per unit (or WHOLE) its last computed values and their calls
-WHOLE = "the noise estimate"
+CacheState = Mapping[
+    Any, tuple[tuple[int, Any], ...]
+]  # per unit (or NOISE_KEY) its last computed values and their calls
+NOISE_KEY = "noise estimate"
 
 
-class Gates(NamedTuple):
+class ScheduleGates(NamedTuple):
     """Gates of a schedule, (T, U) each, differentiable, 0 or 1 in value; or (T, U, B), the same for all B pictures, so
     that each picture's gradient can be told from the others'."""
 
     own: torch.Tensor  # each unit's own
-    live: torch.Tensor  # and read by somebody
-    enters: torch.Tensor  # (T,) or (T, B): whether the denoiser's forward is entered at all
-    looks: np.ndarray  # bool (T,): where, entered or not, the denoiser is run; elsewhere gates have no gradient
+    live: torch.Tensor  # and needed by a unit that runs
+    runs_forward: torch.Tensor  # (T,) or (T, B): whether the denoiser's forward is entered at all
+    evaluated_calls: np.ndarray  # bool (T,): where the denoiser runs, entered or not; elsewhere gates have no gradient
 
     @classmethod
-    def of(cls, own: torch.Tensor, graph: BlockGraph, looks: np.ndarray | None = None) -> "Gates":
-        """The cascade, inside the gradient: a unit is live as far as it and some chain of readers are kept."""
-        demand: list[torch.Tensor | None] = [None] * len(graph.units)
-        demand[-1] = torch.ones_like(own[:, -1])
+    def of(cls, own: torch.Tensor, graph: BlockGraph, evaluated_calls: np.ndarray | None = None) -> "ScheduleGates":
+        """Apply the cascade inside the gradient: a unit is live as far as it and some chain of readers are kept."""
+        needed: dict[int, torch.Tensor] = {len(graph.units) - 1: torch.ones_like(own[:, -1])}
         for column in reversed(range(len(graph.units))):
             unit = graph.units[column]
-            passes_on = demand[column] if unit.transparent else demand[column] * own[:, column]
+            passes_on = needed[column] if unit.passes_input else needed[column] * own[:, column]
             for read in unit.reads:
-                before = demand[read]  # one reader is enough: a + b - ab
-                demand[read] = passes_on if before is None else before + passes_on - before * passes_on
-        live = own * torch.stack(demand, dim=1)
-        enters = 1 - (1 - live).prod(dim=1) if graph.units[-1].transparent else live[:, -1]
-        return cls(own, live, enters, np.ones(len(own), dtype=bool) if looks is None else looks)
+                before = needed.get(read)  # one reader is enough: a + b - ab
+                needed[read] = passes_on if before is None else before + passes_on - before * passes_on
+        live = own * torch.stack([needed[column] for column in range(len(graph.units))], dim=1)
+        runs_forward = 1 - (1 - live).prod(dim=1) if graph.units[-1].passes_input else live[:, -1]
+        evaluated_calls = np.ones(len(own), dtype=bool) if evaluated_calls is None else evaluated_calls
+        return cls(own, live, runs_forward, evaluated_calls)
 
 
-class Mixture:
-    """`with net.at(call, gates, held) as held:` the denoiser's call inside mixes; what is held goes on to the next.
+class SoftSuperNet:
+    """`with net.at(call, gates, cached) as cached:` the denoiser's call inside mixes; the caches go on to the next
+    call.
 
-    The network is as it was between two calls, so that any of them may be run again at any time. Contexts (guidance
-    in two passes) are not told apart.
+    The network is unchanged between two calls, so that any of them may be run again at any time. Contexts (guidance in
+    two passes) are not told apart.
     """
 
-    def __init__(self, denoiser: torch.nn.Module, graph: BlockGraph, estimate: NoiseEstimate, forecast: Forecast):
-        self.denoiser, self.graph, self.estimate, self.forecast = denoiser, graph, estimate, forecast
-        self.held: dict[Any, tuple[tuple[int, Any], ...]] = {}
-        self._sample_argument = SAMPLE_ARGUMENT.get(type(denoiser).__name__, "sample")
-        self._inputs: dict[int, torch.Tensor] = {}
+    def __init__(
+        self, denoiser: torch.nn.Module, graph: BlockGraph, prediction: Prediction, extrapolation: Extrapolation
+    ):
+        self.denoiser, self.graph, self.prediction, self.extrapolation = denoiser, graph, prediction, extrapolation
+        self.cached: dict[Any, tuple[tuple[int, Any], ...]] = {}
+        self._read_sample, self._read_timestep = (argument_reader(denoiser.forward, name) for name in graph.arguments)
+        self._inputs: dict[int, list[torch.Tensor]] = {}
 
     @contextmanager
-    def at(self, call: int, gates: Gates, held: Held) -> Iterator[Held]:
-        """Inside, the denoiser makes its call number `call` under the gates, and changes what is yielded."""
-        self.call, self.held = call, dict(held)
-        self.own, self.live, self.enters = gates.own[call], gates.live[call], gates.enters[call]
+    def at(self, call: int, gates: ScheduleGates, cached: CacheState) -> Iterator[CacheState]:
+        """Have the denoiser make its call number `call` under the gates, which changes the caches that are yielded."""
+        self.call, self.cached = call, dict(cached)
+        self.own, self.live, self.runs_forward = gates.own[call], gates.live[call], gates.runs_forward[call]
         with ExitStack() as stack:
-            if gates.looks[call]:
+            if gates.evaluated_calls[call]:
                 for handle in self._hooks():
                     stack.callback(handle.remove)
             else:
-                stack.callback(shadow(self.denoiser, "forward", self._hand_back))
-            yield self.held
+                stack.callback(override_method(self.denoiser, "forward", self._skip_call))
+            yield self.cached
             self._inputs.clear()
 
-    def _hand_back(self, *args: Any, **kwargs: Any) -> Any:
-        """A call that is neither entered nor looked at."""
-        sample = args[0] if args else kwargs[self._sample_argument]
-        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        held = extrapolated(self.held[WHOLE], self.call, self.forecast.reach)
-        return tree_map(lambda e: self.estimate.restated(e, sample, timestep), held)
+    def _skip_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Hand back the last noise estimate at a call that is neither entered nor evaluated."""
+        sample, timestep = self._read_sample(args, kwargs), self._read_timestep(args, kwargs)
+        value = self._extrapolate(NOISE_KEY)
+        return tree_map(lambda e: self.prediction.from_epsilon(e, sample, timestep), value)
 
     def _hooks(self) -> Iterator[Any]:
         last = len(self.graph.units) - 1
         for column, unit in enumerate(self.graph.units):
-            if column == last and not unit.transparent:  # it decides on the whole call, so it is gated there
+            if column == last and not unit.passes_input:  # it decides on the whole call, so it is gated there
                 continue
             modules = [self.denoiser.get_submodule(path) for path in self.graph.modules[column]]
             if unit.reuse == "residual":
-                yield modules[0].register_forward_pre_hook(self._see(column), with_kwargs=True)
+                yield modules[0].register_forward_pre_hook(self._record_inputs(column, modules[0]), with_kwargs=True)
             yield modules[-1].register_forward_hook(self._mix_unit(column))
         yield self.denoiser.register_forward_hook(self._mix_call, with_kwargs=True)
 
-    def _see(self, column: int) -> Any:
-        def see(_module: Any, args: tuple, kwargs: dict) -> None:
-            self._inputs[column] = args[0] if args else kwargs["hidden_states"]
+    def _record_inputs(self, column: int, module: torch.nn.Module) -> Any:
+        readers = [argument_reader(module.forward, name) for name in self.graph.streams[column] or ("",)]
 
-        return see
+        def record(_module: Any, args: tuple, kwargs: dict) -> None:
+            self._inputs[column] = [read(args, kwargs) for read in readers]
+
+        return record
 
     def _mix_unit(self, column: int) -> Any:
-        adds_change = self.graph.units[column].reuse == "residual"
+        is_residual = self.graph.units[column].reuse == "residual"
 
         def mix(_module: Any, _args: tuple, output: Any) -> Any:
-            x = self._inputs.pop(column) if adds_change else None
-            fresh = tree_map(lambda y: y - x, output) if adds_change else output
-            if column not in self.held:  # call 0
-                self.held[column] = ((self.call, fresh),)
+            streams = self._inputs.pop(column) if is_residual else []
+            fresh = add_streams(output, streams, -1) if is_residual else output
+            if column not in self.cached:  # call 0
+                self.cached[column] = ((self.call, fresh),)
                 return output
-            cached = extrapolated(self.held[column], self.call, self.forecast.reach)
-            self._hold(column, fresh, cached, self.live[column])
-            mixed = tree_map(lambda f, c: _mixed(self.own[column], f, c), fresh, cached)
-            return tree_map(lambda y: x + y, mixed) if adds_change else mixed
+            cached = self._extrapolate(column)
+            self._update_cache(column, fresh, cached, self.live[column])
+            mixed = tree_map(lambda f, c: _mix(self.own[column], f, c), fresh, cached)
+            return add_streams(mixed, streams) if is_residual else mixed
 
         return mix
 
     def _mix_call(self, _module: Any, args: tuple, kwargs: dict, output: Any) -> Any:
-        """Whole calls mix in the noise estimate: not entered, a call hands the last one back."""
-        sample = args[0] if args else kwargs[self._sample_argument]
-        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        fresh = tree_map(lambda y: self.estimate.reusable(y, sample, timestep), output)
-        if WHOLE not in self.held:
-            self.held[WHOLE] = ((self.call, fresh),)
+        """Mix whole calls in the noise estimate: a call that is not entered hands the last one back."""
+        sample, timestep = self._read_sample(args, kwargs), self._read_timestep(args, kwargs)
+        fresh = tree_map(lambda y: self.prediction.to_epsilon(y, sample, timestep), output)
+        if NOISE_KEY not in self.cached:
+            self.cached[NOISE_KEY] = ((self.call, fresh),)
             return output
-        cached, enters = extrapolated(self.held[WHOLE], self.call, self.forecast.reach), self.enters
-        self._hold(WHOLE, fresh, cached, enters)
-        return tree_map(lambda y, e: _mixed(enters, y, self.estimate.restated(e, sample, timestep)), output, cached)
+        cached, gate = self._extrapolate(NOISE_KEY), self.runs_forward
+        self._update_cache(NOISE_KEY, fresh, cached, gate)
+        return tree_map(lambda y, e: _mix(gate, y, self.prediction.from_epsilon(e, sample, timestep)), output, cached)
 
-    def _hold(self, key: Any, fresh: Any, cached: Any, live: torch.Tensor) -> None:
-        """What a live unit computed is held; a dead one's last value would have moved by as much, had it run."""
-        *before, (call, value) = self.held[key]
+    def _extrapolate(self, key: Any) -> Any:
+        return extrapolate(self.cached[key], self.call, self.extrapolation.max_extrapolation)
+
+    def _update_cache(self, key: Any, fresh: Any, cached: Any, live: torch.Tensor) -> None:
+        """Cache what a live unit computed; a dead one's last value would have moved by as much, had it run."""
+        *before, (call, value) = self.cached[key]
         if live.detach().max() > 0.5:
-            computed = tree_map(lambda f, c: _mixed(live, f, c), fresh, cached)
-            self.held[key] = (*self.held[key], (self.call, computed))[-(self.forecast.order + 1) :]
+            computed = tree_map(lambda f, c: _mix(live, f, c), fresh, cached)
+            self.cached[key] = (*self.cached[key], (self.call, computed))[-(self.extrapolation.order + 1) :]
         else:
-            moved = tree_map(lambda v, f, c: v + _over(live, f) * (f - c), value, fresh, cached)
-            self.held[key] = (*before, (call, moved))
+            moved = tree_map(lambda v, f, c: v + _expand(live, f) * (f - c), value, fresh, cached)
+            self.cached[key] = (*before, (call, moved))
 
 
-def _mixed(gate: torch.Tensor, fresh: torch.Tensor, cached: torch.Tensor) -> torch.Tensor:
-    share = _over(gate, fresh)
+def _mix(gate: torch.Tensor, fresh: torch.Tensor, cached: torch.Tensor) -> torch.Tensor:
+    share = _expand(gate, fresh)
     return share * fresh + (1 - share) * cached
 
 
-def _over(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """One gate for all of `values`, or one a picture; guidance stacks the pictures twice."""
+def _expand(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Expand one gate for all of `values`, or one per picture; guidance stacks the pictures twice."""
     if gate.ndim == 0:
         return gate
     return gate.repeat(len(values) // len(gate)).reshape(-1, *[1] * (values.ndim - 1)).to(values)

@@ -1,4 +1,4 @@
-"""Quality against cost."""
+"""The figure of quality against cost."""
 
 import math
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ DASHES = ("solid", "dash", "dot")
 
 
 class Point(NamedTuple):
-    """One contender of an evaluation: what it spends, what it reaches, and between which values that lies."""
+    """One candidate of an evaluation: its cost, its quality, and the interval of that."""
 
     name: str
-    spent: float
-    reached: float
+    cost: float
+    quality: float
     low: float
     high: float
-    told: str = ""
+    hover_text: str = ""  # empty: the name
 
 
-def trade_off(points: Sequence[Point], spent: str, reached: str) -> go.Figure:
-    """Quality against cost: a line a name, a point a contender, its 95 % interval as a bar; cost on a log axis."""
+def trade_off(points: Sequence[Point], cost_label: str, quality_label: str) -> go.Figure:
+    """Draw quality against cost, on a log axis: a line per name, a point per candidate, its 95 % interval as a bar."""
     if not points:
         return empty("No results to show.")
     figure = go.Figure(layout=bare_layout(height=460))
     for number, name in enumerate(dict.fromkeys(point.name for point in points)):
-        own = sorted((point for point in points if point.name == name), key=lambda point: point.spent)
-        middle = np.array([point.reached for point in own])
+        own = sorted((point for point in points if point.name == name), key=lambda point: point.cost)
+        middle = np.array([point.quality for point in own])
         bars = dict(
             type="data",
             symmetric=False,
@@ -42,23 +42,23 @@ def trade_off(points: Sequence[Point], spent: str, reached: str) -> go.Figure:
         )
         colour, dash = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
         figure.add_scatter(
-            x=[point.spent for point in own],
+            x=[point.cost for point in own],
             y=middle,
             error_y=bars,
             name=name,
             mode="lines+markers",
             line=dict(color=colour, dash=dash, width=2),
             marker=dict(size=7, symbol=number % 8),
-            text=[point.told or name for point in own],
-            hovertemplate="%{text}<br>" + f"{spent} %{{x:.3~g}}<br>{reached} %{{y:.4~g}}<extra></extra>",
+            text=[point.hover_text or name for point in own],
+            hovertemplate="%{text}<br>" + f"{cost_label} %{{x:.3~g}}<br>{quality_label} %{{y:.4~g}}<extra></extra>",
         )
-    ticks = _log_ticks([point.spent for point in points])
-    figure.update_xaxes(title=spent, type="log", showgrid=True, gridcolor=GRID, fixedrange=False)
+    ticks = _log_ticks([point.cost for point in points])
+    figure.update_xaxes(title=cost_label, type="log", showgrid=True, gridcolor=GRID, fixedrange=False)
     figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
-    return figure.update_yaxes(title=reached, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
+    return figure.update_yaxes(title=quality_label, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
 
 
 def _log_ticks(values: Sequence[float]) -> list[float]:
-    """1, 2, 3, 5 and 7 of each decade, as far as the values reach."""
+    """List 1, 2, 3, 5 and 7 of each decade that has values."""
     decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     return [step * 10.0**decade for decade in decades for step in (1, 2, 3, 5, 7)]

@@ -1,24 +1,27 @@
-"""What all figures share: colours, layout, names short enough for an axis."""
+"""What all figures share: colours, layout, names that are short enough for an axis."""
 
 import plotly.graph_objects as go
 
-COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # told apart by the colour-blind and by lightness
+COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # distinct for the colour-blind and in grey
 GRID = "rgba(125,133,144,0.25)"
-SHORTER = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
+ABBREVIATIONS = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
+TICK_STEPS, MAX_TICKS = (1, 2, 5, 10, 20, 50), 14
 
 
-def short(unit: str) -> str:
-    """A unit's name for an axis: down_blocks.0.layers.1 -> down 0 layers 1."""
-    for name, shorter in SHORTER:
-        unit = unit.replace(name, shorter)
+def shorten(unit: str) -> str:
+    """Shorten a unit's name for an axis: down_blocks.0.layers.1 becomes down 0 layers 1."""
+    for name, abbreviation in ABBREVIATIONS:
+        unit = unit.replace(name, abbreviation)
     return unit.replace(".", " ")
 
 
-def tick(calls: int) -> int:
-    return next((step for step in (1, 2, 5, 10, 20, 50) if calls <= 14 * step), 100)
+def tick_step(calls: int) -> int:
+    """Choose the distance of the ticks on an axis of calls."""
+    return next((step for step in TICK_STEPS if calls <= MAX_TICKS * step), 100)
 
 
-def bare_layout(height: int) -> go.Layout:
+def bare_layout(height: int | None = None) -> go.Layout:
+    """Make a layout without grid, template and background; `height` in pixels."""
     return go.Layout(
         template="none",
         height=height,
@@ -41,6 +44,7 @@ def bare_layout(height: int) -> go.Layout:
 
 
 def empty(note: str) -> go.Figure:
+    """Make a figure that holds a note only."""
     figure = go.Figure(layout=bare_layout(height=160))
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.add_annotation(text=note, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)

@@ -1,1 +1,1 @@
-"""Work outside the page: who runs it, how it is stopped, and what happens when it crashes."""
+"""Work outside the page: who runs it, how it is stopped and resumed, and what happens when it crashes."""

@@ -1,21 +1,20 @@
-"""What a job will take, from its settings alone: MACs over a measured rate. Loads no torch.
+"""Estimates what a job will take, from its settings alone: MACs over a measured rate. Loads no torch.
 
-Rough on purpose: the first step of a job says it better, and the page shows that from then on. The constants were
+Rough on purpose: the first step of a job gives a better estimate, which the page shows from then on. The constants were
 measured on emoji-unet, on one core of an AMD EPYC (`tests/bench/learning.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from explorer import catalogue, experiment
+from explorer.models.catalogue import list_models
+from explorer.pruners import PRUNERS, method_config
 
-RATE = 20.7e9  # MACs a second
-TIMESTEPS = 1000  # that a model was trained on
-DIPGO, ECODIFF = 4.1, 5.3  # a step's cost for each picture, in runs of the whole network
-BASE = 0.7e9  # bytes of a process with PyTorch and a small model
-BACK = 0.1  # bytes for each MAC of a call, on the way back through one
-HELD = 5.3e-3  # likewise, kept of each call by DiP-GO: what its units hold for the next one
+MACS_PER_SECOND = 20.7e9
+BASE_BYTES = 0.7e9  # of a process with PyTorch and a small model
+BACKWARD_BYTES_PER_MAC = 0.1  # of a call, in the backward pass through one
+CACHED_BYTES_PER_MAC = 5.3e-3  # likewise, kept of each call by DiP-GO: what its units cache for the next one
 
 
 @dataclass(frozen=True)
@@ -25,58 +24,35 @@ class Estimate:
     seconds: float
     memory: float
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
+        """Describe it in a sentence."""
         if self.seconds < 5:
-            return "It takes a moment, and the time to load the model."
+            return "It takes a moment, plus the time to load the model."
         memory = f"{self.memory / 1e9:.1f} GB of memory"
-        return f"About {duration(self.seconds)} on one core, and {memory}; its first step will say it better."
+        return (
+            f"About {format_duration(self.seconds)} on one core, and {memory}; the first step gives a better estimate."
+        )
 
 
-def duration(seconds: float) -> str:
-    """12 s, 3 min, 2.5 h."""
+def format_duration(seconds: float) -> str:
+    """Write a duration as 12 s, 3 min or 2.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _dipgo(config: Any) -> float:
-    return config.last * config.batch * DIPGO
-
-
-def _ecodiff(config: Any) -> float:
-    return config.last * config.batch * ECODIFF
-
-
-def _search(config: Any) -> float:
-    return config.pictures * (1 + config.budget * (1 - config.ratio))
-
-
-def _taylor(config: Any) -> float:
-    walked = config.pictures * TIMESTEPS / config.stride * 3 / (2 if config.guidance > 1 else 1)
-    return config.pictures + walked / config.steps
-
-
-# full runs of the network, which each method makes
-RUNS: Mapping[str, Callable[[Any], float]] = {
-    "dipgo": _dipgo,
-    "ecodiff": _ecodiff,
-    "search": _search,
-    "genetic": _search,
-    "taylor": _taylor,
-    "similarity": lambda config: config.pictures,
-}
-
-
 def estimate(model: str, method: str, settings: Mapping[str, Any]) -> Estimate:
-    """Raises ValueError for settings or a model that there are not."""
-    config = experiment.config_of(method, settings)
-    row = next((row for row in catalogue.listing() if row["id"] == model), None)
+    """Estimate a job. Raises ValueError for unknown settings and for an unknown model."""
+    config = method_config(method, settings)
+    row = next((row for row in list_models() if row["id"] == model), None)
     if row is None:
         raise ValueError(f"there is no model {model!r}; see the command models")
-    if method not in RUNS:
-        return Estimate(0.0, BASE)
+    cost = PRUNERS[method].cost
+    if cost is None:
+        return Estimate(0.0, BASE_BYTES)
     macs = row["macs_per_call"] * (2 if config.guidance > 1 and row["pipeline"] != "DDPMPipeline" else 1)
-    seconds = RUNS[method](config) * config.steps * macs / RATE
-    batch, held = getattr(config, "batch", 1), HELD * config.steps if method == "dipgo" else 0
-    memory = BASE + 8 * row["params"] + batch * macs / 2 * (BACK + held)
+    seconds = cost(config) * config.steps * macs / MACS_PER_SECOND
+    cached = CACHED_BYTES_PER_MAC * config.steps if method == "dipgo" else 0
+    batch = getattr(config, "batch", 1)
+    memory = BASE_BYTES + 8 * row["params"] + batch * macs / 2 * (BACKWARD_BYTES_PER_MAC + cached)
     return Estimate(seconds, memory)

@@ -1,185 +1,186 @@
-"""The shelf: masks that visitors bring along or make by hand, what their jobs found, and what comes with the project.
-Loads no torch.
+"""The mask library of the page: files that visitors upload or make by hand, results of their jobs, and bundled files.
 
-What is brought lies in the folder as `<id>.safetensors`, the bytes as they came, and beside it `<id>.json`, whose it is
-and what it is called. A name is only ever shown: no file is called what somebody says.
+An uploaded file is kept as `<id>.safetensors`, byte for byte, and beside it `<id>.json`, whose it is and what it is
+called. A name is only ever shown: no file is called what a visitor says. Loads no torch.
 """
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from explorer import catalogue, shipped
-from explorer.files import Origin
-from explorer.jobs.ledger import Job, Ledger
-from explorer.masks import Header, Importance, Mask
-from explorer.sites import WidthHeader
-from explorer.widths import Found, WidthImportance, found_in, header_in
+from explorer.bundled import masks as bundled
+from explorer.jobs.store import Job, JobStore
+from explorer.masks.file_format import replace_atomically
+from explorer.masks.result import PruningResult, load, load_header
+from explorer.models.catalogue import EMBEDDED
 
-How = Literal["embedded", "a job's", "uploaded", "by hand"]
-MOST_BYTES = 5 * 2**20  # of one file
-A_VISITOR, IN_ALL = 50, 2_000  # files
-JOB = "job-"  # before a job's id
+Source = Literal["bundled", "job", "uploaded", "manual"]
+MAX_FILE_BYTES = 5 * 2**20
+MAX_PER_USER, MAX_TOTAL = 50, 2_000  # files
+JOB_PREFIX = "job-"  # before a job's id
 ID = re.compile(r"[0-9a-f]{12}")
 
 
-class Slip(BaseModel):
-    """Who brought a file, and how it came."""
+class UploadInfo(BaseModel):
+    """Whose a file is, what it is called, and how it came."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     owner: str = Field(max_length=64)
     name: str = Field(max_length=80)
-    how: How
+    source: Annotated[Source, BeforeValidator(lambda source: "manual" if source == "by hand" else source)] = Field(
+        validation_alias=AliasChoices("source", "how")  # up to version 0.1
+    )
     created: float
 
 
-class Item(NamedTuple):
+class MaskEntry(NamedTuple):
     """A file of the page: where it came from, and what it says of itself."""
 
     id: str
     name: str
-    how: How
+    source: Source
     owner: str
     path: Path
     created: float
 
-    def open(self) -> Found:
-        """Raises ValueError, in one sentence, where it is damaged."""
-        return found_in(self.path)
+    def open(self) -> PruningResult:
+        """Read the file. Raises ValueError, in one sentence, where it is damaged."""
+        return load(self.path)
 
     @property
-    def header(self) -> Header | WidthHeader:
-        """Raises ValueError, in one sentence, where it is damaged."""
-        return _header(self.path)
+    def header(self) -> Any:
+        """The file's header. Raises ValueError, in one sentence, where it is damaged."""
+        return _cached_header(self.path)
 
 
-class Shelf:
-    """The files in `folder`, what the jobs of a ledger found, and what comes with the project."""
+class MaskLibrary:
+    """The files in `folder`, the results of a store's jobs, and the bundled files."""
 
-    def __init__(self, folder: Path, ledger: Ledger | None = None):
-        self.folder, self.ledger = folder, ledger
+    def __init__(self, folder: Path, store: JobStore | None = None):
+        self.folder, self.store = folder, store
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, path: str | Path, name: str, owner: str, how: How = "uploaded") -> Item:
-        """Keep a copy of a file that is sound. Raises ValueError, in one sentence, for any other and beyond the limits;
-        then nothing is kept."""
+    def add(self, path: str | Path, name: str, owner: str, source: Source = "uploaded") -> MaskEntry:
+        """Keep a copy of a valid file. Raises ValueError, in one sentence, for any other and beyond the limits; then
+        nothing is kept."""
         size = Path(path).stat().st_size
-        if size > MOST_BYTES:
-            raise ValueError(f"the file has {size / 2**20:.1f} MB; a mask has {MOST_BYTES // 2**20} at most here")
-        self._refuse_beyond_limits(owner)
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"the file has {size / 2**20:.1f} MB; a mask may have {MAX_FILE_BYTES // 2**20} MB here")
+        self._check_limits(owner)
         id = uuid4().hex[:12]
-        file, part = self._file(id), self.folder / f".{id}.part"
+        file = self._file(id)
+        shown = "".join(letter for letter in name if letter.isprintable())[:80] or "without a name"
+        info = UploadInfo(owner=owner, name=shown, source=source, created=time.time())
         try:
-            part.write_bytes(Path(path).read_bytes())
-            _sound(part, path)
-            shown = "".join(letter for letter in name if letter.isprintable())[:80] or "without a name"
-            slip = Slip(owner=owner, name=shown, how=how, created=time.time())
-            file.with_suffix(".json").write_text(slip.model_dump_json(), encoding="utf-8")
-            part.replace(file)
+            with replace_atomically(file) as temporary:
+                temporary.write_bytes(Path(path).read_bytes())
+                _check_file(temporary)
+                file.with_suffix(".json").write_text(info.model_dump_json(), encoding="utf-8")
         except OSError as error:
             file.with_suffix(".json").unlink(missing_ok=True)
             raise ValueError(f"the file cannot be kept: {error.strerror}; make room, then try again") from error
-        finally:
-            part.unlink(missing_ok=True)
-        return self._item(id, slip)
+        return self._entry(id, info)
 
-    def keep(self, mask: Mask, name: str, owner: str) -> Item:
+    def keep(self, mask: PruningResult, name: str, owner: str) -> MaskEntry:
         """Keep a mask that was made by hand."""
-        part = self.folder / f".{uuid4().hex}.made"
+        temporary = self.folder / f".{uuid4().hex}.made"
         try:
-            mask.save(part)
-            return self.add(part, name, owner, "by hand")
+            mask.save(temporary)
+            return self.add(temporary, name, owner, "manual")
         finally:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
-    def forget(self, id: str, owner: str) -> None:
-        """Delete a file. Raises ValueError for one of somebody else, and for one that nobody brought."""
-        slip = self._slip(id)
-        if slip is None:
-            raise ValueError("only what was uploaded or made by hand is deleted here")
-        if slip.owner != owner:
-            raise ValueError("this file is somebody else's")
+    def delete(self, id: str, owner: str) -> None:
+        """Delete a file. Raises ValueError for one of another visitor, and for one that is no upload."""
+        info = self._info(id)
+        if info is None:
+            raise ValueError("only what was uploaded or made by hand can be deleted here")
+        if info.owner != owner:
+            raise ValueError("this file belongs to another visitor")
         self._file(id).unlink(missing_ok=True)
         self._file(id).with_suffix(".json").unlink(missing_ok=True)
 
-    def own(self, owner: str) -> list[Item]:
-        """What somebody brought, and what their jobs found, newest first."""
-        jobs = self.ledger.jobs("done", owner=owner) if self.ledger else []
-        found = [item for item in self._all() if item.owner == owner] + [self._found_by(job) for job in jobs]
-        return sorted(found, key=lambda item: -item.created)
+    def owned_by(self, owner: str) -> list[MaskEntry]:
+        """List what a visitor uploaded or made, and the results of their jobs, newest first."""
+        jobs = self.store.jobs("done", owner=owner) if self.store else []
+        entries = [entry for entry in self._uploads() if entry.owner == owner]
+        entries += [self._job_entry(self.store, job) for job in jobs if self.store]
+        return sorted(entries, key=lambda entry: -entry.created)
 
-    def find(self, id: str) -> Item:
-        """A file by its id, whoever brought it: an address can be handed on. Raises ValueError for none."""
-        slip = self._slip(id)
-        if slip is not None:
-            return self._item(id, slip)
-        if id.startswith(JOB) and self.ledger:
-            job = self.ledger.get(id.removeprefix(JOB))
+    def find(self, id: str) -> MaskEntry:
+        """Find a file by its id, of any owner, so that a link can be shared. Raises ValueError for none."""
+        info = self._info(id)
+        if info is not None:
+            return self._entry(id, info)
+        if id.startswith(JOB_PREFIX) and self.store:
+            job = self.store.get(id.removeprefix(JOB_PREFIX))
             if job.state == "done":
-                return self._found_by(job)
-        for item in embedded():
-            if item.id == id:
-                return item
+                return self._job_entry(self.store, job)
+        for entry in bundled_entries():
+            if entry.id == id:
+                return entry
         raise ValueError(f"there is no mask {id[:40]!r}; it may have been deleted")
 
-    def _refuse_beyond_limits(self, owner: str) -> None:
-        there = list(self._all())
-        if sum(item.owner == owner for item in there) >= A_VISITOR:
-            raise ValueError(f"you have {A_VISITOR} files here, which is the most; delete one first")
-        if len(there) >= IN_ALL:
-            raise ValueError(f"{IN_ALL} files are kept here, which is the most; please come back later")
+    def _check_limits(self, owner: str) -> None:
+        entries = list(self._uploads())
+        if sum(entry.owner == owner for entry in entries) >= MAX_PER_USER:
+            raise ValueError(f"you have {MAX_PER_USER} files here, which is the limit; delete one first")
+        if len(entries) >= MAX_TOTAL:
+            raise ValueError(f"{MAX_TOTAL} files are kept here, which is the limit; please come back later")
 
-    def _all(self) -> Iterator[Item]:
+    def _uploads(self) -> Iterator[MaskEntry]:
         for file in self.folder.glob("*.safetensors"):
-            if slip := self._slip(file.stem):
-                yield self._item(file.stem, slip)
+            if info := self._info(file.stem):
+                yield self._entry(file.stem, info)
 
-    def _slip(self, id: str) -> Slip | None:
+    def _info(self, id: str) -> UploadInfo | None:
         if not ID.fullmatch(id) or not self._file(id).is_file():
             return None
         try:
-            return Slip.model_validate_json(self._file(id).with_suffix(".json").read_bytes())
+            return UploadInfo.model_validate_json(self._file(id).with_suffix(".json").read_bytes())
         except (OSError, ValidationError):
             return None
 
     def _file(self, id: str) -> Path:
         return self.folder / f"{id}.safetensors"
 
-    def _found_by(self, job: Job) -> Item:
-        path = self.ledger.results / (job.result or "none")
-        return Item(f"{JOB}{job.id}", job.method, "a job's", job.owner, path, job.created)
+    def _entry(self, id: str, info: UploadInfo) -> MaskEntry:
+        return MaskEntry(id, info.name, info.source, info.owner, self._file(id), info.created)
 
-    def _item(self, id: str, slip: Slip) -> Item:
-        return Item(id, slip.name, slip.how, slip.owner, self._file(id), slip.created)
-
-
-_header = lru_cache(maxsize=1000)(header_in)  # a file that is kept does not change
+    @staticmethod
+    def _job_entry(store: JobStore, job: Job) -> MaskEntry:
+        path = store.results / (job.result or "none")
+        return MaskEntry(f"{JOB_PREFIX}{job.id}", job.method, "job", job.owner, path, job.created)
 
 
-def _sound(part: Path, path: str | Path) -> None:
-    """Raise ValueError, in one sentence, for a file that is not a sound mask or importance."""
+_cached_header = lru_cache(maxsize=1000)(load_header)  # a file that is kept does not change
+
+
+def _check_file(path: Path) -> None:
+    """Raise ValueError, in one sentence, for a file that is no valid mask or importance."""
     try:
-        found = found_in(part)
-        found.at(found.header.max_ratio) if isinstance(found, Importance | WidthImportance) else found.kept
+        result = load(path)
+        mask = result.at(result.max_ratio)
+        mask.macs_fraction, mask.params_fraction  # noqa: B018 (computing them is the check)
     except ValueError as error:
-        raise ValueError(str(error).replace(str(part), "the file")) from error
+        raise ValueError(str(error).replace(str(path), "the file")) from error
 
 
-def embedded() -> list[Item]:
-    """The files that come with the project."""
-    found: dict[Path, Origin] = {}
-    for model in catalogue.EMBEDDED:
-        found |= shipped.headers(model)
-        there: Mapping[str, Origin] = shipped.widths(model)
-        found |= {shipped.WIDTHS / model / f"{stem}.safetensors": header for stem, header in there.items()}
+def bundled_entries() -> list[MaskEntry]:
+    """List the files that come with the project."""
+    headers: dict[Path, Any] = {}
+    for model in EMBEDDED:
+        headers |= bundled.schedule_headers(model)
+        widths = bundled.width_headers(model)
+        headers |= {bundled.WIDTHS / model / f"{stem}.safetensors": header for stem, header in widths.items()}
     return [
-        Item(f"{path.parent.name}/{path.stem}", path.stem, "embedded", "", path, header.created.timestamp())
-        for path, header in found.items()
+        MaskEntry(f"{path.parent.name}/{path.stem}", path.stem, "bundled", "", path, header.created.timestamp())
+        for path, header in headers.items()
     ]

@@ -1,12 +1,11 @@
-"""The ledger: every job there is, what happened to it, and from where it goes on. One SQLite file; loads no torch.
+"""The job store: every job, what happened to it, and from where it resumes. One SQLite file; loads no torch.
 
 One process writes jobs, events and checkpoints: the page's. Others leave requests, which it applies. An event and the
-checkpoint that belongs to it are one transaction, so a job goes on from exactly what was last told of it.
+checkpoint that belongs to it are one transaction, so a job resumes from exactly its last event.
 """
 
 import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -17,28 +16,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from explorer.jobs.store_schema import OLD_NAME, SQLITE_FILES, move_if_there, open_database
+from explorer.settings import settings
+
 State = Literal["queued", "running", "cancelling", "finishing", "done", "failed", "interrupted"]
 ENDED = ("done", "failed", "interrupted")
-VERSION = 2
-SCHEMA = """
-CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, created REAL NOT NULL,
-    document TEXT NOT NULL);
-CREATE INDEX by_state ON jobs (state, created);
-CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
-    step INTEGER NOT NULL, at REAL NOT NULL, document TEXT NOT NULL, UNIQUE (job, step));
-CREATE TABLE checkpoints (job TEXT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, state BLOB, picture BLOB);
-CREATE TABLE requests (number INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, job TEXT NOT NULL);
-"""
-MIGRATIONS = {1: ""}  # from a version to the next; 2 knows jobs that are finishing
 
 
-def folder() -> Path:
-    """Where the page keeps its jobs: EXPLORER_DATA or ./data, then jobs."""
-    return Path(os.environ.get("EXPLORER_DATA") or "data") / "jobs"
+def jobs_folder() -> Path:
+    """Return the folder in which the page keeps its jobs."""
+    return settings().data / "jobs"
 
 
 class Job(BaseModel):
-    """One run of a method: what was asked, how far it is, how it ended."""
+    """One job: what was requested, how far it is, how it ended."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,9 +41,9 @@ class Job(BaseModel):
     prompts: tuple[str, ...] = ()
     state: State = "queued"
     created: float
-    started: float | None = None  # of the attempt of the moment
+    started: float | None = None  # of the current attempt
     ended: float | None = None
-    told: float | None = None  # when it made its last step
+    last_event_at: float | None = None  # when it made its last step
     seconds: float = 0.0  # of earlier attempts
     crashes: int = 0  # since the last step
     done: int = 0
@@ -65,13 +56,13 @@ class Job(BaseModel):
     def seed(self) -> int:
         return self.settings.get("seed", 0)
 
-    def ran(self, now: float) -> float:
-        """Seconds that it has run until `now`, over all attempts."""
+    def running_seconds(self, now: float) -> float:
+        """Count the seconds that it has run until `now`, over all attempts."""
         return self.seconds + (max(0.0, now - self.started) if self.started else 0.0)
 
 
 class Event(BaseModel):
-    """One step of a job. The cursor grows over all jobs; told again, a step keeps its place."""
+    """One step of a job. The cursor grows over all jobs; a repeated step keeps its cursor."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,56 +72,57 @@ class Event(BaseModel):
     at: float
     total: int
     message: str
-    numbers: dict[str, float]
+    metrics: dict[str, float]
 
 
-class Ledger:
-    """Opens or makes the file `folder`/ledger.sqlite; `said` holds a sentence if a damaged one was set aside.
+class JobStore:
+    """Opens or makes the file `folder`/jobs.sqlite; `warning` holds a sentence if a damaged one was set aside.
 
-    Results lie beside it in `folder`/results. With `owned`, this process is the one that writes: raises ValueError
+    Results are beside it in `folder`/results. With `owned`, this process is the one that writes: raises ValueError
     while another one is.
     """
 
     def __init__(self, folder: Path, owned: bool = True):
-        self.folder, self.file, self.said = folder, folder / "ledger.sqlite", ""
+        self.folder, self.file, self.warning = folder, folder / "jobs.sqlite", ""
         self.results = folder / "results"
         self.results.mkdir(parents=True, exist_ok=True)
-        self._lock, self._held = RLock(), _hold(folder / "ledger.lock") if owned else None
+        self._lock, self._lock_held = RLock(), _lock_file(folder / "jobs.lock") if owned else None
+        if owned and not self.file.exists():
+            for end in SQLITE_FILES:
+                move_if_there(folder / f"{OLD_NAME}.sqlite{end}", folder / f"{self.file.name}{end}")
         try:
-            self._connection = _opened(self.file)
+            self._connection = open_database(self.file)
         except sqlite3.DatabaseError as error:
             if not owned:
                 raise ValueError(f"{self.file} is damaged: {error}") from error
-            aside = folder / f"ledger.damaged-{int(time.time())}.sqlite"
-            for end in ("", "-wal", "-shm"):
-                part = self.file.with_name(self.file.name + end)
-                if part.exists():
-                    part.rename(aside.with_name(aside.name + end))
-            self.said = f"the ledger of jobs was damaged ({error}); it lies in {aside.name}, and a new one was begun"
-            self._connection = _opened(self.file)
+            aside = folder / f"jobs.damaged-{int(time.time())}.sqlite"
+            for end in SQLITE_FILES:
+                move_if_there(self.file.with_name(self.file.name + end), aside.with_name(aside.name + end))
+            self.warning = f"the job store was damaged ({error}); it is kept as {aside.name}, and a new one was begun"
+            self._connection = open_database(self.file)
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
-        if self._held:
-            self._held.close()
+        if self._lock_held:
+            self._lock_held.close()
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, whole or not at all. Raises ValueError where the disk is full."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make one transaction, whole or not at all. Raises ValueError where the disk is full."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
-                self._undo()
-                raise ValueError(f"the ledger of jobs cannot be written: {error}") from error
+                self._roll_back()
+                raise ValueError(f"the job store cannot be written: {error}") from error
             except BaseException:
-                self._undo()
+                self._roll_back()
                 raise
 
-    def _undo(self) -> None:
+    def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -141,69 +133,74 @@ class Ledger:
     # -- jobs
 
     def add(self, job: Job) -> None:
-        with self._change() as there:
-            there.execute(
+        with self._transaction() as connection:
+            connection.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?)",
                 (job.id, job.state, job.owner, job.created, job.model_dump_json()),
             )
 
     def get(self, id: str) -> Job:
-        """Raises ValueError for a job that there is not."""
+        """Return a job. Raises ValueError for one that does not exist."""
         rows = self._rows("SELECT document FROM jobs WHERE id = ?", id)
         if not rows:
             raise ValueError(f"there is no job {id!r}; see them all with the command jobs list")
         return Job.model_validate_json(rows[0][0])
 
     def jobs(self, *states: State, owner: str | None = None) -> list[Job]:
-        """Oldest first: those in these states (default: all) of this owner (default: everybody's)."""
+        """List the jobs in these states (default: all) of this owner (default: of all), oldest first."""
         marks = ", ".join("?" * len(states))
-        wanted = [f"state IN ({marks})"] * bool(states) + ["owner = ?"] * (owner is not None)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        conditions = [f"state IN ({marks})"] * bool(states) + ["owner = ?"] * (owner is not None)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         values = (*states, *([owner] if owner is not None else []))
         rows = self._rows(f"SELECT document FROM jobs {where} ORDER BY created, id", *values)
         return [Job.model_validate_json(document) for (document,) in rows]
 
-    def change(self, id: str, **fields: Any) -> Job:
-        """The job with these fields changed."""
-        with self._change() as there:
-            return _changed(there, self.get(id), fields)
+    def update(self, id: str, **fields: Any) -> Job:
+        """Change fields of a job; returns the job."""
+        with self._transaction() as connection:
+            return _write_job(connection, self.get(id), fields)
 
-    def place(self, id: str) -> int:
-        """How many jobs are before it in the queue."""
+    def queue_position(self, id: str) -> int:
+        """Count the jobs before it in the queue."""
         waiting = [job.id for job in self.jobs("queued")]
         return waiting.index(id) if id in waiting else 0
 
-    def forget(self, id: str) -> None:
+    def delete(self, id: str) -> None:
         """Delete a job, its events, its checkpoint and its result."""
         result = self.get(id).result
-        with self._change() as there:
-            there.execute("DELETE FROM jobs WHERE id = ?", (id,))
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM jobs WHERE id = ?", (id,))
         if result:
             (self.results / result).unlink(missing_ok=True)
 
-    # -- what it told
+    # -- events
 
-    def tell(self, id: str, step: Mapping[str, Any], state: bytes | None = None, picture: bytes | None = None) -> None:
-        """Write down one step, {done, total, message, numbers}, with the state to go on from, if there is one.
+    def record_event(
+        self, id: str, step: Mapping[str, Any], state: bytes | None = None, picture: bytes | None = None
+    ) -> None:
+        """Record one step, {done, total, message, metrics}, with the state to resume from, if there is one.
 
-        A step that was told before, by an attempt that got farther than its last checkpoint, is written over.
+        A step that was recorded before, by an attempt that got farther than its last checkpoint, is replaced.
         """
-        document = json.dumps({name: step[name] for name in ("total", "message", "numbers")})
-        progress = {name: step[name] for name in ("done", "total", "message")} | {"crashes": 0, "told": time.time()}
-        with self._change() as there:
-            there.execute(
+        document = json.dumps({name: step[name] for name in ("total", "message", "metrics")})
+        progress = {name: step[name] for name in ("done", "total", "message")} | {
+            "crashes": 0,
+            "last_event_at": time.time(),
+        }
+        with self._transaction() as connection:
+            connection.execute(
                 "INSERT INTO events (job, step, at, document) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (job, step) DO UPDATE SET at = excluded.at, document = excluded.document",
-                (id, step["done"], progress["told"], document),
+                (id, step["done"], progress["last_event_at"], document),
             )
-            there.execute("INSERT OR IGNORE INTO checkpoints (job) VALUES (?)", (id,))
+            connection.execute("INSERT OR IGNORE INTO checkpoints (job) VALUES (?)", (id,))
             for name, value in (("state", state), ("picture", picture)):
                 if value is not None:
-                    there.execute(f"UPDATE checkpoints SET {name} = ? WHERE job = ?", (value, id))
-            _changed(there, self.get(id), progress)
+                    connection.execute(f"UPDATE checkpoints SET {name} = ? WHERE job = ?", (value, id))
+            _write_job(connection, self.get(id), progress)
 
     def events(self, id: str, after: int = 0) -> list[Event]:
-        """What a job told after a cursor."""
+        """List the events of a job after a cursor."""
         query = "SELECT cursor, job, step, at, document FROM events WHERE job = ? AND cursor > ? ORDER BY cursor"
         return [
             Event(cursor=cursor, job=job, step=step, at=at, **json.loads(document))
@@ -211,66 +208,43 @@ class Ledger:
         ]
 
     def checkpoint(self, id: str) -> tuple[bytes | None, bytes | None]:
-        """The state to go on from, and the last picture (PNG)."""
+        """Return the state to resume from, and the last picture (PNG)."""
         return next(iter(self._rows("SELECT state, picture FROM checkpoints WHERE job = ?", id)), (None, None))
 
     # -- requests of other processes
 
-    def ask(self, what: Literal["cancel", "finish", "resume"], id: str) -> None:
-        """Ask the process that owns the ledger for something. Raises ValueError for a job that there is not."""
+    def request(self, what: Literal["cancel", "finish", "resume"], id: str) -> None:
+        """Ask the process that owns the store for something. Raises ValueError for a job that does not exist."""
         self.get(id)
-        with self._change() as there:
-            there.execute("INSERT INTO requests (what, job) VALUES (?, ?)", (what, id))
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO requests (what, job) VALUES (?, ?)", (what, id))
 
-    def asked(self) -> list[tuple[str, str]]:
-        """What others asked since the last time: (what, job)."""
+    def pop_requests(self) -> list[tuple[str, str]]:
+        """Remove and return what other processes requested: (what, job)."""
         if not self._rows("SELECT 1 FROM requests LIMIT 1"):
             return []
-        with self._change() as there:
-            found = there.execute("SELECT what, job FROM requests ORDER BY number").fetchall()
-            there.execute("DELETE FROM requests")
-        return found
+        with self._transaction() as connection:
+            requests = connection.execute("SELECT what, job FROM requests ORDER BY number").fetchall()
+            connection.execute("DELETE FROM requests")
+        return requests
 
 
-def _changed(there: sqlite3.Connection, job: Job, fields: Mapping[str, Any]) -> Job:
+def _write_job(connection: sqlite3.Connection, job: Job, fields: Mapping[str, Any]) -> Job:
     job = Job.model_validate(job.model_dump() | dict(fields))
-    there.execute("UPDATE jobs SET state = ?, document = ? WHERE id = ?", (job.state, job.model_dump_json(), job.id))
+    connection.execute(
+        "UPDATE jobs SET state = ?, document = ? WHERE id = ?", (job.state, job.model_dump_json(), job.id)
+    )
     return job
 
 
-def _opened(file: Path) -> sqlite3.Connection:
-    """A connection to a ledger of this version; an older one is brought up to it, a newer one refused."""
-    connection = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
+def _lock_file(file: Path) -> Any:
+    """Lock a file for as long as this process lives."""
+    handle = file.open("w")
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        if (broken := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(broken)
-        _migrate(connection, file)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, file: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise ValueError(f"{file} was written by a newer version of this project ({version}, known is {VERSION})")
-    while version < VERSION:
-        script = MIGRATIONS[version] if version else SCHEMA
-        version = version + 1 if version else VERSION
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {version}; COMMIT;")
-
-
-def _hold(file: Path) -> Any:
-    """A lock for as long as this process lives."""
-    held = file.open("w")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        held.close()
+        handle.close()
         raise ValueError(
             f"another process owns the jobs in {file.parent}; end it, or name another EXPLORER_DATA"
         ) from error
-    return held
+    return handle

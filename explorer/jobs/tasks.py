@@ -1,105 +1,77 @@
-"""What can be asked of an executor: work by name, each a generator of items that go from process to process."""
+"""The tasks of executors: generator functions whose arguments and items can be sent from process to process."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 from safetensors.numpy import load, save
 
 from explorer import experiment
-from explorer.features import Similarity
-from explorer.files import bytes_of, contiguous
-from explorer.masks import Importance
-from explorer.team import Make
-from explorer.widths import WidthImportance, found_in
-from explorer.work import Progress
+from explorer.jobs.executors.pools import worker_pool
+from explorer.jobs.prune_request import PruneRequest
+from explorer.masks.file_format import contiguous, to_bytes
+from explorer.masks.result import PruningResult
+from explorer.masks.result import load as load_result
+from explorer.measures.similarity_file import Similarity
+from explorer.progress import Progress
+from explorer.pruners import method_config
 
-BEAT = 1.0  # seconds
-
-
-def _planned(question: experiment.Question, path: str = "") -> Iterator[experiment.Plan]:
-    """What `experiment.plan` says; the file at `path` takes the place of the method."""
-    yield experiment.plan(question, found_in(path) if path else None)
+HEARTBEAT_S = 1.0
 
 
-def _compared(question: experiment.Question, path: str = "", rival: bool = True) -> Iterator[experiment.Frame]:
-    """What `experiment.compare` says; `path` as above."""
-    yield from experiment.compare(question, found_in(path) if path else None, rival)
+def plan(request: experiment.ExperimentRequest, path: str = "") -> Iterator[experiment.SchedulePlan]:
+    """Yield `experiment.plan`; the file at `path` takes the place of the method."""
+    yield experiment.plan(request, load_result(path) if path else None)
 
 
-def _measured(question: experiment.Question) -> Iterator[Progress | Similarity]:
-    from explorer.similarity import measure
-
-    model, trajectory = experiment.loaded(question.model), (question.sampler, question.steps, question.guidance)
-    found = yield from measure(model, [question.prompt], question.seed, *trajectory)
-    yield found
-
-
-def _pruned(
-    method: str,
-    model: str,
-    settings: Mapping[str, Any],
-    prompts: Sequence[str] = (),
-    state: bytes | None = None,
-    workers: int = 1,
-) -> Iterator[dict[str, Any]]:
-    """Steps in plain values, {done, total, message, numbers, state, picture}, and while one takes long what `_beating`
-    says; in the end {file}, the bytes of a mask or importance. `state` is what an earlier step handed out: with it the
-    work goes on exactly from there. So many `workers` share it at most."""
-    from explorer.jobs.processes import hired  # here, because processes do works
-    from explorer.supernet import counted
-
-    config, subject = experiment.config_of(method, settings), experiment.loaded(model)
-    with hired(min(workers, config.pieces), model) as team, counted(subject.denoiser) as calls:
-        work = experiment.prune(subject, method, config, prompts, load(state) if state else None, team)
-        found = yield from _beating(work, calls)
-    yield {"file": bytes_of(_decided(found, config.ratio))}
+def compare(
+    request: experiment.ExperimentRequest, result: PruningResult | str | None = None, with_baseline: bool = True
+) -> Iterator[experiment.Frame]:
+    """Yield the frames of `experiment.compare`; `result`, or the file of that path, takes the place of the method."""
+    result = load_result(result) if isinstance(result, str) and result else result or None
+    yield from experiment.compare(request, result, with_baseline)
 
 
-def _beating(work: Generator[Progress, None, Any], calls: Callable[[], int]) -> Generator[dict[str, Any], None, Any]:
-    """The steps of a method in plain values; in between, every BEAT seconds, {calls, of}: how many calls of the network
-    the next step has made, and how many the last one took (0 before the first, and where others make them)."""
-    before, of = calls(), 0
+def measure(request: experiment.ExperimentRequest) -> Iterator[Progress | Similarity]:
+    """Yield progress, and then how similar the features of a request's calls are."""
+    from explorer.measures.feature_similarity import measure as measure_features
+
+    trajectory = (request.sampler, request.steps, request.guidance)
+    model = experiment.load_cached(request.model)
+    yield (yield from measure_features(model, [request.prompt], request.seed, *trajectory))
+
+
+def prune(request: PruneRequest) -> Iterator[dict[str, Any]]:
+    """Yield steps in plain values, {done, total, message, metrics, state, picture}, and during a long one heartbeats;
+    at the end {file}, the bytes of a mask or importance."""
+    from explorer.execution.supernet import count_calls
+
+    config, model = method_config(request.method, request.settings), experiment.load_cached(request.model)
+    workers, state = min(request.workers, config.num_tasks), load(request.state) if request.state else None
+    with worker_pool(workers, request.scheduler, request.model) as pool, count_calls(model.denoiser) as num_calls:
+        work = experiment.prune(model, request.method, config, request.prompts, state, pool)
+        result = yield from _with_heartbeat(work, num_calls)
+    yield {"file": to_bytes(result if config.ratio is None else result.at(config.ratio))}
+
+
+def _with_heartbeat(
+    work: Generator[Progress, None, Any], num_calls: Callable[[], int]
+) -> Generator[dict[str, Any], None, Any]:
+    """Yield the steps of a method in plain values, and meanwhile every HEARTBEAT_S {calls, of}: the calls of the
+    network that the next step has made, and those of the last one.
+
+    The latter are 0 before the first step, and where other processes make the calls.
+    """
+    before, of = num_calls(), 0
     with ThreadPoolExecutor(1) as thread:
         while True:
             step = thread.submit(next, work)
-            while not wait([step], BEAT).done:
-                yield {"calls": calls() - before, "of": of}
-            before, of = calls(), calls() - before
+            while not wait([step], HEARTBEAT_S).done:
+                yield {"calls": num_calls() - before, "of": of}
+            before, of = num_calls(), num_calls() - before
             try:
-                told = step.result()
+                progress = step.result()
             except StopIteration as stop:
                 return stop.value
-            yield told._asdict() | {"numbers": dict(told.numbers), "state": told.state and save(contiguous(told.state))}
-
-
-def _decided(found: Any, ratio: float | None) -> Any:
-    """An importance's mask at a ratio that was asked for."""
-    return found if ratio is None or not isinstance(found, (Importance, WidthImportance)) else found.at(ratio)
-
-
-@dataclass(frozen=True)
-class Errand:
-    """What a team is asked to answer items by; the same id, the same errand."""
-
-    id: str
-    make: Make = field(compare=False)
-    given: tuple[Any, ...] = field(compare=False)
-
-
-@lru_cache(maxsize=2)  # a search has two at most: its steps, and what it is tried on
-def _made(errand: Errand, *subject: str) -> Callable[..., Any]:
-    return errand.make(experiment.loaded(*subject), *errand.given)
-
-
-def _piece(subject: tuple[str, str, str], errand: Errand, item: tuple[Any, ...]) -> Iterator[Any]:
-    """One answer; `subject` is the model, its device and its dtype. See `explorer.team`."""
-    yield _made(errand, *subject)(*item)
-
-
-WORKS: MappingProxyType[str, Callable[..., Iterator[Any]]] = MappingProxyType(
-    {"plan": _planned, "compare": _compared, "measure": _measured, "prune": _pruned, "piece": _piece}
-)
+            state = progress.state and save(contiguous(progress.state))
+            yield progress._asdict() | {"metrics": dict(progress.metrics), "state": state}

@@ -1,11 +1,10 @@
-"""What can be skipped in a denoiser, and what stops mattering when it is.
+"""The graph of a denoiser's units: which unit reads which, what a skipped one takes with it, and what all of it costs.
 
-A denoiser is read as a short list of *layers* in the order they run (a resnet with its attention; a sampler; a
-transformer block). The three granularities are that list contracted to stages, as it is, or expanded to modules.
-What to skip is decided here on names and tables alone; `supernet` is where a network is touched.
+Everything here is decided on names and tables alone. `models.architectures` builds the graph of a network, and
+`execution.supernet` runs a network under a schedule. Loads no torch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -17,17 +16,17 @@ Reuse = Literal["output", "residual"]
 MAX_MACS = 10**15  # of a call, so that sums over a trajectory fit into 64 bits
 
 
-class Forecast(NamedTuple):
-    """What a skipped unit hands back: the polynomial through its last `order` + 1 computed values, over call indices,
-    continued at most `reach` calls beyond the last of them (none: without limit)."""
+class Extrapolation(NamedTuple):
+    """How a skipped unit's value follows from cached ones: the polynomial through its last `order` + 1 computed values,
+    over call indices, continued for at most `max_extrapolation` calls beyond the last of them (None: without limit)."""
 
     order: int = 0
-    reach: int | None = None
+    max_extrapolation: int | None = None
 
     @classmethod
-    def of(cls, settings: Any) -> "Forecast":
-        """As a method's settings, or a file's header, have it."""
-        return cls(settings.order, settings.reach)
+    def of(cls, settings: Any) -> "Extrapolation":
+        """Read it from a method's settings or from a file's header."""
+        return cls(settings.order, settings.max_extrapolation)
 
 
 class Unit(BaseModel):
@@ -42,16 +41,21 @@ class Unit(BaseModel):
     reads: tuple[int, ...]  # columns whose output it reads, all to its left
 
     @property
-    def transparent(self) -> bool:
+    def passes_input(self) -> bool:
         """Whether its input is still read when it is skipped."""
         return self.kind == "branch" or self.reuse == "residual"
 
 
 class BlockGraph:
-    """Units in running order. The output of the network reads the last one; the rest is always run.
+    """Units in running order. The output of the network reads the last one; the rest of the network always runs.
 
-    `modules` says for each unit which modules of the network make it up, in running order; a graph that comes from a
-    file has none. Raises ValueError if a unit reads itself or one to its right.
+    The graph of a network also says where its units are, which a graph that was read from a file does not know:
+    modules: for each unit the paths of the modules that make it up, in running order.
+    streams: for each unit the arguments of its first module that carry its hidden states, in the order in which its
+        last module returns them; empty: the first argument.
+    arguments: the names under which the network takes its sample and its timestep.
+
+    Raises ValueError if a unit reads itself or one to its right.
     """
 
     def __init__(
@@ -60,12 +64,20 @@ class BlockGraph:
         granularity: Granularity,
         macs_fixed: int = 0,
         modules: Iterable[tuple[str, ...]] = (),
+        streams: Iterable[tuple[str, ...]] = (),
+        arguments: tuple[str, str] = ("sample", "timestep"),
     ):
         self.units, self.granularity, self.macs_fixed = tuple(units), granularity, macs_fixed
-        self.modules = tuple(modules)
+        self.modules, self.arguments = tuple(modules), arguments
+        self.streams = tuple(streams) or ((),) * len(self.units)
         for column, unit in enumerate(self.units):
             if any(not 0 <= read < column for read in unit.reads):
                 raise ValueError(f"unit {unit.name} reads {unit.reads}, but may read only columns left of {column}")
+
+    def with_macs(self, macs: Iterable[int], macs_fixed: int) -> "BlockGraph":
+        """Copy the graph with these MACs of each unit, and of what always runs."""
+        units = (unit.model_copy(update={"macs": own}) for unit, own in zip(self.units, macs, strict=True))
+        return BlockGraph(units, self.granularity, macs_fixed, self.modules, self.streams, self.arguments)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,55 +92,58 @@ class BlockGraph:
     def macs_per_call(self) -> int:
         return int(self.macs.sum()) + self.macs_fixed
 
-    def demanded(self, keep: np.ndarray) -> np.ndarray:
-        """bool (T, U): whose output somebody reads, if `keep` (T, U) runs. Backward reachability from the output."""
-        demanded = np.zeros_like(keep, dtype=bool)
-        demanded[:, -1] = True
+    def needed(self, keep: np.ndarray) -> np.ndarray:
+        """Find whose output is read if `keep`, bool (T, U), runs: bool (T, U), by backward reachability from the
+        output."""
+        needed = np.zeros_like(keep, dtype=bool)
+        needed[:, -1] = True
         for column in reversed(range(len(self.units))):
             unit = self.units[column]
-            passes_on = demanded[:, column] & (keep[:, column] | unit.transparent)
+            passes_on = needed[:, column] & (keep[:, column] | unit.passes_input)
             for read in unit.reads:
-                demanded[:, read] |= passes_on
-        return demanded
+                needed[:, read] |= passes_on
+        return needed
 
     def close(self, keep: np.ndarray) -> np.ndarray:
-        """The cascade: bool (T, U) of what really runs, because a unit that nobody reads does not."""
-        return keep & self.demanded(keep)
+        """Apply the cascade: bool (T, U) of what really runs, because a unit that no running unit reads does not."""
+        return keep & self.needed(keep)
 
     def cost(self, keep: np.ndarray) -> np.ndarray:
-        """MACs of each call, int64 (T,), under a closed `keep` (T, U). A call in which no unit runs costs nothing."""
+        """Count the MACs of each call, int64 (T,), under a closed `keep`, bool (T, U). A call without units is free."""
         return keep @ self.macs + self.macs_fixed * keep.any(axis=1)
 
-    def falling(self, running: np.ndarray, column: int) -> np.ndarray:
-        """bool (U,): what goes with a unit of a call in which `running` (U,) runs, itself included."""
+    def cascade_of(self, running: np.ndarray, column: int) -> np.ndarray:
+        """Find what goes when a unit of a call is skipped in which `running`, bool (U,), runs: bool (U,), itself
+        included."""
         without = running.copy()
         without[column] = False
-        if self.units[column].transparent:  # whose loss makes nothing else useless
+        if self.units[column].passes_input:  # everything that it reads is still read
             return running & ~without
         return running & ~self.close(without[None])[0]
 
     @cached_property
-    def falls(self) -> np.ndarray:
-        """bool (U, U): row by row, what falls with each unit of a whole call."""
+    def cascades(self) -> np.ndarray:
+        """Row by row, what goes with each unit of a call that runs whole: bool (U, U)."""
         whole = np.ones(len(self.units), dtype=bool)
-        return np.stack([self.falling(whole, column) for column in range(len(whole))])
+        return np.stack([self.cascade_of(whole, column) for column in range(len(whole))])
 
-    def saved(self, rank: np.ndarray) -> np.ndarray:
-        """Share of a trajectory's MACs that the first k removals of `rank` (T, U) save, for k = 0 .. (T - 1) U."""
+    def saved_macs(self, rank: np.ndarray) -> np.ndarray:
+        """Compute the share of a trajectory's MACs that the first k removals of `rank` (T, U) save, k = 0 .. (T - 1)
+        U."""
         order = np.argsort(rank, axis=None)[: rank.size - rank.shape[1]]
         macs = self.macs[order % rank.shape[1]]
-        macs[rank[1:].max(axis=1)] += self.macs_fixed  # with its last unit a call is not entered at all
+        macs[rank[1:].max(axis=1)] += self.macs_fixed  # without its last unit a call is not entered at all
         return np.concatenate([[0.0], np.cumsum(macs)]) / (self.macs_per_call * len(rank))
 
-    def left(self, score: np.ndarray, ratio: float) -> np.ndarray:
-        """bool (T, U): what the removal order of `score` leaves when its prefix saves nearest to `ratio`."""
+    def keep_at_ratio(self, score: np.ndarray, ratio: float) -> np.ndarray:
+        """Remove the prefix of the removal order of `score` (T, U) that saves nearest to `ratio`: bool (T, U)."""
         rank = self.removal_order(score)
-        return rank >= int(np.abs(self.saved(rank) - ratio).argmin())
+        return rank >= int(np.abs(self.saved_macs(rank) - ratio).argmin())
 
     def removal_order(self, score: np.ndarray) -> np.ndarray:
-        """int32 (T, U): the position at which each unit goes, the lowest `score` (T, U) first, call 0 last of all.
+        """Rank the removals, int32 (T, U): the lowest `score` (T, U) goes first, call 0 last of all.
 
-        Before a unit goes, what it alone had read goes, upstream first, so that every prefix of the order is closed.
+        Before a unit goes, whatever only it reads goes, upstream first, so that every prefix of the order is closed.
         """
         keep, rank = np.ones(score.shape, dtype=bool), np.zeros(score.shape, dtype=np.int32)
         position = 0
@@ -136,149 +151,9 @@ class BlockGraph:
             call, column = 1 + index // score.shape[1], index % score.shape[1]
             if not keep[call, column]:
                 continue
-            gone = self.falling(keep[call], column)
-            for column_gone in np.flatnonzero(gone):  # columns are in running order, so upstream comes first
-                rank[call, column_gone], position = position, position + 1
-            keep[call] &= ~gone
+            removed = self.cascade_of(keep[call], column)
+            for removed_column in np.flatnonzero(removed):  # columns are in running order, so upstream comes first
+                rank[call, removed_column], position = position, position + 1
+            keep[call] &= ~removed
         rank[0] = np.arange(position, position + score.shape[1])
         return rank
-
-
-class Layer(NamedTuple):
-    """One row of the walk over a denoiser: its stage, the modules that make it up and the layers it reads."""
-
-    name: str
-    stage: str
-    modules: tuple[str, ...]
-    reads: tuple[int, ...]
-    keeps_shape: bool  # input and output have one shape, so that a change can be added to the input
-
-
-def describe(denoiser: Any, granularity: Granularity = "layer", reuse: Reuse = "output") -> BlockGraph:
-    """The units of a denoiser (MACs still 0: `cost.priced` fills them in).
-
-    `reuse="residual"` holds for the stream units whose input and output have one shape; the others reuse their output.
-    Raises ValueError for a class or granularity that is not known.
-    """
-    walk = WALKS.get(type(denoiser).__name__)
-    if walk is None:
-        raise ValueError(f"{type(denoiser).__name__} is not a known denoiser; known are {', '.join(WALKS)}")
-    if granularity not in ("stage", "layer", "module"):
-        raise ValueError(f"granularity {granularity!r} is unknown; choose stage, layer or module")
-    layers = list(walk(denoiser))
-    if granularity == "module":
-        units = _modules(denoiser, layers, reuse)
-        return BlockGraph(units, granularity, modules=((unit.name,) for unit in units))
-    if granularity == "stage":
-        layers = _contract(layers)
-    units = (_stream(layer, reuse) for layer in layers)
-    return BlockGraph(units, granularity, modules=(layer.modules for layer in layers))
-
-
-def _stream(layer: Layer, reuse: Reuse) -> Unit:
-    reuse = "residual" if reuse == "residual" and layer.keeps_shape else "output"
-    return Unit(name=layer.name, kind="stream", reuse=reuse, reads=layer.reads)
-
-
-def _contract(layers: list[Layer]) -> list[Layer]:
-    """Neighbouring layers of one stage become one."""
-    names = list(dict.fromkeys(layer.stage for layer in layers))
-    stage_of = [names.index(layer.stage) for layer in layers]
-    stages = []
-    for index, name in enumerate(names):
-        members = [layer for layer in layers if layer.stage == name]
-        reads = {stage_of[read] for layer in members for read in layer.reads} - {index}
-        inner = {layers.index(layer) for layer in members[:-1]}
-        leaks = any(inner & set(layer.reads) for layer in layers if layer.stage != name)  # it hands out skips as well
-        keeps_shape = all(layer.keeps_shape for layer in members) and not leaks
-        stages.append(Layer(name, name, (name,), tuple(sorted(reads)), keeps_shape))
-    return stages
-
-
-def _modules(denoiser: Any, layers: list[Layer], reuse: Reuse) -> list[Unit]:
-    """Each layer becomes the chain of its resnet or sampler and its attention and feed-forward branches."""
-    units: list[Unit] = []
-    last_of: list[int] = []  # per layer, the column of its last unit
-    for layer in layers:
-        reads = tuple(sorted({last_of[read] for read in layer.reads}))
-        for path in layer.modules:
-            branches = tuple(_branches(denoiser.get_submodule(path), path))
-            for name in branches:
-                units.append(Unit(name=name, kind="branch", reuse="output", reads=reads))
-                reads = (len(units) - 1,)
-            if not branches:
-                keeps_shape = layer.keeps_shape or path != layer.modules[0]
-                units.append(_stream(Layer(path, layer.stage, (path,), reads, keeps_shape), reuse))
-                reads = (len(units) - 1,)
-        last_of.append(len(units) - 1)
-    return units
-
-
-def _branches(module: Any, path: str) -> Iterator[str]:
-    """Attention and feed-forward of a transformer block, or of all blocks of a small transformer."""
-    for index, block in enumerate(getattr(module, "transformer_blocks", ())):
-        yield from _branches(block, f"{path}.transformer_blocks.{index}")
-    if hasattr(module, "attn1"):
-        yield from (f"{path}.{part}" for part in ("attn1", "attn2", "ff") if getattr(module, part, None) is not None)
-
-
-UNET_BLOCKS = {
-    *("DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"),
-    *("UNetMidBlock2D", "UNetMidBlock2DCrossAttn", "NoneType"),
-    *("UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D"),
-}
-
-
-def _unet(unet: Any) -> Iterator[Layer]:
-    """Down blocks push their layers on a stack of skips, up blocks pop them (the stem's entry is no unit)."""
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        if type(block).__name__ not in UNET_BLOCKS:
-            known = ", ".join(sorted(UNET_BLOCKS - {"NoneType"}))
-            raise ValueError(f"{type(block).__name__} is not a known U-Net block; known are {known}")
-    count, stream, skips = 0, (), [()]  # a read is a tuple of no or one layer index
-    for index, block in enumerate(unet.down_blocks):
-        for layer in _block(block, f"down_blocks.{index}"):
-            yield layer._replace(reads=stream)
-            stream, count = (count,), count + 1
-            skips.append(stream)
-    for layer in _middle(unet.mid_block):
-        yield layer._replace(reads=stream)
-        stream, count = (count,), count + 1
-    for index, block in enumerate(unet.up_blocks):
-        for layer in _block(block, f"up_blocks.{index}"):
-            skip = () if "upsamplers" in layer.name else skips.pop()
-            yield layer._replace(reads=tuple(sorted({*stream, *skip})))
-            stream, count = (count,), count + 1
-
-
-def _block(block: Any, stage: str) -> Iterator[Layer]:
-    attentions = getattr(block, "attentions", None) or ()
-    for index, resnet in enumerate(block.resnets):
-        modules = (f"{stage}.resnets.{index}",)
-        modules += (f"{stage}.attentions.{index}",) if index < len(attentions) else ()
-        yield Layer(f"{stage}.layers.{index}", stage, modules, (), resnet.in_channels == resnet.out_channels)
-    for kind in ("downsamplers", "upsamplers"):
-        for index, _ in enumerate(getattr(block, kind, None) or ()):
-            yield Layer(f"{stage}.{kind}.{index}", stage, (f"{stage}.{kind}.{index}",), (), False)
-
-
-def _middle(block: Any) -> Iterator[Layer]:
-    """The middle's attentions stand between its resnets: the last resnet is a layer of its own."""
-    if block is None:
-        return
-    attentions = list(getattr(block, "attentions", None) or ())
-    for index, _ in enumerate(block.resnets):
-        modules = (f"mid_block.resnets.{index}",)
-        if index < len(attentions) and attentions[index] is not None:
-            modules += (f"mid_block.attentions.{index}",)
-        yield Layer(f"mid_block.layers.{index}", "mid_block", modules, (), True)
-
-
-def _dit(transformer: Any) -> Iterator[Layer]:
-    """A chain of blocks of one width; each block is its own stage."""
-    for index, _ in enumerate(transformer.transformer_blocks):
-        name = f"transformer_blocks.{index}"
-        yield Layer(name, name, (name,), (index - 1,) if index else (), True)
-
-
-WALKS = {"UNet2DConditionModel": _unet, "UNet2DModel": _unet, "DiTTransformer2DModel": _dit}

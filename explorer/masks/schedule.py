@@ -1,44 +1,50 @@
-"""Schedules, masks and importances, and their file.
+"""Schedules: which unit runs at which call, and the removal order that serves every ratio.
 
 Everything about a file (ratios, cost, cascade) follows from it alone, without the network and without torch.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
-from safetensors import safe_open
 
-from explorer.files import (
+from explorer.masks.block_graph import MAX_MACS, BlockGraph, Extrapolation, Granularity, Reuse, Unit
+from explorer.masks.encoding import decode_bits
+from explorer.masks.file_format import (
+    FORMAT,
+    FileHeader,
     ModelRecord,
-    Origin,
     PrunerRecord,
     RatioRecord,
     Text,
-    document_of,
-    refuse_beyond,
-    stamped,
-    write_whole,
+    check_ratio,
+    provenance,
+    read_header,
+    read_tensors,
+    write_atomic,
 )
-from explorer.graph import MAX_MACS, BlockGraph, Forecast, Granularity, Reuse, Unit
-from explorer.letters import unpacked
+from explorer.masks.result import READERS, Importance, Mask
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
 MAX_READS = 100_000  # of all units together
+TENSORS = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
 
 
-class Header(Origin):
+class ScheduleHeader(FileHeader):
     """What the file says of itself. `model`, `sampler`, `calls` and `units` are what it may be used with."""
+
+    prunes: ClassVar[Literal["schedule"]] = "schedule"
 
     sampler: Text
     calls: int = Field(ge=1, le=MAX_CALLS)
     steps: int = Field(ge=1, le=MAX_CALLS)
     guidance: float = Field(ge=0, le=1000, allow_inf_nan=False)
     granularity: Granularity
-    order: Literal[0, 1, 2]
-    reach: int | None = Field(None, ge=1)  # of extrapolation, in calls
+    order: Literal[0, 1, 2]  # of the extrapolation
+    max_extrapolation: int | None = Field(None, ge=1)  # in calls
     units: tuple[Unit, ...] = Field(min_length=1, max_length=MAX_UNITS)
     macs_fixed: int = Field(ge=0, le=MAX_MACS)
 
@@ -51,7 +57,7 @@ class Header(Origin):
         return "residual" if any(unit.reuse == "residual" for unit in self.units) else "output"
 
     @model_validator(mode="after")
-    def _of_a_network(self) -> "Header":
+    def _of_a_network(self) -> "ScheduleHeader":
         if not 1 <= self.macs_fixed + sum(unit.macs for unit in self.units) <= MAX_MACS:
             raise ValueError(f"a call must have between 1 and {MAX_MACS:.0e} MACs")
         if sum(len(unit.reads) for unit in self.units) > MAX_READS:
@@ -59,7 +65,7 @@ class Header(Origin):
         self.graph  # noqa: B018 (building it is the check that reads point left)
         return self
 
-    def refuse_unless(self, model_id: str, denoiser: str, calls: int, units: tuple[Unit, ...]) -> None:
+    def check_compatible(self, model_id: str, denoiser: str, calls: int, units: tuple[Unit, ...]) -> None:
         """Raise ValueError naming the first thing in which the model at hand differs from this file's."""
         if self.model.id != model_id:
             raise ValueError(f"this file is for the model {self.model.id}, not {model_id}; prune {model_id} itself")
@@ -73,63 +79,72 @@ class Header(Origin):
         for column, (ours, theirs) in enumerate(zip(self.units, units, strict=False)):
             if (ours.name, ours.kind, ours.reuse, ours.reads) != (theirs.name, theirs.kind, theirs.reuse, theirs.reads):
                 raise ValueError(
-                    f"unit {column} is {ours.name} in this file, {theirs.name} in the model; prune it anew"
+                    f"unit {column} is {ours.name} in this file, {theirs.name} in the model; prune the model again"
                 )
         if len(self.units) != len(units):
-            raise ValueError(f"this file has {len(self.units)} units, the model {len(units)}; prune it anew")
+            raise ValueError(f"this file has {len(self.units)} units, the model {len(units)}; prune the model again")
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Schedule(Mask):
     """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise."""
 
-    header: Header
+    prunes: ClassVar[Literal["schedule"]] = "schedule"
+
+    header: ScheduleHeader
     keep: np.ndarray
 
     def __post_init__(self) -> None:
         check_schedule(self.header.graph, self.keep, self.header.calls)
 
     @property
-    def kept(self) -> float:
-        """Share of the trajectory's MACs that is still computed."""
+    def macs_fraction(self) -> float:
         graph = self.header.graph
         return float(graph.cost(self.keep).sum() / (graph.macs_per_call * self.header.calls))
 
-    def reached(self, asked: float | None) -> "Mask":
-        """The same mask, its header saying which ratio was asked for and which it has."""
-        ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.kept)), of="macs")
-        return Mask(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
+    def with_reached_ratio(self, asked: float | None) -> "Schedule":
+        """Return the same schedule, its header saying which ratio was asked for and which one it has."""
+        ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.macs_fraction)), of="macs")
+        return Schedule(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
 
-    def by_hand(self, text: str) -> "Mask":
-        """The schedule that `letters.packed` wrote, closed, call 0 whole. Raises ValueError for other letters."""
-        keep = unpacked(text, self.keep.shape)
+    def with_manual_keep(self, text: str) -> "Schedule":
+        """Replace the decisions by those that `encoding.encode_bits` wrote, closed, call 0 whole.
+
+        Raises ValueError for text that is no schedule of this shape.
+        """
+        keep = decode_bits(text, self.keep.shape)
         keep[0] = True
-        pruner = PrunerRecord(name="by hand", config=self.header.pruner.config)
-        header = self.header.model_copy(update={"pruner": pruner})
-        return Mask(header, self.header.graph.close(keep)).reached(None)
+        header = self.header.model_copy(
+            update={"pruner": PrunerRecord(name="manual", config=self.header.pruner.config)}
+        )
+        return Schedule(header, self.header.graph.close(keep)).with_reached_ratio(None)
 
-    def forecasting(self, forecast: Forecast) -> "Mask":
-        """The same decisions, extrapolated in another way."""
-        config = self.header.pruner.config | forecast._asdict()
+    def with_extrapolation(self, extrapolation: Extrapolation) -> "Schedule":
+        """Return the same decisions, extrapolated in another way."""
+        config = self.header.pruner.config | extrapolation._asdict()
         pruner = self.header.pruner.model_copy(update={"config": config})
-        return Mask(self.header.model_copy(update={**forecast._asdict(), "pruner": pruner}), self.keep)
+        return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
+
+    def check_calls(self, model: Any, calls: int) -> None:
+        self.header.check_compatible(model.id, type(model.denoiser).__name__, calls, self.header.units)
+
+    def apply_to(self, model: Any, scheduler: Any = None) -> AbstractContextManager[Any]:
+        return model.under_schedule(self, scheduler)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"kept": self.macs_fraction}
 
     def save(self, path: str | Path) -> None:
-        write_whole(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Mask":
-        loaded = load(path)
-        if not isinstance(loaded, cls):
-            raise ValueError(f"{path} holds an importance, not a mask; ask it for a ratio")
-        return loaded
+        write_atomic(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
 
 
 @dataclass(frozen=True, eq=False)
-class Importance:
-    """A removal order built once: rank (T, U) int32, and the scores it came from. `at(ratio)` makes the mask."""
+class ScheduleImportance(Importance):
+    """A removal order that is built once: rank (T, U) int32, and the scores it came from; `at(ratio)` is a schedule."""
 
-    header: Header
+    prunes: ClassVar[Literal["schedule"]] = "schedule"
+
+    header: ScheduleHeader
     rank: np.ndarray
     score: np.ndarray
 
@@ -145,38 +160,31 @@ class Importance:
             raise ValueError("score holds values that are not finite")
 
     @property
-    def saved(self) -> np.ndarray:
+    def saved_macs(self) -> np.ndarray:
         """Share of the trajectory's MACs that the first k removals save, for k = 0 .. (T - 1) U."""
-        return self.header.graph.saved(self.rank)
+        return self.header.graph.saved_macs(self.rank)
 
     @property
-    def goes(self) -> np.ndarray:
+    def removal_ratio(self) -> np.ndarray:
         """float (T, U): the ratio at which each unit goes; 1 at call 0, which stays."""
-        first = np.concatenate([self.saved[1:], np.ones(self.rank.shape[1])])
+        first = np.concatenate([self.saved_macs[1:], np.ones(self.rank.shape[1])])
         return first[self.rank]
 
-    def at(self, ratio: float) -> Mask:
-        """The mask whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 .. max_ratio."""
-        largest = self.header.max_ratio
-        refuse_beyond(largest, ratio)
-        saved = self.saved
-        reachable = saved[saved <= largest + 1e-9]
+    def at(self, ratio: float) -> Schedule:
+        """Return the schedule whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 ..
+        max_ratio."""
+        check_ratio(self.max_ratio, ratio)
+        saved = self.saved_macs
+        reachable = saved[saved <= self.max_ratio + 1e-9]
         removed = int(np.abs(reachable - ratio).argmin())
-        return Mask(self.header, self.rank >= removed).reached(ratio)
+        return Schedule(self.header, self.rank >= removed).with_reached_ratio(ratio)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"kept": None}
 
     def save(self, path: str | Path) -> None:
         tensors = {"rank/schedule": self.rank, "score/schedule": self.score}
-        write_whole(path, tensors, {"explorer": self.header.model_dump_json()})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Importance":
-        loaded = load(path)
-        if not isinstance(loaded, cls):
-            raise ValueError(f"{path} holds a mask, which has one ratio only; an importance is needed")
-        return loaded
-
-
-Result = Mask | Importance
+        write_atomic(path, tensors, {"explorer": self.header.model_dump_json()})
 
 
 def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
@@ -187,41 +195,47 @@ def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
         raise ValueError("row 0 of the schedule must be all true: the first call has nothing to reuse")
     if not np.array_equal(graph.close(keep), keep):
         call, column = np.argwhere(graph.close(keep) != keep)[0]
-        raise ValueError(f"call {call} computes {graph.names[column]}, which nobody reads; close the schedule first")
+        raise ValueError(f"call {call} computes {graph.names[column]}, which no unit reads; close the schedule first")
 
 
-def header_of(path: str | Path) -> Header:
-    """The header of a file, without loading tensors. Raises ValueError with one sentence for a file that is no mask."""
-    return document_of(path, Header)
+def load_schedule_header(path: str | Path) -> ScheduleHeader:
+    """Read the header of a file of schedules. Raises ValueError, in one sentence, for any other file."""
+    return read_header(path, ScheduleHeader)
 
 
-def load(path: str | Path) -> Result:
-    """Read a mask or importance file. Raises ValueError, in one sentence, for anything that is not a sound one."""
-    header = header_of(path)
-    wanted = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
-    with safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != set(wanted[header.kind]):
-            raise ValueError(f"{path}: a schedule {header.kind} holds {sorted(wanted[header.kind])}, not {file.keys()}")
-        tensors = {name: file.get_tensor(name) for name in wanted[header.kind]}
-    for name, dtype in wanted[header.kind].items():
+def load_schedule(path: str | Path) -> Schedule | ScheduleImportance:
+    """Read a file of schedules. Raises ValueError, in one sentence, for any other file, and for a damaged one."""
+    header = load_schedule_header(path)
+    wanted, tensors = TENSORS[header.kind], read_tensors(path)
+    if set(tensors) != set(wanted):
+        raise ValueError(f"{path}: a schedule's {header.kind} holds {sorted(wanted)}, not {list(tensors)}")
+    for name, dtype in wanted.items():
         if tensors[name].dtype != dtype:
             raise ValueError(f"{path}: {name} must be {dtype}, not {tensors[name].dtype}")
-    return (Mask if header.kind == "mask" else Importance)(header, *tensors.values())
+    values = [tensors[name] for name in wanted]
+    return (Schedule if header.kind == "mask" else ScheduleImportance)(header, *values)
 
 
-def made_for(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerRecord, calls: int) -> Header:
-    """The header of a fresh mask: what it was made for, when and with what. `config` has a schedule's settings."""
-    return Header(
-        format=1,
+READERS["units"] = load_schedule_header, load_schedule
+
+
+def new_header(model: ModelRecord, graph: BlockGraph, config: Any, pruner: PrunerRecord, calls: int) -> ScheduleHeader:
+    """Make the header of a fresh schedule: what it is for, when and with what it is made.
+
+    config: the settings of a method for schedules.
+    """
+    fields = ("sampler", "steps", "guidance", "seed", "order", "max_extrapolation")
+    return ScheduleHeader(
+        format=FORMAT,
         kind="mask",
         model=model,
         pruner=pruner,
         units=graph.units,
-        **{name: getattr(config, name) for name in ("sampler", "steps", "guidance", "seed", "order", "reach")},
+        **{name: getattr(config, name) for name in fields},
         calls=calls,
         granularity=graph.granularity,
         macs_fixed=graph.macs_fixed,
         max_ratio=1 - 1 / calls,
         ratio=RatioRecord(asked=None, reached=None, of="macs"),
-        **stamped(),
+        **provenance(),
     )

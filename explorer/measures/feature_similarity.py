@@ -1,4 +1,4 @@
-"""How alike the features of different calls are: why reuse works, and where it does not.
+"""Measures how similar the features of different calls are: why reuse works, and where it does not.
 
     work = measure(model, prompts, steps=50, units=("up_blocks.2",))   # yields progress, returns a Similarity
 
@@ -14,40 +14,42 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from explorer import trajectory
-from explorer.features import Header, Similarity
-from explorer.graph import Granularity
-from explorer.supernet import outputs_of
-from explorer.work import Progress
+from explorer.execution.supernet import record_outputs
+from explorer.masks.block_graph import BlockGraph, Granularity
+from explorer.measures.similarity_file import Similarity, SimilarityHeader
+from explorer.models.model import Model
+from explorer.progress import Progress
+from explorer.sampling.rollout import denoise
+from explorer.sampling.schedulers import make_scheduler, num_function_evals
 
 BATCH = 4
 
 
-class Running:
+class RunningStatistics:
     """Mean and standard deviation of arrays that come one after another (Welford 1962), in float64."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.count, self.mean, self.squares = 0, np.zeros(()), np.zeros(())
 
     def add(self, value: np.ndarray) -> None:
         self.count += 1
-        off = value - self.mean
-        self.mean = self.mean + off / self.count
-        self.squares = self.squares + off * (value - self.mean)
+        difference = value - self.mean
+        self.mean = self.mean + difference / self.count
+        self.squares = self.squares + difference * (value - self.mean)
 
     @property
-    def spread(self) -> np.ndarray:
+    def std(self) -> np.ndarray:
         """The sample's standard deviation; 0 for a single value."""
         return np.sqrt(self.squares / max(1, self.count - 1))
 
 
-def whole(features: torch.Tensor) -> torch.Tensor:
-    """(T, ...) -> (T, D): all numbers of an output as one vector, for the cosine."""
+def flatten(features: torch.Tensor) -> torch.Tensor:
+    """Flatten each output to one vector, for the cosine: (T, ...) -> (T, D)."""
     return features.flatten(1)
 
 
-def grams(features: torch.Tensor) -> torch.Tensor:
-    """(T, C, H, W) or (T, N, C) -> (T, N N): centred Gram matrices over positions.
+def gram_matrices(features: torch.Tensor) -> torch.Tensor:
+    """Compute centred Gram matrices over positions: (T, C, H, W) or (T, N, C) -> (T, N N).
 
     The cosine of two of them is linear CKA (Kornblith et al. 2019, eq. 3), with the positions of a picture as examples.
     """
@@ -56,30 +58,30 @@ def grams(features: torch.Tensor) -> torch.Tensor:
     return (centred @ centred.transpose(1, 2)).flatten(1)
 
 
-MEASURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"cosine": whole, "cka": grams}
+MEASURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"cosine": flatten, "cka": gram_matrices}
 
 
-def alike(features: torch.Tensor, view: Callable[[torch.Tensor], torch.Tensor] = whole) -> np.ndarray:
-    """Similarity of the outputs (T, ...) of one unit at all pairs of calls, (T, T).
+def pairwise_similarity(features: torch.Tensor, view: Callable[[torch.Tensor], torch.Tensor] = flatten) -> np.ndarray:
+    """Compute the similarity of the outputs (T, ...) of one unit at all pairs of calls, (T, T).
 
-    Outputs that are zero, or without any variation for CKA, are like themselves and like nothing else.
+    Outputs that are zero, or without any variation for CKA, are similar to themselves only.
     """
     vectors = F.normalize(view(features.float()), dim=1)
     cosine = (vectors @ vectors.T).clamp(-1, 1).fill_diagonal_(1.0)
     return cosine.double().numpy()
 
 
-def change(features: torch.Tensor) -> np.ndarray:
-    """Relative change of the outputs (T, ...) since the call before, (T,); 0 at call 0 and where nothing changes."""
-    vectors = whole(features.float())
+def relative_change(features: torch.Tensor) -> np.ndarray:
+    """Compute the relative change of the outputs (T, ...) since the call before, (T,); 0 at call 0."""
+    vectors = flatten(features.float())
     moved = (vectors[1:] - vectors[:-1]).norm(dim=1)
     before = vectors[:-1].norm(dim=1)
     relative = torch.where(moved == 0, 0.0, moved / before.clamp(min=1e-12))
     return F.pad(relative, (1, 0)).double().numpy()
 
 
-def preset(model: Any, name: str) -> dict[str, Any]:
-    """Settings for `measure` as in DiP-GO's figure 7: the penultimate up stage under DDIM 50 or DPM-Solver++ 25.
+def preset(model: Model, name: str) -> dict[str, Any]:
+    """Return settings for `measure` as in DiP-GO's figure 7: the penultimate up stage under DDIM 50 or DPM-Solver++ 25.
 
     The paper took 200 prompts. Raises ValueError for an unknown preset and for a model without up stages.
     """
@@ -94,7 +96,7 @@ def preset(model: Any, name: str) -> dict[str, Any]:
 
 
 def measure(
-    model: Any,
+    model: Model,
     prompts: Sequence[str],
     seed: int = 0,
     sampler: str = "ddim",
@@ -105,7 +107,7 @@ def measure(
     kind: Literal["cosine", "cka"] = "cosine",
     batch: int = BATCH,
 ) -> Generator[Progress, None, Similarity]:
-    """Draw every prompt once (noise of seed, seed + 1, ..) and compare the outputs of `units` (all if empty).
+    """Generate every prompt once (noise of seed, seed + 1, ..) and compare the outputs of `units` (all if empty).
 
     Yields progress after each batch. Raises ValueError for no prompts, an unknown unit or measure, and for outputs that
     are not finite.
@@ -118,20 +120,20 @@ def measure(
         raise ValueError(f"measure {kind!r} is unknown; choose one of {', '.join(MEASURES)}")
     if unknown := [name for name in names if name not in graph.names]:
         raise ValueError(f"unit {unknown[0]!r} is unknown; this model's are {', '.join(graph.names)}")
-    calls = trajectory.calls_of(sampler, model.scheduler_config, steps)
+    calls = num_function_evals(sampler, model.scheduler_config, steps)
     columns = [graph.names.index(name) for name in names]
-    alikes, changes = ([Running() for _ in names] for _ in range(2))
-    model = model.twin()
+    similarities, changes = ([RunningStatistics() for _ in names] for _ in range(2))
+    model = model.with_shared_weights()
     for start in range(0, len(prompts), batch):
-        some = list(prompts[start : start + batch])
-        seeds = range(seed + start, seed + start + len(some))
-        recorded = _features(model, graph, columns, some, seeds, sampler, steps, guidance)
+        batch_prompts = list(prompts[start : start + batch])
+        seeds = range(seed + start, seed + start + len(batch_prompts))
+        recorded = _record_features(model, graph, columns, batch_prompts, seeds, sampler, steps, guidance)
         for index, features in enumerate(recorded):
             for picture in features.unbind(1):
-                alikes[index].add(alike(picture, MEASURES[kind]))
-                changes[index].add(change(picture))
-        yield Progress(start + len(some), len(prompts), "pictures compared")
-    header = Header(
+                similarities[index].add(pairwise_similarity(picture, MEASURES[kind]))
+                changes[index].add(relative_change(picture))
+        yield Progress(start + len(batch_prompts), len(prompts), "pictures compared")
+    header = SimilarityHeader(
         model=model.record,
         measure=kind,
         sampler=sampler,
@@ -143,14 +145,14 @@ def measure(
         pictures=len(prompts),
         seed=seed,
     )
-    tables = [np.stack([np.asarray(r.mean) for r in alikes]), np.stack([r.spread for r in alikes])]
-    tables += [np.stack([np.asarray(r.mean) for r in changes]), np.stack([r.spread for r in changes])]
+    tables = [np.stack([r.mean for r in similarities]), np.stack([r.std for r in similarities])]
+    tables += [np.stack([r.mean for r in changes]), np.stack([r.std for r in changes])]
     return Similarity(header, *(table.astype(np.float32) for table in tables))
 
 
-def _features(
-    model: Any,
-    graph: Any,
+def _record_features(
+    model: Model,
+    graph: BlockGraph,
     columns: list[int],
     prompts: list[str],
     seeds: Any,
@@ -158,17 +160,17 @@ def _features(
     steps: int,
     guidance: float,
 ) -> list[torch.Tensor]:
-    """Outputs of some units of one batch: per unit (T, B, ...), on the CPU."""
-    scheduler = trajectory.sampler(sampler, model.scheduler_config)
+    """Record the outputs of some units for one batch: per unit (T, B, ...), on the CPU."""
+    scheduler = make_scheduler(sampler, model.scheduler_config)
     conditioning = model.encode(prompts, guidance)
-    noise, generators = model.noise(seeds)
+    noise, generators = model.initial_latents(seeds)
     recorded: list[list[torch.Tensor]] = [[] for _ in columns]
 
-    def keep(index: int, output: torch.Tensor) -> None:
-        recorded[index].append(model.conditional(output.detach(), len(prompts)).to("cpu", copy=True))
+    def record(index: int, output: torch.Tensor) -> None:
+        recorded[index].append(model.conditional_half(output.detach(), len(prompts)).to("cpu", copy=True))
 
-    with outputs_of(model.denoiser, graph, columns, keep):
-        for _ in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
+    with record_outputs(model.denoiser, graph, columns, record):
+        for _ in denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
             pass
     features = [torch.stack(outputs) for outputs in recorded]
     broken = np.array([[not bool(call.isfinite().all()) for call in unit] for unit in features])  # (U, T)

@@ -1,4 +1,5 @@
-"""What was measured of the features of different calls, and its file. `similarity` measures it; this loads no torch."""
+"""What was measured about the features of different calls, and its file. Loads no torch; `feature_similarity`
+measures."""
 
 import json
 from dataclasses import dataclass
@@ -9,13 +10,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from explorer.files import ModelRecord, write_whole
-from explorer.graph import Granularity
+from explorer.masks.block_graph import Granularity
+from explorer.masks.file_format import ModelRecord, write_atomic
 
 MAX_BYTES = 512 * 2**20
 
 
-class Header(BaseModel):
+class SimilarityHeader(BaseModel):
     """What was measured, and how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +38,7 @@ class Header(BaseModel):
 class Similarity:
     """Means and standard deviations over pictures, float32: U units, T calls."""
 
-    header: Header
+    header: SimilarityHeader
     alike: np.ndarray  # (U, T, T) similarity of the outputs at two calls, 1 on the diagonal
     alike_spread: np.ndarray  # (U, T, T)
     change: np.ndarray  # (U, T) |f_t - f_(t-1)| / |f_(t-1)|, 0 at call 0
@@ -55,14 +56,14 @@ class Similarity:
 
     @property
     def adjacent(self) -> np.ndarray:
-        """(U, T): how alike each call's output is to that of the call before; 1 at call 0."""
+        """(U, T): similarity of each call's output to that of the call before; 1 at call 0."""
         before = np.diagonal(self.alike, offset=1, axis1=1, axis2=2)
         return np.concatenate([np.ones((len(before), 1), np.float32), before], axis=1)
 
     def save(self, path: str | Path) -> None:
         """Write whole or not at all. Raises ValueError where nothing can be written."""
         tensors = {name: getattr(self, name).astype(np.float32) for name in self.TENSORS}
-        write_whole(path, tensors, {"similarity": self.header.model_dump_json()})
+        write_atomic(path, tensors, {"similarity": self.header.model_dump_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Similarity":
@@ -75,7 +76,7 @@ class Similarity:
                 document = json.loads((file.metadata() or {}).get("similarity", "null"))
                 if document is None or set(file.keys()) != set(cls.TENSORS):
                     raise ValueError(f"{path} holds no similarity")
-                return cls(Header.model_validate(document), *(file.get_tensor(name) for name in cls.TENSORS))
+                return cls(SimilarityHeader.model_validate(document), *(file.get_tensor(name) for name in cls.TENSORS))
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
         except ValidationError as error:

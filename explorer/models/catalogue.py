@@ -1,29 +1,33 @@
-"""The models there are, and loading them: rows of the catalogue by id, or anybody's folder.
+"""The models there are, and loading them: rows of the catalogue by id, or any folder of a diffusers pipeline.
 
-Importing it loads no torch; asking for a model does.
+Importing it loads no torch; loading a model does.
 """
 
 import hashlib
 import json
-import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from explorer.model import FAMILIES, Model
+from explorer.models.model import Model
+from explorer.models.pipelines import PIPELINES
+from explorer.settings import settings
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
+ROWS = Path(__file__).with_name("catalogue.json")
 EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-ddpm")
+PROBE_TIMEOUT_S = 10.0
 
 
 @lru_cache
 def _rows() -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in _read(ASSETS / "catalogue.json")}
+    return {row["id"]: row for row in _read_json(ROWS)}
 
 
-def listing() -> list[dict[str, Any]]:
-    """The catalogue, as the command `models` prints it. Needs no torch."""
+def list_models() -> list[dict[str, Any]]:
+    """List the catalogue, as the command `models` prints it. Needs no torch."""
     keys = ("id", "pipeline", "params", "macs_per_call")
     return [
         {key: row.get(key) for key in keys}
@@ -33,17 +37,22 @@ def listing() -> list[dict[str, Any]]:
     ]
 
 
+def available_models() -> list[str]:
+    """List the ids of the models whose weights are on this machine."""
+    return [row["id"] for row in list_models() if row["available"]]
+
+
 def measure() -> None:
     """Fill in the catalogue's parameters and MACs from the architectures, about ten seconds."""
     rows = []
     for row in _rows().values():
-        architecture = load(row["id"], weights=False).priced()
+        architecture = load(row["id"], weights=False).architecture()
         rows.append(row | {"params": architecture.params, "macs_per_call": architecture.graph.macs_per_call})
-    (ASSETS / "catalogue.json").write_text(json.dumps(rows, indent=1) + "\n")
+    ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _path_of(row: dict[str, Any]) -> Path | None:
-    """Where the weights lie on this machine, if they do."""
+def _path_of(row: Mapping[str, Any]) -> Path | None:
+    """Find where the weights are on this machine, if they are."""
     from huggingface_hub import try_to_load_from_cache
 
     if row["id"] in EMBEDDED:
@@ -54,34 +63,46 @@ def _path_of(row: dict[str, Any]) -> Path | None:
 
 @lru_cache
 def vocabulary(model_id: str) -> dict[str, Any]:
-    """What an embedded model was taught: its `names`, and all `words` of its captions. Empty for other models."""
+    """Read what an embedded model was taught: its `names`, and all `words` of its captions. Empty for other models."""
     file = ASSETS / model_id / "names.json"
-    return _read(file) if model_id in EMBEDDED and file.is_file() else {}
+    return _read_json(file) if model_id in EMBEDDED and file.is_file() else {}
 
 
-def device() -> str:
-    """Where the page and its workers compute: what EXPLORER_DEVICE says, else a GPU where PyTorch finds one."""
+_device_override = ""
+
+
+def override_device(device: str) -> None:
+    """Have this process compute on `device`, whatever EXPLORER_DEVICE says; empty: no longer."""
+    global _device_override
+    _device_override = device
+
+
+def default_device() -> str:
+    """Choose where this process computes: what EXPLORER_DEVICE says, else a GPU where PyTorch finds one."""
+    if chosen := _device_override or settings().device:
+        return chosen
     import torch
 
-    return os.environ.get("EXPLORER_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load(id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32") -> Model:
-    """A model of the catalogue, or a folder in the layout of one of the known diffusers pipelines.
+    """Load a model of the catalogue, or a folder in the layout of one of the known diffusers pipelines.
 
     Without `weights` only the architecture is built, on the meta device. Raises ValueError, in one sentence, for an
     unknown name, an unknown kind of pipeline, or weights that are not here.
     """
-    row = _rows().get(str(id_or_path)) or next((r for r in _rows().values() if r.get("repo") == str(id_or_path)), None)
-    if row is None and not _is_pipeline(Path(id_or_path)):
-        raise ValueError(
-            f"{str(id_or_path)!r} is neither a model of the catalogue ({', '.join(_rows())}) nor a pipeline's folder"
-        )
-    if row is not None and not weights and row["id"] not in EMBEDDED:
-        return _architecture(row["id"], row["pipeline"], row["denoiser"], row["scheduler"], row["tokens"])
+    name = str(id_or_path)
+    row = _rows().get(name) or next((row for row in _rows().values() if row.get("repo") == name), None)
     if row is None:
-        return _from_folder(Path(id_or_path), None, weights, device, dtype)
-    return _from_folder(_path_of(row) or _download(row), row["id"], weights, device, dtype)
+        if not _is_pipeline(Path(id_or_path)):
+            raise ValueError(
+                f"{name!r} is neither a model of the catalogue ({', '.join(_rows())}) nor a pipeline's folder"
+            )
+        return _load_folder(Path(id_or_path), None, weights, device, dtype)
+    if not weights and row["id"] not in EMBEDDED:
+        return _build_architecture(row["id"], row["pipeline"], row["denoiser"], row["scheduler"], row["text_length"])
+    return _load_folder(_path_of(row) or _download(row), row["id"], weights, device, dtype)
 
 
 def _is_pipeline(folder: Path) -> bool:
@@ -91,67 +112,74 @@ def _is_pipeline(folder: Path) -> bool:
         return False
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
-def _architecture(id: str, pipeline: str, config: dict, scheduler_config: dict, tokens: int) -> Model:
+def _build_architecture(id: str, pipeline: str, config: dict, scheduler_config: dict, text_length: int) -> Model:
     import diffusers
 
-    from explorer import cost
+    from explorer.execution.macs import build_on_meta
 
-    denoiser = cost.on_meta(getattr(diffusers, config["_class_name"]), config)
-    return Model(id, pipeline, denoiser, scheduler_config, tokens)
+    denoiser = build_on_meta(getattr(diffusers, config["_class_name"]), config)
+    return Model(id, pipeline, denoiser, scheduler_config, text_length)
 
 
-def _download(row: dict[str, Any]) -> Path:
-    """Fetch safetensors weights from the hub, unless it is switched off or out of reach."""
-    from huggingface_hub import snapshot_download
+def _download(row: Mapping[str, Any]) -> Path:
+    """Fetch safetensors weights from the hub, unless it is switched off or cannot be reached."""
+    import httpx
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    if row["id"] in EMBEDDED:
+        raise ValueError(
+            f"{row['id']} is one of the embedded models, which are in the project's folder assets/; it is not here"
+        )
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
+        if not constants.HF_HUB_OFFLINE:
+            httpx.head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)  # one try; the hub's own client makes six
         return Path(snapshot_download(row["repo"], revision=row["revision"], allow_patterns=patterns))
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise ValueError(
-            f"the weights of {row['id']} ({row['repo']}) are not on this machine and the hub is out of reach; "
+            f"the weights of {row['id']} ({row['repo']}) are not on this machine and the hub cannot be reached; "
             f"its units, MACs, parameters and schedules still work: see the command cost"
         ) from error
 
 
-def _from_folder(folder: Path, id: str | None, weights: bool, device: str, dtype: str) -> Model:
-    pipeline = _read(folder / "model_index.json").get("_class_name")
-    if pipeline not in FAMILIES:
-        raise ValueError(f"{folder} holds a {pipeline}; known pipelines are {', '.join(FAMILIES)}")
+def _load_folder(folder: Path, id: str | None, weights: bool, device: str, dtype: str) -> Model:
+    pipeline = _read_json(folder / "model_index.json").get("_class_name")
+    if pipeline not in PIPELINES:
+        raise ValueError(f"{folder} holds a {pipeline}; known pipelines are {', '.join(PIPELINES)}")
     id = id or re.sub(r"[^\w.-]", "-", folder.resolve().name)
-    part = folder / FAMILIES[pipeline].denoiser
+    part = folder / PIPELINES[pipeline].denoiser
     if not weights:
-        config, scheduler = _read(part / "config.json"), _read(folder / "scheduler" / "scheduler_config.json")
-        return _architecture(id, pipeline, config, scheduler, _tokens(folder))
-    pipe = _pipe(folder, pipeline, device, dtype)
-    denoiser = getattr(pipe, FAMILIES[pipeline].denoiser)
-    model = Model(id, pipeline, denoiser, dict(pipe.scheduler.config), _tokens(folder), pipe)
+        config, scheduler = _read_json(part / "config.json"), _read_json(folder / "scheduler" / "scheduler_config.json")
+        return _build_architecture(id, pipeline, config, scheduler, _text_length(folder))
+    pipe = _load_pipeline(folder, pipeline, device, dtype)
+    denoiser = getattr(pipe, PIPELINES[pipeline].denoiser)
+    model = Model(id, pipeline, denoiser, dict(pipe.scheduler.config), _text_length(folder), pipe)
     model.revision = _fingerprint(part)
     return model
 
 
-def _tokens(folder: Path) -> int:
+def _text_length(folder: Path) -> int:
     config = folder / "tokenizer" / "tokenizer_config.json"
-    return _read(config)["model_max_length"] if config.is_file() else 0
+    return _read_json(config)["model_max_length"] if config.is_file() else 0
 
 
-def _pipe(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
+def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
     import diffusers
     import torch
 
     if dtype not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"dtype {dtype!r} is unknown; choose float32, float16 or bfloat16")
-    options = {"safety_checker": None} if pipeline == "StableDiffusionPipeline" else {}
     diffusers.utils.logging.set_verbosity_error()  # it advises to install what is not needed here
     diffusers.utils.logging.disable_progress_bar()
+    options = PIPELINES[pipeline].load_options
     try:
         pipe = getattr(diffusers, pipeline).from_pretrained(
             str(folder), torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **options
@@ -166,8 +194,8 @@ def _pipe(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
     return pipe
 
 
-def revision(id: str) -> str | None:
-    """Names the weights of an embedded model, without loading them; None where they are not here."""
+def weights_revision(id: str) -> str | None:
+    """Name the weights of an embedded model, without loading them; None where they are not here."""
     for part in (ASSETS / id).glob("*/diffusion_pytorch_model*.safetensors"):
         if part.parent.name != "vae":
             return _fingerprint(part.parent)
@@ -175,7 +203,7 @@ def revision(id: str) -> str | None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Names the weights: the first digits of the SHA-256 over the files of the denoiser."""
+    """Name the weights: the first digits of the SHA-256 over the files of the denoiser."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(file.read_bytes())

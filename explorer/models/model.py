@@ -1,108 +1,72 @@
-"""A model: a denoiser with all that drawing needs. The only file that knows what diffusers pipelines do around it.
-
-Importing it loads no torch; using a model does.
-"""
+"""A model: a denoiser with everything that generating needs. Importing it loads no torch; using a model does."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from explorer.files import ModelRecord
-from explorer.graph import BlockGraph, Granularity, Reuse, describe
+from explorer.masks.block_graph import BlockGraph, Extrapolation, Granularity, Reuse
+from explorer.masks.file_format import ModelRecord
+from explorer.masks.schedule import Schedule
+from explorer.masks.width import Widths
+from explorer.models.architectures import build_block_graph, spec_of
+from explorer.models.pipelines import PIPELINES, adapter_of
 
 if TYPE_CHECKING:
     import torch
 
-    from explorer.cost import Architecture
+    from explorer.execution.channel_groups import ChannelGroups
+    from explorer.execution.macs import Architecture
 
-_ENCODING = Lock()  # a tokenizer keeps how it pads and cuts to itself, also from one thread to another
-
-
-@dataclass(frozen=True)
-class Family:
-    """What differs between pipelines: where the denoiser lives, and how a prompt becomes the denoiser's inputs."""
-
-    denoiser: str  # attribute of the pipeline and folder on disk
-    encode: Callable[[Any, list[str], bool], dict[str, Any]]  # (pipe, prompts, guided) -> keyword arguments of a call
-    conditional_first: bool = False  # which half of a guided batch comes first
-    inverse_first: bool = False  # latents times 1/s instead of latents / s, which differ in the last bit
-
-
-def _encode_sd(pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-    positive, negative = pipe.encode_prompt(prompts, pipe.device, 1, guided)
-    return {"encoder_hidden_states": _cat([negative, positive]) if guided else positive}
-
-
-def _encode_sdxl(pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-    encoded = pipe.encode_prompt(prompts, device=pipe.device, do_classifier_free_guidance=guided)
-    positive, negative, pooled, negative_pooled = encoded
-    size = pipe.default_sample_size * pipe.vae_scale_factor
-    width = pipe.text_encoder_2.config.projection_dim
-    ids = pipe._get_add_time_ids((size, size), (0, 0), (size, size), positive.dtype, width).to(pipe.device)
-    ids = ids.repeat(len(prompts) * (2 if guided else 1), 1)
-    text, pooled = (_cat([negative, positive]), _cat([negative_pooled, pooled])) if guided else (positive, pooled)
-    return {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
-
-
-def _encode_dit(pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-    import torch
-
-    known = pipe.labels | {str(label): label for label in range(pipe.transformer.config.num_embeds_ada_norm)}
-    unknown = [prompt for prompt in prompts if prompt not in known]
-    if unknown:
-        raise ValueError(f"this model draws classes, by name or number, and {unknown[0]!r} is none of them")
-    labels = torch.tensor([known[prompt] for prompt in prompts], device=pipe.device)
-    return {"class_labels": _cat([labels, torch.full_like(labels, 1000)]) if guided else labels}  # 1000: no class
-
-
-def _encode_nothing(pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-    return {}
-
-
-def _cat(tensors: list[Any]) -> Any:
-    import torch
-
-    return torch.cat(tensors)
-
-
-FAMILIES = {
-    "StableDiffusionPipeline": Family("unet", _encode_sd),
-    "StableDiffusionXLPipeline": Family("unet", _encode_sdxl),
-    "DiTPipeline": Family("transformer", _encode_dit, conditional_first=True, inverse_first=True),
-    "DDPMPipeline": Family("unet", _encode_nothing),
-}
+_ENCODING = Lock()  # a tokenizer stores how it pads and truncates, also from one thread to another
 
 
 class Model:
-    """A denoiser with all that drawing needs. Without weights (`pipe` None) it still has units, MACs and parameters."""
+    """A denoiser with everything that generating needs. Without weights (`pipe` None) it still has units, MACs and
+    parameters."""
 
-    def __init__(self, id: str, pipeline: str, denoiser: Any, scheduler_config: dict, tokens: int, pipe: Any = None):
+    def __init__(
+        self,
+        id: str,
+        pipeline: str,
+        denoiser: Any,
+        scheduler_config: Mapping[str, Any],
+        text_length: int,
+        pipe: Any = None,
+    ):
         self.id, self.pipeline, self.denoiser, self.pipe = id, pipeline, denoiser, pipe
-        self.scheduler_config, self.tokens = scheduler_config, tokens
-        self.family, self.size = FAMILIES[pipeline], denoiser.config.sample_size
+        self.scheduler_config, self.text_length = scheduler_config, text_length
+        self.adapter, self.latent_size = PIPELINES[pipeline], denoiser.config.sample_size
         self.revision: str | None = None
-        self._priced: dict[tuple[str, str], Architecture] = {}
-        self._widths: Mapping[str, np.ndarray] = {}  # what was cut already
+        self._architectures: dict[tuple[str, str], Architecture] = {}
+        self._widths: Mapping[str, np.ndarray] = {}  # what was pruned already
+        self._pruned: WeakKeyDictionary[Widths, Model] = WeakKeyDictionary()
 
     # -- arithmetic
 
-    def priced(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> "Architecture":
-        """Units with MACs and parameters. Raises ValueError for an unknown class or granularity."""
-        from explorer import cost
+    def architecture(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> "Architecture":
+        """Count MACs and parameters, also by unit. Raises ValueError for an unknown class or granularity."""
+        from explorer.execution.macs import build_on_meta, measure_architecture
 
-        if (granularity, reuse) not in self._priced:
-            skeleton = cost.on_meta(type(self.denoiser), dict(self.denoiser.config))
-            self._narrow(skeleton, self._widths)
-            graph = describe(self.denoiser, granularity, reuse)
-            self._priced[granularity, reuse] = cost.price(skeleton, graph, self.size, self.tokens)
-        return self._priced[granularity, reuse]
+        if (granularity, reuse) not in self._architectures:
+            skeleton = build_on_meta(type(self.denoiser), dict(self.denoiser.config))
+            self._prune_denoiser(skeleton, self._widths)
+            graph = build_block_graph(self.denoiser, granularity, reuse)
+            inputs = self.example_inputs(skeleton)
+            self._architectures[granularity, reuse] = measure_architecture(skeleton, graph, inputs)
+        return self._architectures[granularity, reuse]
 
     def graph(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> BlockGraph:
-        return self.priced(granularity, reuse).graph
+        """Build the graph of the denoiser's units, with their MACs. Raises ValueError as `architecture` does."""
+        return self.architecture(granularity, reuse).graph
+
+    def example_inputs(self, denoiser: Any) -> dict[str, Any]:
+        """Build the arguments of a call for one batch element, on the device of `denoiser`."""
+        return spec_of(denoiser).example_inputs(denoiser, self.latent_size, self.text_length)
 
     @property
     def record(self) -> ModelRecord:
@@ -110,111 +74,157 @@ class Model:
         dtype = str(self.denoiser.dtype).removeprefix("torch.")
         return ModelRecord(id=self.id, revision=self.revision, denoiser=type(self.denoiser).__name__, dtype=dtype)
 
-    # -- drawing
+    # -- generating
 
-    def noise(self, seeds: Sequence[int]) -> tuple["torch.Tensor", list["torch.Generator"]]:
-        """Latents (B, C, H, W), one seed each, and the generators for a sampler that goes on drawing noise."""
+    def initial_latents(self, seeds: Sequence[int]) -> tuple["torch.Tensor", list["torch.Generator"]]:
+        """Draw noise (B, C, H, W), one seed per picture; also returns the generators for a sampler that goes on
+        drawing."""
         import torch
 
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        shape = (1, self.denoiser.config.in_channels, self.size, self.size)
-        drawn = [torch.randn(shape, generator=generator, dtype=self.denoiser.dtype) for generator in generators]
-        return torch.cat(drawn).to(self.denoiser.device), generators
+        latents = self.adapter.initial_latents(self.denoiser, self.latent_size, generators)
+        return latents.to(self.denoiser.device), generators
 
     def encode(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
-        """The denoiser's conditioning inputs for a batch of prompts; doubled when guidance is above 1."""
+        """Encode a batch of prompts as the denoiser's conditioning inputs; doubled when guidance is above 1.
+
+        Raises ValueError without weights, and for a prompt that the model cannot take.
+        """
         import torch
 
-        self._need_weights()
+        if self.pipe is None:
+            raise ValueError(
+                f"the weights of {self.id} are not here; its units, MACs, parameters and schedules still are"
+            )
         with torch.no_grad(), _ENCODING:
-            return self.family.encode(self.pipe, list(prompts), guidance > 1)
+            return self.adapter.encode(self.pipe, list(prompts), guidance > 1)
 
-    def denoise(self, x: "torch.Tensor", t: Any, conditioning: dict, guidance: float) -> "torch.Tensor":
-        """The guided output of one call, (B, C, H, W): u + g (c - u), Ho & Salimans 2021, eq. 6 in g = w + 1."""
-        guided = guidance > 1 and bool(conditioning)
-        x = _cat([x, x]) if guided else x
-        if self.family.conditional_first:
-            t = t.expand(len(x)).to(x.device)
-        output = self.denoiser(x, timestep=t, **conditioning, return_dict=False)[0]
-        output = output[:, : x.shape[1]]  # DiT predicts a variance as well
-        if not guided:
-            return output
-        given, empty = self._halves(output)
-        return empty + guidance * (given - empty)
+    def denoise(self, x: "torch.Tensor", t: Any, conditioning: dict[str, Any], guidance: float) -> "torch.Tensor":
+        """Make one guided call: (B, C, H, W) for the input `x` (B, C, H, W) at timestep `t`."""
+        return self.adapter.call(self.denoiser, x, t, conditioning, guidance)
 
-    def _halves(self, output: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Of a guided batch: what saw the prompt, and what saw none."""
-        first, second = output.chunk(2)
-        return (first, second) if self.family.conditional_first else (second, first)
-
-    def conditional(self, output: "torch.Tensor", pictures: int) -> "torch.Tensor":
-        """The part of a unit's output that saw the prompt, (pictures, ...): all of it in a run without guidance."""
-        return output if len(output) == pictures else self._halves(output)[0]
+    def conditional_half(self, output: "torch.Tensor", num_images: int) -> "torch.Tensor":
+        """Take the part of a unit's output that saw the prompt, (num_images, ...): all of it without guidance."""
+        return output if len(output) == num_images else self.adapter.split_guided(output)[0]
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
-        """Pictures (B, 3, H, W) in [0, 1], on the CPU."""
+        """Decode latents to pictures (B, 3, H, W) in [0, 1], on the CPU."""
         import torch
 
         with torch.no_grad():
-            return self.pictures(latents).clamp(0, 1).float().cpu()
+            return self.decode_differentiable(latents).clamp(0, 1).float().cpu()
 
-    def pictures(self, latents: "torch.Tensor") -> "torch.Tensor":
-        """Pictures (B, 3, H, W), differentiable, and so not cut off at 0 and 1."""
-        import torch
+    def decode_differentiable(self, latents: "torch.Tensor") -> "torch.Tensor":
+        """Decode latents to pictures (B, 3, H, W) that are not clamped to [0, 1]."""
+        return self.adapter.decode(self.pipe, latents)
 
-        if vae := getattr(self.pipe, "vae", None):
-            if vae.dtype == torch.float16 and vae.config.force_upcast:
-                vae.to(torch.float32)
-            latents, scale = latents.to(vae.dtype), vae.config.scaling_factor
-            latents = 1 / scale * latents if self.family.inverse_first else latents / scale
-            latents = vae.decode(latents, return_dict=False)[0]
-        return latents / 2 + 0.5
-
-    def twin(self) -> "Model":
-        """A model that shares these weights but none of the modules, so that two schedules can run side by side."""
+    def with_shared_weights(self) -> "Model":
+        """Copy the modules, but no weights, so that two schedules can run side by side."""
         shared = {id(tensor): tensor for tensor in (*self.denoiser.parameters(), *self.denoiser.buffers())}
         other = copy.copy(self)
         other.denoiser = copy.deepcopy(self.denoiser, shared)
         return other
 
-    def sites(self, channels: bool, rows: bool = False) -> Mapping[str, Any]:
-        """The places whose units can go: heads and neurons, with rows of AdaLN layers or without (`structure.Site`), or
-        channels (`channels.Group`) as well.
+    # -- pruning
 
-        Raises ValueError for channels of anything but a U-Net, and for rows of anything but a FLUX.
+    @contextmanager
+    def under_schedule(self, schedule: Schedule, scheduler: Any) -> Iterator["Model"]:
+        """Yield a copy with shared weights that runs under a schedule while `scheduler` counts its calls.
+
+        Raises ValueError for a schedule that was made for something else.
         """
-        from explorer.structure import sites
+        other = self.with_shared_weights()
+        with run_under(other.denoiser, schedule, scheduler):
+            yield other
 
-        return sites(self.denoiser, rows) | (self._channels(self.denoiser).groups() if channels else {})
+    def prunable_dims(self, channels: bool, adaln_channels: bool = False) -> dict[str, Any]:
+        """List what can be pruned: heads and neurons (`width_gates.PrunableDim`), with AdaLN channels on request, and
+        the channels of a U-Net (`channel_groups.ChannelGroup`).
 
-    def smaller(self, widths: Mapping[str, np.ndarray]) -> "Model":
-        """A model without the units that `widths` (site -> bool) does not keep; this one stays whole.
-
-        Raises ValueError for widths of another model, and where this one is cut already.
+        Raises ValueError for channels of a class whose channels cannot go, and for AdaLN channels where there are none.
         """
+        from explorer.models.prunable_dims import find_prunable_dims
+
+        dims: dict[str, Any] = dict(find_prunable_dims(self.denoiser, adaln_channels))
+        return dims | (self.channel_groups(self.denoiser).groups() if channels else {})
+
+    def prune_widths(self, widths: Widths) -> "Model":
+        """Build a model without the elements that `widths` does not keep; this one stays whole.
+
+        Its `pipe` holds the pruned denoiser. Raises ValueError for widths of another model, and where this one is
+        pruned already.
+        """
+        if widths not in self._pruned:
+            kinds = widths.header.kinds
+            dims = self.prunable_dims("channels" in kinds, "adaln_channels" in kinds)
+            widths.header.check_compatible(self.id, dims)
+            self._pruned[widths] = self.without(widths.keep)
+        return self._pruned[widths]
+
+    def without(self, keep: Mapping[str, np.ndarray]) -> "Model":
+        """Build a model that keeps these elements (dimension -> bool (size,)) only, as `prune_widths` does."""
         if self._widths:
-            raise ValueError(f"{self.id} is cut already; cut the whole model once")
-        other = self.twin()
-        self._narrow(other.denoiser, widths)
-        other._priced, other._widths = {}, dict(widths)
+            raise ValueError(f"{self.id} is pruned already; prune the whole model once")
+        other = self.with_shared_weights()
+        self._prune_denoiser(other.denoiser, keep)
+        other._architectures, other._widths, other._pruned = {}, dict(keep), WeakKeyDictionary()
+        if self.pipe is not None:
+            other.pipe = copy.copy(self.pipe)
+            other.pipe.register_modules(**{self.adapter.denoiser: other.denoiser})
         return other
 
-    def _narrow(self, denoiser: Any, widths: Mapping[str, np.ndarray]) -> None:
-        from explorer.structure import cut
+    def _prune_denoiser(self, denoiser: Any, keep: Mapping[str, np.ndarray]) -> None:
+        from explorer.execution.width_gates import prune_widths
+        from explorer.models.prunable_dims import find_prunable_dims
 
-        thinner = {name: keep for name, keep in widths.items() if name.endswith(":channels")}
-        cut(denoiser, {name: keep for name, keep in widths.items() if name not in thinner})
-        if thinner:
-            self._channels(denoiser).cut(thinner)
+        channels = {name: mask for name, mask in keep.items() if name.endswith(":channels")}
+        others = {name: mask for name, mask in keep.items() if name not in channels}
+        adaln_channels = any(name.endswith(":adaln_channels") for name in others)
+        prune_widths(denoiser, find_prunable_dims(denoiser, adaln_channels), others)
+        if channels:
+            self.channel_groups(denoiser).prune_widths(channels)
 
-    def _channels(self, denoiser: Any) -> Any:
-        from explorer import cost
-        from explorer.channels import Channels
+    def channel_groups(self, denoiser: Any) -> "ChannelGroups":
+        """Trace which channels of `denoiser`, this model's or its skeleton, hang together.
 
-        return Channels(denoiser, cost.example_inputs(denoiser, self.size, self.tokens))
+        Raises ValueError for a class whose channels cannot go.
+        """
+        from explorer.execution.channel_groups import ChannelGroups
+        from explorer.models.prunable_dims import find_prunable_dims, head_and_neuron_producers
 
-    def _need_weights(self) -> None:
-        if self.pipe is None:
-            raise ValueError(
-                f"the weights of {self.id} are not here; its units, MACs, parameters and schedules still are"
-            )
+        sync = spec_of(denoiser).sync_channels
+        if sync is None:
+            raise ValueError(f"only the channels of U-Nets can be pruned, not those of a {type(denoiser).__name__}")
+        excluded = head_and_neuron_producers(find_prunable_dims(denoiser))
+        return ChannelGroups(denoiser, self.example_inputs(denoiser), excluded, sync)
+
+
+@contextmanager
+def run_under(denoiser: Any, schedule: Schedule, scheduler: Any) -> Iterator[None]:
+    """Run a denoiser under a schedule inside, while `scheduler` drives it.
+
+    Raises ValueError for a schedule whose units are not the denoiser's.
+    """
+    from explorer.execution.prediction import Prediction
+    from explorer.execution.supernet import SuperNet
+
+    header = schedule.header
+    graph = build_block_graph(denoiser, header.granularity, header.reuse)
+    header.check_compatible(header.model.id, type(denoiser).__name__, header.calls, graph.units)
+    extrapolation, prediction = Extrapolation.of(header), Prediction.of(scheduler)
+    with SuperNet(denoiser, graph, schedule.keep, prediction, extrapolation, scheduler):
+        yield
+
+
+@contextmanager
+def run_with_widths(pipe: Any, widths: Widths) -> Iterator[None]:
+    """Put a smaller denoiser into a diffusers pipeline inside. Raises ValueError for widths of another model."""
+    attribute = adapter_of(pipe).denoiser
+    whole = getattr(pipe, attribute)
+    text_length = getattr(getattr(pipe, "tokenizer", None), "model_max_length", 0)
+    model = Model(widths.header.model.id, type(pipe).__name__, whole, dict(pipe.scheduler.config), text_length)
+    pipe.register_modules(**{attribute: model.prune_widths(widths).denoiser})
+    try:
+        yield
+    finally:
+        pipe.register_modules(**{attribute: whole})

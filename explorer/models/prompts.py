@@ -1,4 +1,4 @@
-"""What to draw: the names a model knows, and which of them are for choosing a schedule and which for judging it.
+"""Prompts: the names that a model knows, and which of them are for choosing a schedule and which for judging it.
 
 Whatever is tuned (a search, the spacing of a sampler, an optimizer) sees the search names only, so that what it is
 judged by is new to it. Loads no torch.
@@ -7,79 +7,83 @@ judged by is new to it. Loads no torch.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from explorer import catalogue
+from explorer.models.catalogue import vocabulary
 
-EVERY = 4  # one of so many names is for searching
-MOST_PROMPTS, MOST_CHARACTERS = 100_000, 500
+if TYPE_CHECKING:
+    from explorer.models.model import Model
+
+SEARCH_STRIDE = 4  # every fourth name is for searching
+MAX_PROMPTS, MAX_CHARACTERS = 100_000, 500
+Purpose = Literal["search", "evaluation"]
 
 
-def names(model: Any) -> list[str]:
-    """What a model can be asked for: what an embedded one was taught, a class-conditional one's labels.
+def model_names(model: "Model") -> list[str]:
+    """List what a model can be asked for: what an embedded one was taught, a class-conditional one's labels.
 
     An unconditional model has one empty prompt. Raises ValueError where only the user can say.
     """
-    if known := catalogue.vocabulary(model.id).get("names"):
+    if known := vocabulary(model.id).get("names"):
         return known
     if labels := getattr(model.pipe, "labels", None):
         return list({number: label for label, number in reversed(labels.items())}.values())[::-1]
     if not hasattr(model.pipe, "tokenizer"):
         return [""]
-    raise ValueError(f"{model.id} has no list of names of its own; say what to draw in a file, one prompt a line")
+    raise ValueError(f"{model.id} has no list of names of its own; give a file of prompts, one per line")
 
 
-def chosen(model: Any, purpose: Literal["search", "evaluation"]) -> list[str]:
-    """The model's names for one purpose."""
-    return part(names(model), purpose)
+def split_names(model: "Model", purpose: Purpose) -> list[str]:
+    """Select the model's names for one purpose."""
+    return split(model_names(model), purpose)
 
 
-def known_names(model_id: str) -> list[str]:
-    """What a model was taught to draw; empty where that is not known, or nothing in particular. Needs no torch."""
-    return [name for name in catalogue.vocabulary(model_id).get("names", []) if name]
+def training_names(model_id: str) -> list[str]:
+    """List what a model was taught to generate; empty where that is not known, or nothing in particular."""
+    return [name for name in vocabulary(model_id).get("names", []) if name]
 
 
-def heeded(model_id: str) -> bool:
-    """Whether a model draws what the prompt says; an embedded one that is asked for nothing does not."""
-    return catalogue.vocabulary(model_id).get("names") != [""]
+def uses_prompt(model_id: str) -> bool:
+    """Say whether a model heeds the prompt; an unconditional embedded one does not."""
+    return vocabulary(model_id).get("names") != [""]
 
 
 def unknown_words(model_id: str, prompt: str) -> list[str]:
-    """Words of a prompt that never stood in a training caption; empty where the captions are not known."""
-    known = set(catalogue.vocabulary(model_id).get("words", []))
+    """Find the words of a prompt that are in no training caption; none where the captions are not known."""
+    known = set(vocabulary(model_id).get("words", []))
     words = re.findall(r"\w+", prompt.lower())
     return [word for word in dict.fromkeys(words) if known and word not in known]
 
 
-def part(known: list[str], purpose: Literal["search", "evaluation"]) -> list[str]:
-    """Those of the prompts that are for one purpose; where there are very few, all are for both."""
-    searched = known[::EVERY]
-    if len(known) < EVERY:
-        return known
-    return searched if purpose == "search" else [name for name in known if name not in set(searched)]
+def split(prompts: list[str], purpose: Purpose) -> list[str]:
+    """Select the prompts for one purpose; where there are very few, all are for both."""
+    if len(prompts) < SEARCH_STRIDE:
+        return prompts
+    search = prompts[::SEARCH_STRIDE]
+    return search if purpose == "search" else [name for name in prompts if name not in set(search)]
 
 
-def cycled(prompts: Sequence[str], count: int) -> list[str]:
-    """`count` prompts: all in turn, then again (with other noise, as every picture has its own seed)."""
+def repeat_to(prompts: Sequence[str], count: int) -> list[str]:
+    """Repeat prompts in turn until there are `count` (with other noise, as every picture has its own seed)."""
     return [prompts[index % len(prompts)] for index in range(count)]
 
 
-def read(file: Path) -> list[str]:
-    """The prompts of a text file, one a line. Raises ValueError where there are none, or too many or too long ones."""
+def read_prompts(file: Path) -> list[str]:
+    """Read a text file, one prompt per line. Raises ValueError where there are none, or too many or too long ones."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a text of prompts: {error}") from error
     prompts = [line for line in lines if line]
     if not prompts:
-        raise ValueError(f"{file} must hold 1 to {MOST_PROMPTS} prompts, one a line, and holds none")
-    return refuse_too_many(prompts, str(file))
-
-
-def refuse_too_many(prompts: Sequence[str], where: str) -> Sequence[str]:
-    """The prompts themselves; `where` they stand, for the sentence. Raises ValueError for too many or too long ones."""
-    if len(prompts) > MOST_PROMPTS:
-        raise ValueError(f"{where} must hold 1 to {MOST_PROMPTS} prompts, one a line, and holds {len(prompts)}")
-    if longest := next((line for line in prompts if len(line) > MOST_CHARACTERS), None):
-        raise ValueError(f"{where} holds a prompt of more than {MOST_CHARACTERS} characters: {longest[:40]}...")
+        raise ValueError(f"{file} must hold 1 to {MAX_PROMPTS} prompts, one per line, and holds none")
+    check_prompts(prompts, str(file))
     return prompts
+
+
+def check_prompts(prompts: Sequence[str], source: str) -> None:
+    """Raise ValueError for too many or too long prompts; `source` names where they come from."""
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"{source} must hold 1 to {MAX_PROMPTS} prompts, one per line, and holds {len(prompts)}")
+    if longest := next((line for line in prompts if len(line) > MAX_CHARACTERS), None):
+        raise ValueError(f"{source} holds a prompt of more than {MAX_CHARACTERS} characters: {longest[:40]}...")

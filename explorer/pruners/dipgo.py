@@ -1,15 +1,15 @@
-"""DiP-GO: which unit runs at which call, learned by gradients through the whole chain of calls.
+"""DiP-GO: which unit runs at which call, learned by gradients through all calls.
 
-Zhu et al., "DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization", NeurIPS 2024. Two ways to decide:
+Zhu et al., "DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization", NeurIPS 2024. Two algorithms:
 
 `argmax`, as published: each gate is kept while its logit says so, and the loss is the distance of the pruned picture to
-the full one plus a price on what is computed (eq. 3), until little enough is.
+the full one plus a penalty on what is computed (eq. 3), until little enough is.
 
-`prefix`, ours: the slider needs one order of removal, so at each step the gates are what that order leaves at a ratio
-drawn anew. Where the full run is near, gradients of the distance vanish and say nothing about what a gate is worth; the
-second order does (Gauss-Newton, as in Optimal Brain Damage, LeCun et al. 1989). Gates near the cut move up or down by
-what they are worth per MAC, beside the last one that is paid for. What is learned is what is used: no threshold
-afterwards, and no ratio is favoured.
+`nested`, ours: the slider needs one removal order, so at each step the gates are what that order leaves at another
+ratio. Near the full run, gradients of the distance vanish and do not tell gates apart; the second order does
+(Gauss-Newton, as in Optimal Brain Damage, LeCun et al. 1989). Gates near the cut move up or down by what they
+contribute per MAC, compared with the last one that the ratio pays for. What is learned is what is used: there is no
+threshold afterwards, and no ratio is favoured.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -17,48 +17,51 @@ from typing import Any
 
 import numpy as np
 
-from explorer.graph import BlockGraph
-from explorer.masks import Result
-from explorer.prompts import chosen
-from explorer.pruners.baselines import mask_of, order_of, setting
-from explorer.pruners.configs import DipgoConfig
-from explorer.team import Alone, Team
-from explorer.work import Progress
+from explorer.masks.block_graph import BlockGraph
+from explorer.masks.result import PruningResult
+from explorer.models.model import Model
+from explorer.models.prompts import split_names
+from explorer.progress import Progress
+from explorer.pruners.schedule_configs import DipgoConfig
+from explorer.pruners.schedule_results import graph_and_calls, make_importance, make_schedule
+from explorer.pruners.worker_pool import SerialPool, WorkerPool
 
 
 def dipgo(
-    model: Any,
+    model: Model,
     prompts: Sequence[str],
     config: DipgoConfig,
     state: Mapping[str, Any] | None = None,
-    team: Team | None = None,
-) -> Generator[Progress, None, Result]:
+    pool: WorkerPool | None = None,
+) -> Generator[Progress, None, PruningResult]:
     """Learn gates on `prompts` (default: the model's search names), the denoiser frozen.
 
-    Every yield hands out the state from which a later call with `state` goes on exactly. Raises ValueError where the
-    loss or a gradient is no longer finite, where the memory does not suffice, and for a state of other settings.
+    Every yield has the state from which a later call with `state` continues exactly. Raises ValueError where the loss
+    or a gradient is no longer finite, where there is not enough memory, and for a state of other settings.
     """
-    from explorer.pruners.learning import Learner  # here, because the table of pruners is read without torch
+    from explorer.pruners.dipgo_trainer import DipgoTrainer  # here, because the table of methods is read without torch
 
-    graph, calls = setting(model, config)
-    wanted = list(prompts) or chosen(model, "search")
-    learner = Learner(team or Alone(model), graph, calls, wanted, config)
+    graph, calls = graph_and_calls(model, config)
+    names = list(prompts) or split_names(model, "search")
+    trainer = DipgoTrainer(pool or SerialPool(model), graph, calls, names, config)
     if state is not None:
-        learner.restore(state)
-    while learner.done < config.last:
-        numbers = learner.step()
-        said = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-        yield Progress(learner.done, config.last, said, numbers, learner.state(), learner.picture)
-    score = learner.score()
-    if config.selection == "sweep":
-        return mask_of(model, graph, config, "dipgo", swept(graph, score, config.ratio), config.ratio)
-    importance = order_of(model, graph, config, "dipgo", score)
+        trainer.restore(state)
+    while trainer.done < config.last:
+        metrics = trainer.step()
+        message = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+        yield Progress(trainer.done, config.last, message, metrics, trainer.state(), trainer.picture)
+    score = trainer.score()
+    if config.selection == "sweep" and config.ratio is not None:
+        keep = sweep_selection(graph, score, config.ratio)
+        return make_schedule(model, graph, config, "dipgo", keep, config.ratio)
+    importance = make_importance(model, graph, config, "dipgo", score)
     return importance if config.ratio is None else importance.at(config.ratio)
 
 
-def swept(graph: BlockGraph, score: np.ndarray, ratio: float) -> np.ndarray:
-    """The released code's selection: from the last unit to the first, all calls whose keep share is low enough, a
-    falling threshold, never above `ratio`. bool (T, U), closed. It prefers whole calls, because the last unit is first.
+def sweep_selection(graph: BlockGraph, score: np.ndarray, ratio: float) -> np.ndarray:
+    """Select as the released code does, bool (T, U), closed: from the last unit to the first, all calls whose keep
+    share is low enough, with a falling threshold, never above `ratio`. It prefers whole calls, because the last unit is
+    first.
     """
     calls, units = score.shape
     reuse = 1 / (1 + np.exp(score))  # softmax over the two logits

@@ -1,4 +1,4 @@
-"""One optimizer step of DiP-GO after another: draw gates, have a team run the chain and measure, move the gates."""
+"""The optimizer steps of DiP-GO: choose gates, have a worker pool run all calls and measure, move the gates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,201 +7,209 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from explorer.graph import BlockGraph
-from explorer.prompts import cycled
-from explorer.pruners.configs import DipgoConfig
-from explorer.pruners.gradients import TINY, Gradients, Part, prices
-from explorer.pruners.queries import Network, Table
-from explorer.pruners.spacing import nested
-from explorer.team import Crew, Team
-from explorer.trials import schedule_losses
+from explorer.masks.block_graph import BlockGraph
+from explorer.models.prompts import repeat_to
+from explorer.pruners.dipgo_gradients import TINY, GradientTask, MicroBatch, macs_share
+from explorer.pruners.gate_network import GateNetwork, GateTable
+from explorer.pruners.objective import schedule_objective
+from explorer.pruners.schedule_configs import DipgoConfig
+from explorer.pruners.spacing import nested_order
+from explorer.pruners.worker_pool import MapFn, WorkerPool
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-TRIED, PICTURES, TRIED_SEED = (0.5, 0.7, 0.8, 0.9), 8, 2**31  # where orders are tried: ratios, pictures, first noise
-NEAR = 0.1  # of the MACs: how far from the cut the order is changed
+VALIDATION_RATIOS, VALIDATION_IMAGES, VALIDATION_SEED = (0.5, 0.7, 0.8, 0.9), 8, 2**31
+CUT_WIDTH = 0.1  # of the MACs: how far from the cut the order is changed
 GOLDEN = (math.sqrt(5) - 1) / 2
-DECAY, CLIP = 1e-4, 1.0  # weight decay (section 4.1) and gradient norm (released code) of the published way
+WEIGHT_DECAY, MAX_GRADIENT_NORM = 1e-4, 1.0  # of `argmax`: section 4.1, and the released code
 
 
-class Learner:
+class DipgoTrainer:
     """The gates of one model and trajectory, and how far they have been learned (`done` steps)."""
 
-    def __init__(self, team: Team, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
+    def __init__(self, pool: WorkerPool, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
         if calls < 2:
-            raise ValueError("a run of one call has nothing that could be left out; take more steps")
-        self.team, self.graph, self.calls, self.config = team, graph, calls, config
-        self.gradients = team.crew(Gradients, config)
+            raise ValueError("a run of one call has nothing that could be left out; use more steps")
+        self.pool, self.graph, self.calls, self.config = pool, graph, calls, config
+        self.gradients = pool.bind(GradientTask, config)
         self.prompts, self.done = list(prompts), 0
-        self.picture: bytes | None = None  # of the last step: what its gates drew
-        self.best, self.tried = None, math.inf  # the scores that drew best where they were tried, and how well
-        self.price = torch.from_numpy(prices(graph, config.cascade)).float()
-        start = torch.from_numpy(start_of(calls, len(graph.units), config.start)).float()
+        self.picture: bytes | None = None  # of the last step: what its gates generate
+        self.best: np.ndarray | None = None  # the scores with the lowest validation loss
+        self.best_loss = math.inf
+        self.gamma = torch.from_numpy(macs_share(graph, config.cascade)).float()
+        init = torch.from_numpy(initial_scores(calls, len(graph.units), config.init)).float()
         torch.manual_seed(config.seed)
+        self.gates: torch.nn.Module
         if config.parametrisation == "table":
-            self.gates = Table(start + 1 if config.decision == "argmax" else start)
+            self.gates = GateTable(init + 1 if config.algorithm == "argmax" else init)
         else:
-            self.gates = Network(start, config.encoder)
-        decay = DECAY if config.decision == "argmax" else 0
-        self.optimizer = OPTIMIZERS[config.optimizer](self.gates.parameters(), lr=config.rate, weight_decay=decay)
+            self.gates = GateNetwork(init, config.encoder)
+        decay = WEIGHT_DECAY if config.algorithm == "argmax" else 0
+        parameters = self.gates.parameters()
+        self.optimizer = OPTIMIZERS[config.optimizer](parameters, lr=config.learning_rate, weight_decay=decay)
 
     def score(self) -> np.ndarray:
-        """(T, U): how much each gate is for keeping; of all that was tried, what drew best."""
-        return self._score() if self.best is None else self.best
+        """Return how much each gate is for keeping, (T, U): the scores with the best validation, or the last ones."""
+        return self._current_score() if self.best is None else self.best
 
-    def _score(self) -> np.ndarray:
+    def _current_score(self) -> np.ndarray:
         with torch.no_grad():
             return self.gates().double().numpy()
 
-    def _try(self) -> float:
-        """Mean log loss of the order on pictures that stay the same, over ratios; the best one is kept."""
-        score, span = self._score(), (self.config.lowest, self.config.highest)
-        ratios = [ratio for ratio in TRIED if span[0] <= ratio <= span[1]] or [sum(span) / 2]
-        losses = list(self.tries([(self.graph.left(score, ratio),) for ratio in ratios]))
+    def _validate(self) -> float:
+        """Compute the mean log loss of the order on pictures that stay the same, over ratios; the best order is
+        kept."""
+        score, span = self._current_score(), (self.config.min_ratio, self.config.max_ratio)
+        ratios = [ratio for ratio in VALIDATION_RATIOS if span[0] <= ratio <= span[1]] or [sum(span) / 2]
+        losses = list(self.validation_losses([(self.graph.keep_at_ratio(score, ratio),) for ratio in ratios]))
         loss = float(np.log(np.maximum(losses, TINY)).mean())
-        if loss < self.tried:
-            self.best, self.tried = score, loss
+        if loss < self.best_loss:
+            self.best, self.best_loss = score, loss
         return loss
 
     @cached_property
-    def tries(self) -> Crew:
-        prompts = cycled(self.prompts[::-1], PICTURES)
-        return self.team.crew(schedule_losses, prompts, self.config, TRIED_SEED + self.config.seed)
+    def validation_losses(self) -> MapFn:
+        prompts = repeat_to(self.prompts[::-1], VALIDATION_IMAGES)
+        return self.pool.bind(schedule_objective, prompts, self.config, VALIDATION_SEED + self.config.seed)
 
     # -- one step
 
     def step(self) -> dict[str, float]:
         """Move the gates once. Returns the loss, its terms and the share of MACs kept."""
-        numbers = self._step()
+        metrics = self._step()
         self.done += 1
-        every = self.config.checks if self.config.decision == "prefix" else 0
-        if every and (self.done % every == 0 or self.done == self.config.iterations):
-            numbers |= {"tried": self._try()}
-        return numbers
+        interval = self.config.validate_every if self.config.algorithm == "nested" else 0
+        if interval and (self.done % interval == 0 or self.done == self.config.iterations):
+            metrics |= {"validation": self._validate()}
+        return metrics
 
     def _step(self) -> dict[str, float]:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate * cosine(self.done, self.config.iterations)
+            group["lr"] = self.config.learning_rate * cosine(self.done, self.config.iterations)
         score = self.gates()
-        published = self.config.decision == "argmax"
-        numbers, direction = (self._looked if published else self._prefix)(score.detach().numpy())
-        direction = torch.from_numpy(direction)
-        if not bool(direction.isfinite().all()) or not np.isfinite(numbers["loss"]):
-            raise ValueError(f"the loss is no longer finite at step {self.done}; lower the rate or the guidance")
+        argmax = self.config.algorithm == "argmax"
+        metrics, gradient = (self._evaluate if argmax else self._nested)(score.detach().numpy())
+        direction = torch.from_numpy(gradient)
+        if not bool(direction.isfinite().all()) or not np.isfinite(metrics["loss"]):
+            raise ValueError(
+                f"the loss is no longer finite at step {self.done}; lower the learning rate or the guidance"
+            )
         self.optimizer.zero_grad()
         score.backward(direction)
-        if published:
-            torch.nn.utils.clip_grad_norm_(self.gates.parameters(), CLIP)
+        if argmax:
+            torch.nn.utils.clip_grad_norm_(self.gates.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
-        return numbers
+        return metrics
 
-    def _looked(self, *gates: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        """The numbers of a step and the slopes (T, U) under these gates: means over its pictures, part by part."""
-        prompts, seeds = wanted_pictures(self.prompts, self.config, self.done)
-        batch, share = self.config.batch, self.config.share or self.config.batch
+    def _evaluate(self, *gates: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """Compute metrics and gradients (T, U) of a step under these gates: means over its pictures."""
+        prompts, seeds = pictures_of_step(self.prompts, self.config, self.done)
+        batch, size = self.config.batch, self.config.micro_batch or self.config.batch
         parts = [
-            Part(self.done, first, prompts[first : first + share], seeds[first : first + share])
-            for first in range(0, batch, share)
+            MicroBatch(self.done, first, prompts[first : first + size], seeds[first : first + size])
+            for first in range(0, batch, size)
         ]
-        found = list(self.gradients([(part, *gates) for part in parts]))
-        self.picture = found[0].picture
+        answers = list(self.gradients([(part, *gates) for part in parts]))
+        self.picture = answers[0].picture
         weights = np.array([len(part.seeds) / batch for part in parts], dtype=np.float32)
-        numbers = {
-            name: float(np.average([one.numbers[name] for one in found], weights=weights)) for name in found[0].numbers
+        metrics = {
+            name: float(np.average([answer.metrics[name] for answer in answers], weights=weights))
+            for name in answers[0].metrics
         }
-        return numbers, np.average([one.slope for one in found], axis=0, weights=weights)
+        return metrics, np.average([answer.gradient for answer in answers], axis=0, weights=weights)
 
-    def _prefix(self, score: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        """The loss at a ratio drawn anew, and which way down each score (T, U) goes.
+    def _nested(self, score: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """Compute the loss at another ratio, and which way each score (T, U) moves.
 
-        Up goes a gate whose worth per MAC, what the loss would change by were it the other way, is above that of the
-        last one that the ratio pays for; down, one whose is below. But only where the order is about to be cut: what
-        is worth more far from there says nothing about it.
+        A gate moves up whose contribution per MAC, by which the loss would change were it the other way, is above that
+        of the last one that the ratio pays for, and down if it is below. But only near where the order is cut: what is
+        worth more far from there says nothing about it.
 
-        A dead unit's own gate is open, so that its reader's says what both would bring, and both move together: else a
-        call would come back with its last unit alone. A skipped call is looked at now and then only, and counts as
-        much more.
+        A dead unit's own gate is open, so that its reader's tells what both would bring, and both move together: else a
+        call would come back with its last unit alone. A skipped call is evaluated at some steps only, and then counts
+        as much more.
         """
         rng = np.random.default_rng((self.config.seed, self.done, 1))
-        place = (np.random.default_rng(self.config.seed).random() + self.done * GOLDEN) % 1  # evener than by lot
-        ratio = self.config.lowest + place * (self.config.highest - self.config.lowest)
+        position = (np.random.default_rng(self.config.seed).random() + self.done * GOLDEN) % 1  # more even than random
+        ratio = self.config.min_ratio + position * (self.config.max_ratio - self.config.min_ratio)
         rank = self.graph.removal_order(score)
-        saved = self.graph.saved(rank)
-        keep = rank >= int(np.abs(saved - ratio).argmin())
-        looked = (rng.random(self.calls) < self.config.look) / self.config.look
-        weight = np.where(keep.any(axis=1), 1.0, looked)
+        saved_macs = self.graph.saved_macs(rank)
+        keep = rank >= int(np.abs(saved_macs - ratio).argmin())
+        probed = (rng.random(self.calls) < self.config.probe_fraction) / self.config.probe_fraction
+        weight = np.where(keep.any(axis=1), 1.0, probed)
         weight[0] = 0
-        if not weight.any():  # few calls, and none of them drawn: one has to be looked at
-            weight[rng.integers(1, self.calls)] = 1 / self.config.look
-        numbers, worth = self._looked(keep, keep.any(axis=1) | (weight > 0))
-        density = np.take_along_axis(worth, self._leaders(keep), axis=1).clip(min=0) / self.price.numpy()
-        last = marginal(density, self.graph.macs * weight[:, None], self.graph.macs * keep[1:])
+        if not weight.any():  # few calls, and none of them chosen: one has to be evaluated
+            weight[rng.integers(1, self.calls)] = 1 / self.config.probe_fraction
+        metrics, contribution = self._evaluate(keep, keep.any(axis=1) | (weight > 0))
+        density = np.take_along_axis(contribution, self._leaders(keep), axis=1).clip(min=0) / self.gamma.numpy()
+        last = marginal_density(density, self.graph.macs * weight[:, None], self.graph.macs * keep[1:])
         above = (density - last) / (density + last + TINY)
-        near = np.exp(-(((saved[rank.clip(max=len(saved) - 1)] - ratio) / NEAR) ** 2) / 2)
-        return numbers, (-above * near * weight[:, None]).astype(np.float32)
+        near = np.exp(-(((saved_macs[rank.clip(max=len(saved_macs) - 1)] - ratio) / CUT_WIDTH) ** 2) / 2)
+        return metrics, (-above * near * weight[:, None]).astype(np.float32)
 
     def _leaders(self, keep: np.ndarray) -> np.ndarray:
-        """int (T, U): of each dead unit the skipped one that it fell with, the nearest; of any other itself."""
-        demanded, falls = self.graph.demanded(keep), self.graph.falls
+        """Find for each dead unit the nearest skipped one in whose cascade it is, for any other itself: int (T, U)."""
+        needed, cascades = self.graph.needed(keep), self.graph.cascades
         leaders = np.tile(np.arange(keep.shape[1]), (len(keep), 1))
-        for column in np.argsort(-falls.sum(axis=1), kind="stable"):
-            skipped = demanded[:, column] & ~keep[:, column]
-            leaders[skipped[:, None] & falls[column] & ~demanded] = column
+        for column in np.argsort(-cascades.sum(axis=1), kind="stable"):
+            skipped = needed[:, column] & ~keep[:, column]
+            leaders[skipped[:, None] & cascades[column] & ~needed] = column
         return leaders
 
-    # -- stopping and going on
+    # -- stopping and resuming
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on, as named arrays."""
+        """Return everything that the next step depends on, as named arrays."""
         named = {f"gates/{name}": value for name, value in self.gates.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": value for name, value in entries.items() if value is not None}
         arrays = {name: value.numpy().copy() for name, value in named.items()}
-        best = {} if self.best is None else {"best": self.best, "tried": np.array(self.tried)}
+        best = {} if self.best is None else {"best": self.best, "best_loss": np.array(self.best_loss)}
         return arrays | best | {"done": np.array(self.done), "score": self.score()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a state. Raises ValueError where it is one of other settings."""
+        """Continue from a state. Raises ValueError where it is one of other settings."""
         tensors = {name: torch.as_tensor(value).clone() for name, value in state.items()}
         gates = {name.removeprefix("gates/"): value for name, value in tensors.items() if name.startswith("gates/")}
         own = self.gates.state_dict()
         if {name: value.shape for name, value in gates.items()} != {name: value.shape for name, value in own.items()}:
-            raise ValueError("the state to go on from was learned with other settings; start anew without it")
+            raise ValueError("the state to resume from was learned with other settings; start again without it")
         self.gates.load_state_dict(gates)
-        kept = self.optimizer.state_dict()
+        document = self.optimizer.state_dict()
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, entry = name.split("/")
-                kept["state"].setdefault(int(index), {})[entry] = value
-        self.optimizer.load_state_dict(kept)
+                document["state"].setdefault(int(index), {})[entry] = value
+        self.optimizer.load_state_dict(document)
         self.done = int(state["done"])
         if "best" in state:
-            self.best, self.tried = np.asarray(state["best"]), float(state["tried"])
+            self.best, self.best_loss = np.asarray(state["best"]), float(state["best_loss"])
 
 
-def start_of(calls: int, units: int, start: str) -> np.ndarray:
-    """(T, U): the scores that learning begins with: whole calls in the nested order of a spacing, or all kept."""
-    if start == "keep":
+def initial_scores(calls: int, units: int, init: str) -> np.ndarray:
+    """Make the scores (T, U) that learning begins with: whole calls in the nested order of a spacing, or all kept."""
+    if init == "keep":
         return np.zeros((calls, units))
-    return np.repeat(nested(calls, start)[:, None] / calls, units, axis=1)
+    return np.repeat(nested_order(calls, init)[:, None] / calls, units, axis=1)
 
 
-def marginal(density: np.ndarray, macs: np.ndarray, kept: np.ndarray) -> float:
-    """The worth per MAC of the last gate that is paid for, if the densest go first and all cost what is `kept` now."""
+def marginal_density(density: np.ndarray, macs: np.ndarray, kept_macs: np.ndarray) -> float:
+    """Find the contribution per MAC of the last gate that is paid for, if the densest ones go first and all together
+    cost what is kept now."""
     order = np.argsort(-density, axis=None)
     paid = np.cumsum(macs.reshape(-1)[order])
-    return float(density.reshape(-1)[order[min(int(np.searchsorted(paid, kept.sum())), len(order) - 1)]])
+    return float(density.reshape(-1)[order[min(int(np.searchsorted(paid, kept_macs.sum())), len(order) - 1)]])
 
 
-def wanted_pictures(prompts: Sequence[str], config: DipgoConfig, done: int) -> tuple[list[str], list[int]]:
-    """Prompts and seeds of one step; the same for the same settings, whatever went before."""
+def pictures_of_step(prompts: Sequence[str], config: DipgoConfig, done: int) -> tuple[list[str], list[int]]:
+    """Choose prompts and seeds of one step; the same for the same settings, whatever went before."""
     rng = np.random.default_rng((config.seed, done))
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     first = done * config.batch
-    shown = cycled([prompts[index] for index in order], first + config.batch)[first:]
+    chosen = repeat_to([prompts[index] for index in order], first + config.batch)[first:]
     seeds = rng.integers(0, 2**32, config.batch) if config.fresh_noise else np.full(config.batch, config.seed)
-    return shown, [int(seed) for seed in seeds]
+    return chosen, [int(seed) for seed in seeds]
 
 
 def cosine(done: int, total: int) -> float:
-    """The learning rate's share at a step, from 1 down to 0."""
+    """Compute the learning rate's share at a step, from 1 down to 0."""
     return 0.5 * (1 + math.cos(math.pi * done / total))

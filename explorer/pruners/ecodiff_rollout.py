@@ -1,4 +1,4 @@
-"""The pictures that widths are learned from: what the whole network draws of them, and the chain that draws them."""
+"""The pictures that widths are learned from: their full run, and the same run with gated elements."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,72 +7,79 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from explorer import trajectory
-from explorer.drawing import png
-from explorer.mixture import Held
-from explorer.pruners.configs import EcodiffConfig
-from explorer.structure import Gates, Site
+from explorer.execution.soft_supernet import CacheState
+from explorer.execution.width_gates import PrunableDim, WidthGates
+from explorer.models.model import Model
+from explorer.pruners.width_configs import EcodiffConfig
+from explorer.sampling.generate import encode_png
+from explorer.sampling.rollout import Denoises, Step, denoise, rollout
+from explorer.sampling.schedulers import make_scheduler
 
-FIRST_SEED = 2**30  # noise of the pictures that are learned from, which judge nobody
+FIRST_SEED = 2**30  # noise of the pictures that are learned from, which judge no method
 
 
 class Batch(NamedTuple):
-    """Pictures of one step: their numbers, and noise (B, C, H, W) with what is asked for."""
+    """Pictures of one step: their indices, noise (B, C, H, W), and their encoded prompts."""
 
-    numbers: tuple[int, ...]
+    indices: tuple[int, ...]
     noise: torch.Tensor
-    encoded: Mapping[str, Any]
+    encoded: dict[str, Any]
 
 
-class Chain:
-    """A model whose units are gated, and the full run of the pictures that it is held against."""
+class RolloutSet:
+    """A model whose elements are gated, and the full run of the pictures that it is compared with."""
 
-    def __init__(self, model: Any, sites: Mapping[str, Site], prompts: Sequence[str], config: EcodiffConfig):
-        self.model, self.prompts, self.config = model.twin(), list(prompts), config
+    def __init__(self, model: Model, dims: Mapping[str, PrunableDim], prompts: Sequence[str], config: EcodiffConfig):
+        self.model, self.dims, self.prompts, self.config = model.with_shared_weights(), dims, list(prompts), config
         self.model.denoiser.requires_grad_(False)
-        self.names, self.sizes = list(sites), [site.size for site in sites.values()]
-        self.params = np.repeat([site.params for site in sites.values()], self.sizes)  # (N,) of each unit
-        self.picture: bytes | None = None  # of the last run: what its gates drew
+        self.sizes = [dim.size for dim in dims.values()]
+        self.params = np.repeat([dim.params for dim in dims.values()], self.sizes)  # (N,) of each element
+        self.picture: bytes | None = None  # of the last run: what its gates generate
         self._full: dict[int, torch.Tensor] = {}
 
-    def by_site(self, flat: Any) -> dict[str, Any]:
-        """site -> its part of (..., N)."""
+    def by_dim(self, flat: Any) -> dict[str, Any]:
+        """Split (..., N) into dimension -> (..., size)."""
         ends = np.cumsum(self.sizes)
-        return {name: flat[..., end - size : end] for name, size, end in zip(self.names, self.sizes, ends, strict=True)}
+        parts = zip(self.dims, self.sizes, ends, strict=True)
+        return {name: flat[..., end - size : end] for name, size, end in parts}
 
     def batch(self, step: int) -> Batch:
-        """The pictures of a step; after the last one the first comes again."""
+        """Select the pictures of a step; after the last one the first comes again."""
         first = step * self.config.batch
-        numbers = tuple((first + index) % self.config.pictures for index in range(self.config.batch))
-        noise, _ = self.model.noise([FIRST_SEED + self.config.seed + number for number in numbers])
-        prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
-        return Batch(numbers, noise, self.model.encode(prompts, self.config.guidance))
+        indices = tuple((first + offset) % self.config.num_images for offset in range(self.config.batch))
+        noise, _ = self.model.initial_latents([FIRST_SEED + self.config.seed + index for index in indices])
+        prompts = [self.prompts[index % len(self.prompts)] for index in indices]
+        return Batch(indices, noise, self.model.encode(prompts, self.config.guidance))
 
     def full(self, batch: Batch) -> torch.Tensor:
-        """Final latents (B, C, H, W) of the whole network; each picture is drawn once."""
-        if any(number not in self._full for number in batch.numbers):
+        """Return the final latents (B, C, H, W) of the whole network; each picture is generated once."""
+        if any(index not in self._full for index in batch.indices):
             *_, last = self.calls(self.model, batch)
-            self._full |= dict(zip(batch.numbers, last.latents, strict=True))
-        return torch.stack([self._full[number] for number in batch.numbers])
+            self._full |= dict(zip(batch.indices, last.latents, strict=True))
+        return torch.stack([self._full[index] for index in batch.indices])
 
-    def calls(self, model: Any, batch: Batch) -> Iterator[trajectory.Step]:
-        """The full run of `model`, which is this one or stands in for it, call by call."""
-        chain = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
-        return trajectory.denoise(model, self._scheduler(), *chain, generators=None)
+    def calls(self, model: Denoises, batch: Batch) -> Iterator[Step]:
+        """Make the full run of `model`, which is this one or stands in for it, call by call."""
+        run = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
+        return denoise(model, self._scheduler(), *run, generators=None)
 
-    def gated(self, gates: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Final latents (B, C, H, W) under gates (N,), or (B, N) for each picture its own; differentiable in them."""
-        same = Gates(self.model.denoiser, self.by_site(gates))  # at every call, which holds nothing
+    def gates(self, flat: torch.Tensor) -> WidthGates:
+        """Make the gates of (N,), or of (B, N) for each picture its own; differentiable in them."""
+        return WidthGates(self.model.denoiser, self.dims, self.by_dim(flat))
+
+    def run_gated(self, flat: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Generate under gates (N,), or (B, N): final latents (B, C, H, W), differentiable in the gates."""
+        gates = self.gates(flat)  # the same at every call, so that nothing is cached
 
         @contextmanager
-        def at(_call: int, factors: Any, held: Held) -> Iterator[Held]:
-            with same.given(factors):
-                yield held
+        def at(_call: int, factors: Any, cached: CacheState) -> Iterator[CacheState]:
+            with gates.with_factors(factors):
+                yield cached
 
-        chain = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
-        ends = trajectory.rollout(self.model, self._scheduler(), *chain, at, same.factors, self.config.memory)
-        self.picture = png(self.model.decode(ends.detach()[:1])[0])
+        run = (self.config.steps, batch.noise, batch.encoded, self.config.guidance)
+        ends = rollout(self.model, self._scheduler(), *run, at, gates.factors, self.config.checkpointing)
+        self.picture = encode_png(self.model.decode(ends.detach()[:1])[0])
         return ends
 
     def _scheduler(self) -> Any:
-        return trajectory.sampler(self.config.sampler, self.model.scheduler_config)
+        return make_scheduler(self.config.sampler, self.model.scheduler_config)

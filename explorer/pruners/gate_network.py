@@ -1,4 +1,5 @@
-"""What the gates of DiP-GO are made from: learnable queries, an encoder and a head a gate (section 3.3), or a table."""
+"""What the gates of DiP-GO are made from: learnable queries, an encoder and a head per gate (section 3.3), or a
+table."""
 
 import torch
 from torch import nn
@@ -7,29 +8,32 @@ WIDTH, HIDDEN = 512, 128  # of the queries, and inside the encoder and the heads
 KEEP_BIAS = 1.0  # the keep logit of a fresh network, beside 0 for reuse
 
 
-class Table(nn.Module):
-    """One free number a gate: as expressive as the network, because neither sees an input."""
+class GateTable(nn.Module):
+    """One free number per gate: as expressive as the network, because neither sees an input."""
 
-    def __init__(self, start: torch.Tensor):
+    def __init__(self, init: torch.Tensor):
         super().__init__()
-        self.score = nn.Parameter(start.clone())
+        self.score = nn.Parameter(init.clone())
 
     def forward(self) -> torch.Tensor:
-        """(T, U): how much each gate is for keeping (the keep logit less the reuse logit)."""
+        """Return how much each gate is for keeping, (T, U): the keep logit minus the reuse logit."""
         return self.score
 
 
-class Network(nn.Module):
+class GateNetwork(nn.Module):
     """T x U queries, an encoder over the units of a call, and a head of its own for each gate; two logits each.
 
     The last layer starts with weight 0 and bias 1 for keeping, so that at first everything is kept. `encoder` is
-    `attention` (applied, which the released code forgets), `linear`, or `none`. `start` (T, U) is added to the scores.
+    `attention` (applied, which the released code leaves out), `linear`, or `none`. `init` (T, U) is added to the
+    scores.
     """
 
-    def __init__(self, start: torch.Tensor, encoder: str):
+    init: torch.Tensor
+
+    def __init__(self, init: torch.Tensor, encoder: str):
         super().__init__()
-        calls, units = start.shape
-        self.register_buffer("start", start.clone())
+        calls, units = init.shape
+        self.register_buffer("init", init.clone())
         self.queries = nn.Parameter(torch.randn(calls, units, WIDTH))
         self.attention = Attention() if encoder == "attention" else None
         self.mixing = (
@@ -43,12 +47,12 @@ class Network(nn.Module):
         self.last_bias = nn.Parameter(torch.tensor([0.0, KEEP_BIAS]).expand(gates, 1, 2).clone())
 
     def forward(self) -> torch.Tensor:
-        """(T, U): the keep logit less the reuse logit."""
+        """Return the keep logit minus the reuse logit, (T, U)."""
         x = self.queries if self.attention is None else self.attention(self.queries)
         x = x if self.mixing is None else self.norm(x + self.mixing(x))
         x = torch.baddbmm(self.inner_bias, x.flatten(0, 1).unsqueeze(1), self.inner).relu()
         logits = torch.baddbmm(self.last_bias, x, self.last).view(*self.queries.shape[:2], 2)
-        return logits[..., 1] - logits[..., 0] + self.start
+        return logits[..., 1] - logits[..., 0] + self.init
 
 
 class Attention(nn.Module):

@@ -1,8 +1,8 @@
-"""What each head and neuron is worth per parameter, measured through the whole chain: our way of deciding in EcoDiff.
+"""By how much each head and neuron changes the final picture, per parameter: our algorithm in EcoDiff.
 
-Near the whole network the distance to it is flat, and its gradient says nothing; what a unit is worth there is the
-second order, |v|^2 with v what it moves in the final latents (Gauss-Newton, as in Optimal Brain Damage, LeCun et al.
-1989). Later the order's own masks are looked at, at a ratio drawn anew each time, where what went already counts.
+Near the whole network the distance to it is flat, and its gradient says nothing; what counts there is the second order,
+|v|^2 with v what an element changes in the final latents (Gauss-Newton, as in Optimal Brain Damage, LeCun et al. 1989).
+After the warm-up the order's own masks are used, each time at another ratio, where what is removed already counts.
 """
 
 import math
@@ -11,71 +11,73 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from explorer.pruners.chain import Chain
+from explorer.pruners.ecodiff_rollout import RolloutSet
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-NEAR = 0.1  # of what can go: how far from the cut a look counts
-LEAST = 0.25  # of the second order: what a unit is worth at least, for the first is noisy, and of either sign
+CUT_WIDTH = 0.1  # of what can go: how far from the cut a step counts
+MIN_CURVATURE_SHARE = 0.25  # of the second order, as the least score: the first order is noisy, and of either sign
 TINY = 1e-12
 
 
-class Worth:
-    """The mean worth (N,) of units over all looks at them, and how many steps were made (`done`)."""
+class GaussNewtonScorer:
+    """The mean score (N,) of elements over all steps, and how many steps were made (`done`)."""
 
-    def __init__(self, chain: Chain):
-        self.chain, self.config, self.done = chain, chain.config, 0
-        self.moved, self.slope, self.looks = np.zeros((3, len(chain.params)))  # sums over looks, and their number
+    def __init__(self, rollouts: RolloutSet):
+        self.rollouts, self.config, self.done = rollouts, rollouts.config, 0
+        self.curvature, self.gradient, self.weight_sum = np.zeros((3, len(rollouts.params)))  # sums over steps
 
     def score(self) -> np.ndarray:
-        """float32 (N,): by how much the mean squared distance grows for each of a unit's parameters that go."""
-        worth = np.maximum(self.moved - self.slope, LEAST * self.moved) / self.chain.params
-        return (worth / np.maximum(self.looks, TINY)).astype(np.float32)
+        """Return by how much the mean squared distance grows per parameter of an element that goes, float32 (N,)."""
+        growth = np.maximum(self.curvature - self.gradient, MIN_CURVATURE_SHARE * self.curvature)
+        return (growth / self.rollouts.params / np.maximum(self.weight_sum, TINY)).astype(np.float32)
 
     def step(self) -> dict[str, float]:
-        """Look once. Returns the distance to the full run, and the share of what can go that was kept."""
-        keep, near = self._keep()
-        batch = self.chain.batch(self.done)
-        full = self.chain.full(batch)
+        """Measure once. Returns the distance to the full run, and the share of what can go that was kept."""
+        keep, weight = self._choose_mask()
+        batch = self.rollouts.batch(self.done)
+        full = self.rollouts.full(batch)
         gates = torch.from_numpy(keep).float().repeat(len(full), 1).requires_grad_()
-        drawn = np.random.default_rng((self.config.seed, self.done)).standard_normal(tuple(full.shape))
-        direction = torch.from_numpy(drawn).to(full) / full[0].numel() ** 0.5
-        ends = self.chain.gated(gates, batch)
-        far = ends.detach() - full
+        normal = np.random.default_rng((self.config.seed, self.done)).standard_normal(tuple(full.shape))
+        direction = torch.from_numpy(normal).to(full) / full[0].numel() ** 0.5
+        ends = self.rollouts.run_gated(gates, batch)
+        difference = ends.detach() - full
         slope = torch.zeros_like(gates)
         if not keep.all():
-            slope = torch.autograd.grad(ends, gates, 2 * far / full[0].numel(), retain_graph=True)[0]
-        moved = torch.autograd.grad(ends, gates, direction)[0].square()
-        moved, slope = (term.mean(dim=0).double().numpy() for term in (moved, slope))
-        distance = far.square().mean().item()
-        if not (math.isfinite(distance) and np.isfinite(moved - slope).all()):
+            slope = torch.autograd.grad(ends, gates, 2 * difference / full[0].numel(), retain_graph=True)[0]
+        squared = torch.autograd.grad(ends, gates, direction)[0].square()
+        curvature, gradient = (term.mean(dim=0).double().numpy() for term in (squared, slope))
+        distance = difference.square().mean().item()
+        if not (math.isfinite(distance) and np.isfinite(curvature - gradient).all()):
             raise ValueError(f"the distance is no longer finite at step {self.done}; lower the guidance")
-        # closing an open gate leaves |far - v|^2, opening a closed one |far + v|^2
-        self.moved += near * moved
-        self.slope += near * (slope + np.where(keep, 0, 2 * moved))
-        self.looks += near
+        # closing an open gate leaves |difference - v|^2, opening a closed one |difference + v|^2
+        self.curvature += weight * curvature
+        self.gradient += weight * (gradient + np.where(keep, 0, 2 * curvature))
+        self.weight_sum += weight
         self.done += 1
-        return {"distance": distance, "kept": float(keep @ self.chain.params / self.chain.params.sum())}
+        kept = float(keep @ self.rollouts.params / self.rollouts.params.sum())
+        return {"distance": distance, "kept": kept}
 
-    def _keep(self) -> tuple[np.ndarray, np.ndarray]:
-        """bool (N,): the mask to look at, and (N,) how much the look counts for each unit."""
-        config, params = self.config, self.chain.params
-        if self.done < config.first:
+    def _choose_mask(self) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the mask of a step, bool (N,), and how much the step counts for each element, (N,)."""
+        config, params = self.config, self.rollouts.params
+        if self.done < config.warmup_steps:
             return np.ones(len(params), dtype=bool), np.ones(len(params))
-        place = (np.random.default_rng(config.seed).random() + self.done * GOLDEN) % 1  # evener than by lot
-        ratio = config.lowest + place * (config.highest - config.lowest)
+        position = (np.random.default_rng(config.seed).random() + self.done * GOLDEN) % 1  # more even than random
+        ratio = config.min_ratio + position * (config.max_ratio - config.min_ratio)
         order = np.argsort(self.score(), kind="stable")
         saved = np.empty(len(params))
         saved[order] = np.cumsum(params[order]) / params.sum()
-        return saved > ratio, np.exp(-(((saved - ratio) / NEAR) ** 2) / 2)
+        return saved > ratio, np.exp(-(((saved - ratio) / CUT_WIDTH) ** 2) / 2)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on, as named arrays."""
-        sums = {name: getattr(self, name).copy() for name in ("moved", "slope", "looks")}
+        """Return everything that the next step depends on, as named arrays."""
+        sums = {name: getattr(self, name).copy() for name in ("curvature", "gradient", "weight_sum")}
         return sums | {"done": np.array(self.done)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a state. Raises ValueError where it is one of other settings."""
-        if "moved" not in state or state["moved"].shape != self.moved.shape:
-            raise ValueError("the state to go on from was learned with other settings; start anew without it")
-        self.moved, self.slope, self.looks = (state[name].copy() for name in ("moved", "slope", "looks"))
+        """Continue from a state. Raises ValueError where it is one of other settings."""
+        if "curvature" not in state or state["curvature"].shape != self.curvature.shape:
+            raise ValueError("the state to resume from was learned with other settings; start again without it")
+        names = ("curvature", "gradient", "weight_sum")
+        self.curvature, self.gradient, self.weight_sum = (state[name].copy() for name in names)
         self.done = int(state["done"])

@@ -1,78 +1,84 @@
-"""Trying ways of drawing out on a few pictures: how far they end from the full run, from the same noise."""
+"""The objective of searches: how far a way of generating ends from the full run, on a few pictures, from the same
+noise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from explorer import trajectory
-from explorer.graph import BlockGraph, Forecast
-from explorer.pruners.configs import ScheduleConfig
-from explorer.supernet import NoiseEstimate, SuperNet
+from explorer.execution.prediction import Prediction
+from explorer.execution.supernet import SuperNet
+from explorer.masks.block_graph import BlockGraph, Extrapolation
+from explorer.models.model import Model
+from explorer.pruners.schedule_configs import ScheduleConfig
+from explorer.sampling.rollout import denoise
+from explorer.sampling.schedulers import NO_SETTINGS, make_scheduler
 
 BATCH = 8
 
 
-class Trials:
-    """The full run of some prompts, and any number of other ways to hold against it.
+class Objective:
+    """The full run of some prompts, and the loss of other ways of generating the same pictures.
 
     Prompt i starts from the noise of seed `seed` + i. Raises ValueError where the full run is not finite.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[str], sampler: str, steps: int, guidance: float, seed: int = 0):
-        self.model, self.prompts, self.guidance, self.seed = model.twin(), list(prompts), guidance, seed
+    def __init__(self, model: Model, prompts: Sequence[str], sampler: str, steps: int, guidance: float, seed: int = 0):
+        self.model, self.prompts, self.guidance, self.seed = model.with_shared_weights(), list(prompts), guidance, seed
         self.sampler, self.steps = sampler, steps
-        self.encoded = [self.model.encode(part, guidance) for part in self._parts()]
-        self.full = self._ends(sampler, steps)
+        self.encoded = [self.model.encode(batch, guidance) for batch in self._batches()]
+        self.full = self._final_latents(sampler, steps)
         if not bool(self.full.isfinite().all()):
             raise ValueError("the full run ends in values that are not finite; lower the guidance")
 
-    def schedule_loss(self, graph: BlockGraph, keep: np.ndarray, forecast: Forecast = Forecast()) -> float:
-        """Loss of the full run's sampler under the schedule `keep` (T, U)."""
+    def schedule_loss(
+        self, graph: BlockGraph, keep: np.ndarray, extrapolation: Extrapolation = Extrapolation()
+    ) -> float:
+        """Compute the loss of the full run's sampler under the schedule `keep`, bool (T, U)."""
 
         def under(scheduler: Any) -> SuperNet:
-            return SuperNet(self.model.denoiser, graph, keep, NoiseEstimate.of(scheduler), forecast, scheduler)
+            return SuperNet(self.model.denoiser, graph, keep, Prediction.of(scheduler), extrapolation, scheduler)
 
-        return self._loss(self._ends(self.sampler, self.steps, under=under))
+        return self._loss(self._final_latents(self.sampler, self.steps, under=under))
 
-    def sampler_loss(self, sampler: str, steps: int, solver: Mapping[str, Any] = MappingProxyType({})) -> float:
-        """Loss of another sampler, or of another number of steps."""
-        return self._loss(self._ends(sampler, steps, solver))
+    def sampler_loss(self, sampler: str, steps: int, solver: Mapping[str, Any] = NO_SETTINGS) -> float:
+        """Compute the loss of another sampler, or of another number of steps."""
+        return self._loss(self._final_latents(sampler, steps, solver))
 
-    def _loss(self, ends: torch.Tensor) -> float:
-        """Mean squared distance to the full run's final latents; infinite where a run went astray."""
-        distance = (ends - self.full).square().mean().item()
+    def _loss(self, latents: torch.Tensor) -> float:
+        """Compute the mean squared distance to the full run's final latents; infinite where it is not finite."""
+        distance = (latents - self.full).square().mean().item()
         return distance if np.isfinite(distance) else float("inf")
 
-    def _parts(self) -> list[list[str]]:
+    def _batches(self) -> list[list[str]]:
         return [self.prompts[start : start + BATCH] for start in range(0, len(self.prompts), BATCH)]
 
-    def _ends(
+    def _final_latents(
         self,
         sampler: str,
         steps: int,
-        solver: Mapping[str, Any] = MappingProxyType({}),
-        under: Any = lambda scheduler: nullcontext(),
+        solver: Mapping[str, Any] = NO_SETTINGS,
+        under: Callable[[Any], Any] = lambda scheduler: nullcontext(),
     ) -> torch.Tensor:
-        """Final latents (N, C, H, W)."""
-        ends = []
-        for number, (part, encoded) in enumerate(zip(self._parts(), self.encoded, strict=True)):
+        """Generate the pictures: final latents (N, C, H, W)."""
+        latents = []
+        for number, (batch, encoded) in enumerate(zip(self._batches(), self.encoded, strict=True)):
             first = self.seed + number * BATCH
-            noise, generators = self.model.noise(range(first, first + len(part)))
-            scheduler = trajectory.sampler(sampler, self.model.scheduler_config, solver)
+            noise, generators = self.model.initial_latents(range(first, first + len(batch)))
+            scheduler = make_scheduler(sampler, self.model.scheduler_config, solver)
             with under(scheduler):
-                *_, last = trajectory.denoise(self.model, scheduler, steps, noise, encoded, self.guidance, generators)
-            ends.append(last.latents)
-        return torch.cat(ends)
+                *_, last = denoise(self.model, scheduler, steps, noise, encoded, self.guidance, generators)
+            latents.append(last.latents)
+        return torch.cat(latents)
 
 
-def schedule_losses(
-    model: Any, prompts: Sequence[str], config: ScheduleConfig, seed: int
+def schedule_objective(
+    model: Model, prompts: Sequence[str], config: ScheduleConfig, seed: int
 ) -> Callable[[np.ndarray], float]:
-    """The loss of one schedule (T, U) after another, of the trajectory and the units in `config`; for a team."""
-    trials = Trials(model, prompts, config.sampler, config.steps, config.guidance, seed)
-    return partial(trials.schedule_loss, model.graph(config.granularity, config.reuse), forecast=Forecast.of(config))
+    """Make a function that computes the loss of one schedule, bool (T, U), of the trajectory and units in `config`."""
+    objective = Objective(model, prompts, config.sampler, config.steps, config.guidance, seed)
+    graph = model.graph(config.granularity, config.reuse)
+    return partial(objective.schedule_loss, graph, extrapolation=Extrapolation.of(config))

@@ -1,116 +1,126 @@
-"""What a stated budget of trials buys without any gradient: whole calls by local search, units by breeding."""
+"""What a stated budget of candidates finds without any gradient: whole calls by local search, units by a genetic
+one."""
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-from explorer.masks import Result, refuse_beyond
-from explorer.prompts import chosen, cycled
-from explorer.pruners.baselines import mask_of, setting
-from explorer.pruners.configs import SPACINGS, GeneticConfig, SearchConfig
-from explorer.pruners.spacing import nested, spaced
-from explorer.team import Alone, Crew, Team
-from explorer.work import Progress
+from explorer.masks.file_format import check_ratio
+from explorer.masks.result import PruningResult
+from explorer.models.model import Model
+from explorer.models.prompts import repeat_to, split_names
+from explorer.progress import Progress
+from explorer.pruners.schedule_configs import GeneticConfig, SearchConfig
+from explorer.pruners.schedule_results import graph_and_calls, make_schedule
+from explorer.pruners.spacing import SPACINGS, nested_order, spaced_calls
+from explorer.pruners.worker_pool import MapFn, SerialPool, WorkerPool
+
+Candidate = tuple[float, np.ndarray]  # its loss, and its scores (T, U)
 
 
 def search(
-    model: Any, prompts: Sequence[str], config: SearchConfig, team: Team | None = None
-) -> Generator[Progress, None, Result]:
+    model: Model, prompts: Sequence[str], config: SearchConfig, pool: WorkerPool | None = None
+) -> Generator[Progress, None, PruningResult]:
     """Start from the best spacing, then move one computed call at a time and keep what is no worse.
 
     A candidate's loss is the mean squared distance of its final latents to the full run's, over the search pictures.
-    Every trial counts, the first ones and repeated ones excepted. A brood moves from the same best set; of equals the
-    last one is taken.
+    Every candidate counts, except for the first ones and for repeated ones. The candidates of a round come from the
+    same best set; of equals the last one is taken.
     """
-    graph, calls = setting(model, config)
-    refuse_beyond(1 - 1 / calls, config.ratio)
+    graph, calls = graph_and_calls(model, config)
+    check_ratio(1 - 1 / calls, config.ratio)
     count = max(1, round(calls * (1 - config.ratio)))
     rng = np.random.default_rng(config.seed)
-    tries = tries_of(team or Alone(model), model, prompts, config)
+    evaluate = _bind_objective(pool or SerialPool(model), model, prompts, config)
 
-    def whole(rows: tuple[int, ...]) -> np.ndarray:
+    def keep_of(computed: tuple[int, ...]) -> np.ndarray:
         keep = np.zeros((calls, len(graph.units)), dtype=bool)
-        keep[list(rows)] = True
+        keep[list(computed)] = True
         return keep
 
     losses: dict[tuple[int, ...], float] = {}
 
-    def look(candidates: Iterable[tuple[int, ...]]) -> None:
-        new = list(dict.fromkeys(rows for rows in candidates if rows not in losses))
-        losses.update(zip(new, tries([(whole(rows),) for rows in new]), strict=True))
+    def add_losses(candidates: Iterable[tuple[int, ...]]) -> None:
+        new = list(dict.fromkeys(computed for computed in candidates if computed not in losses))
+        losses.update(zip(new, evaluate([(keep_of(computed),) for computed in new]), strict=True))
 
-    look(tuple(spaced(calls, count, spacing)) for spacing in SPACINGS)
-    best = min(losses, key=losses.get)
-    for first in range(0, config.budget, config.brood):
+    add_losses(tuple(spaced_calls(calls, count, spacing)) for spacing in SPACINGS)
+    best = min(losses, key=losses.__getitem__)
+    for first in range(0, config.budget, config.candidates_per_round):
         yield Progress(first, config.budget, f"loss {losses[best]:.3g}")
-        moved = [neighbour(best, calls, rng) for _ in range(min(config.brood, config.budget - first))]
-        look(moved)
-        best = min([*moved[::-1], best], key=losses.get)
-    return mask_of(model, graph, config, "search", whole(best), config.ratio)
+        batch_size = min(config.candidates_per_round, config.budget - first)
+        batch = [neighbour(best, calls, rng) for _ in range(batch_size)]
+        add_losses(batch)
+        best = min([*batch[::-1], best], key=losses.__getitem__)
+    return make_schedule(model, graph, config, "search", keep_of(best), config.ratio)
 
 
-def tries_of(team: Team, model: Any, prompts: Sequence[str], config: SearchConfig) -> Crew:
-    """Who tries candidates out, and on which pictures."""
-    from explorer.trials import schedule_losses  # here, because the table of pruners is read without torch
+def _bind_objective(pool: WorkerPool, model: Model, prompts: Sequence[str], config: SearchConfig) -> MapFn:
+    """Have a pool compute the losses of candidates on the search pictures."""
+    from explorer.pruners.objective import (
+        schedule_objective,  # here, because the table of methods is read without torch
+    )
 
-    wanted = cycled(prompts or chosen(model, "search"), config.pictures)
-    return team.crew(schedule_losses, wanted, config, config.seed)
+    prompts = repeat_to(prompts or split_names(model, "search"), config.num_images)
+    return pool.bind(schedule_objective, prompts, config, config.seed)
 
 
-def neighbour(rows: tuple[int, ...], calls: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """The same computed calls but for one, which moves to a free place: next to it mostly, anywhere now and then."""
-    free = sorted(set(range(1, calls)) - set(rows))
-    if len(rows) < 2 or not free:
-        return rows
-    moving = rows[int(rng.integers(1, len(rows)))]
+def neighbour(computed: tuple[int, ...], calls: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Move one of the computed calls to a free place: a near one in four of five cases, else any."""
+    free = sorted(set(range(1, calls)) - set(computed))
+    if len(computed) < 2 or not free:
+        return computed
+    moving = computed[int(rng.integers(1, len(computed)))]
     near = sorted(free, key=lambda call: abs(call - moving))[:4]
     target = int(rng.choice(near if rng.random() < 0.8 else free))
-    return tuple(sorted({*rows, target} - {moving}))
+    return tuple(sorted({*computed, target} - {moving}))
 
 
 def genetic(
-    model: Any, prompts: Sequence[str], config: GeneticConfig, team: Team | None = None
-) -> Generator[Progress, None, Result]:
-    """Breed tables of scores (T, U), each standing for the mask that its removal order leaves at the ratio.
+    model: Model, prompts: Sequence[str], config: GeneticConfig, pool: WorkerPool | None = None
+) -> Generator[Progress, None, PruningResult]:
+    """Search for tables of scores (T, U), each standing for the mask that its removal order leaves at the ratio.
 
-    So every candidate costs the same MACs, whoever its parents. Loss as in `search`; each candidate counts as a trial.
-    A brood has its parents from the herd before it.
+    So every candidate costs the same MACs, whatever its parents. The loss is that of `search`; each candidate counts.
+    The parents of a round's candidates are taken from the population before it.
     """
-    graph, calls = setting(model, config)
-    refuse_beyond(1 - 1 / calls, config.ratio)
+    graph, calls = graph_and_calls(model, config)
+    check_ratio(1 - 1 / calls, config.ratio)
     rng = np.random.default_rng(config.seed)
-    tries = tries_of(team or Alone(model), model, prompts, config)
-    herd: list[tuple[float, np.ndarray]] = []
-    done, founders = 0, min(config.population, config.budget)
+    evaluate = _bind_objective(pool or SerialPool(model), model, prompts, config)
+    population: list[Candidate] = []
+    done, num_initial = 0, min(config.population, config.budget)
     while done < config.budget:
-        last = founders if done < founders else config.budget
-        brood = [
-            founder(calls, len(graph.units), trial, rng) if trial < founders else child(herd, rng)
-            for trial in range(done, min(done + config.brood, last))
+        last = num_initial if done < num_initial else config.budget
+        batch = [
+            initial_candidate(calls, len(graph.units), number, rng)
+            if number < num_initial
+            else offspring(population, rng)
+            for number in range(done, min(done + config.candidates_per_round, last))
         ]
-        losses = tries([(graph.left(score, config.ratio),) for score in brood])
-        for loss, score in zip(losses, brood, strict=True):
-            herd = sorted([*herd, (loss, score)], key=lambda one: one[0])[: config.population]
+        losses = evaluate([(graph.keep_at_ratio(score, config.ratio),) for score in batch])
+        for loss, score in zip(losses, batch, strict=True):
+            population = sorted([*population, (loss, score)], key=lambda one: one[0])[: config.population]
             done += 1
-            yield Progress(done, config.budget, f"loss {herd[0][0]:.3g}", {"loss": herd[0][0]})
-    return mask_of(model, graph, config, "genetic", graph.left(herd[0][1], config.ratio), config.ratio)
+            yield Progress(done, config.budget, f"loss {population[0][0]:.3g}", {"loss": population[0][0]})
+    keep = graph.keep_at_ratio(population[0][1], config.ratio)
+    return make_schedule(model, graph, config, "genetic", keep, config.ratio)
 
 
-def founder(calls: int, units: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Scores (T, U) of a first candidate: whole calls in the order of each spacing, then anything from whole calls at
-    random to units at random."""
+def initial_candidate(calls: int, units: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Make the scores (T, U) of one of the first candidates: whole calls in the order of each spacing, then anything
+    from random whole calls to random units."""
     if number < len(SPACINGS):
-        return np.repeat(nested(calls, SPACINGS[number])[:, None] / calls, units, axis=1)
+        return np.repeat(nested_order(calls, SPACINGS[number])[:, None] / calls, units, axis=1)
     whole = rng.random()
     return whole * rng.random((calls, 1)) + (1 - whole) * rng.random((calls, units))
 
 
-def child(herd: Sequence[tuple[float, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
-    """Each call's scores from one of two parents (each the better of two drawn), some calls and some cells moved."""
-    first, second = (herd[int(rng.integers(0, len(herd), 2).min())][1] for _ in range(2))
+def offspring(population: Sequence[Candidate], rng: np.random.Generator) -> np.ndarray:
+    """Take each call's scores from one of two parents (each the better of two random ones), and change some of them."""
+    first, second = (population[int(rng.integers(0, len(population), 2).min())][1] for _ in range(2))
     calls, units = first.shape
     score = np.where(rng.random((calls, 1)) < 0.5, first, second)
-    moved = rng.random((calls, 1)) < 2 / calls
-    score = score + moved * rng.normal(0, 0.3, (calls, 1))
+    mutated = rng.random((calls, 1)) < 2 / calls
+    score = score + mutated * rng.normal(0, 0.3, (calls, 1))
     return score + (rng.random((calls, units)) < 2 / (calls * units)) * rng.normal(0, 0.3, (calls, units))

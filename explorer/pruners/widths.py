@@ -1,32 +1,30 @@
-"""Widths that need no learning: which units go first, by the size of their weights, or by lot."""
+"""Widths that need no learning: which elements go first, by the size of their weights, or at random."""
 
 from collections.abc import Generator, Sequence
-from typing import Any
 
 import numpy as np
 
-from explorer.pruners.configs import MagnitudeConfig, WidthConfig
-from explorer.pruners.orders import added_up, answer, places
-from explorer.widths import WidthImportance, Widths
-from explorer.work import Progress
+from explorer.masks.result import PruningResult
+from explorer.models.model import Model
+from explorer.progress import Progress
+from explorer.pruners.width_configs import MagnitudeConfig, WidthConfig
+from explorer.pruners.width_ranking import dim_importance, make_width_result, select_dims
 
 
 def magnitude(
-    model: Any, prompts: Sequence[str], config: MagnitudeConfig
-) -> Generator[Progress, None, Widths | WidthImportance]:
-    """The norm of all weights that a unit takes part in: those that make its features, and those that read them."""
+    model: Model, prompts: Sequence[str], config: MagnitudeConfig
+) -> Generator[Progress, None, PruningResult]:
+    """Rank by the norm of all weights that an element takes part in: those that make its features or read them."""
     yield Progress(0, 1, "adding up weights")
-    there = places(model, config)
+    dims = select_dims(model, config)
     values = {name: p.detach().abs().pow(config.norm) for name, p in model.denoiser.named_parameters()}
-    score = {name: added_up(model.denoiser, place, values) for name, place in there.items()}
-    return answer(model, there, score, "magnitude", config)
+    score = {name: dim_importance(model.denoiser, dim, values) for name, dim in dims.items()}
+    return make_width_result(model, dims, score, "magnitude", config)
 
 
-def random_widths(
-    model: Any, prompts: Sequence[str], config: WidthConfig
-) -> Generator[Progress, None, Widths | WidthImportance]:
-    """Units drawn with equal chance."""
+def random_width(model: Model, prompts: Sequence[str], config: WidthConfig) -> Generator[Progress, None, PruningResult]:
+    """Rank at random."""
     yield Progress(0, 1, "drawing an order")
-    there, lot = places(model, config), np.random.default_rng(config.seed)
-    score = {name: lot.random(place.size) for name, place in there.items()}
-    return answer(model, there, score, "random-widths", config)
+    dims, rng = select_dims(model, config), np.random.default_rng(config.seed)
+    score = {name: rng.random(dim.size) for name, dim in dims.items()}
+    return make_width_result(model, dims, score, "random-width", config)

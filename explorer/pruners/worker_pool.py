@@ -1,28 +1,29 @@
-"""Who does the pieces of one search: this process alone, or several that each have the model.
+"""Runs the tasks of one search: in this process alone, or in several that each have the model. Loads no torch.
 
-    tries = team.crew(schedule_losses, prompts, config)    # each member makes its own schedule_losses(model, ...), once
-    losses = list(tries([(keep,), (other,)]))              # what it answers to each item, in the order of the items
+    losses = pool.bind(schedule_objective, prompts, config)   # each worker makes schedule_objective(model, ...) once
+    list(losses([(keep,), (other,)]))                         # its answer to each item, in the order of the items
 
-What is asked does not depend on who is there, nor do answers: so a search ends the same for any number of workers.
-`jobs.processes.Processes` is the team of several. Loads no torch.
+Neither the items nor the answers depend on the number of workers, so a search ends the same with any number of them.
+`jobs.executors.pools` has the pools of several processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-Make = Callable[..., Callable[..., Any]]  # make(model, *given)(*item) -> answer; of a module, for it goes by name
-Crew = Callable[[Sequence[tuple[Any, ...]]], Iterator[Any]]  # items -> their answers, in order, as they come
+# factory(model, *given)(*item) -> answer; a function or class of a module, because it goes to other processes by name
+TaskFactory = Callable[..., Callable[..., Any]]
+MapFn = Callable[[Sequence[tuple[Any, ...]]], Iterator[Any]]  # items -> their answers, in order, as they come
 
 
-class Team(Protocol):
-    """What a search needs of whoever does its pieces. `given`, items and answers are plain values and arrays."""
+class WorkerPool(Protocol):
+    """What a search needs of its workers. `given`, items and answers are plain values and arrays."""
 
     size: int
 
-    def crew(self, make: Make, *given: Any) -> Crew: ...
+    def bind(self, factory: TaskFactory, *given: Any) -> MapFn: ...
 
 
-class Alone:
+class SerialPool:
     """This process, one item after another."""
 
     size = 1
@@ -30,6 +31,6 @@ class Alone:
     def __init__(self, model: Any):
         self.model = model
 
-    def crew(self, make: Make, *given: Any) -> Crew:
-        answer = make(self.model, *given)
+    def bind(self, factory: TaskFactory, *given: Any) -> MapFn:
+        answer = factory(self.model, *given)
         return lambda items: (answer(*item) for item in items)

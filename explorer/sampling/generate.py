@@ -1,15 +1,15 @@
-"""Drawing a batch of pictures, call by call, under a schedule or without one. Importing this loads no torch."""
+"""Generates a batch of pictures, call by call, with a pruning result or without one. Importing this loads no torch."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from explorer.masks import Mask
-from explorer.model import Model
+from explorer.masks.result import PruningResult
+from explorer.models.model import Model
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +19,9 @@ PREVIEWS = 8  # of a denoising run; each costs a decoding
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One moment of a comparison."""
+    """How far the pictures of a run have come."""
 
-    role: str  # original | pruned | rival
+    role: str  # original | pruned | baseline
     call: int  # calls made so far
     calls: int
     picture: bytes | None  # PNG: what it would look like if it ended here, or the finished picture
@@ -31,61 +31,50 @@ class Frame:
     psnr: float | None = None
 
 
-def under(mask: Mask, denoiser: Any, scheduler: Any) -> AbstractContextManager:
-    """Run a denoiser under a mask while `scheduler` drives it."""
-    from explorer.graph import Forecast, describe
-    from explorer.supernet import NoiseEstimate, SuperNet
-
-    header = mask.header
-    graph = describe(denoiser, header.granularity, header.reuse)
-    header.refuse_unless(header.model.id, type(denoiser).__name__, header.calls, graph.units)
-    return SuperNet(denoiser, graph, mask.keep, NoiseEstimate.of(scheduler), Forecast.of(header), scheduler)
-
-
-def draw(
+def generate(
     model: Model,
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: str,
     steps: int,
     guidance: float,
-    mask: Mask | None = None,
+    result: PruningResult | None = None,
     previews: int = PREVIEWS,
     solver: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[Frame, "torch.Tensor | None"]]:
-    """Draw a batch, (B, 3, H, W) in [0, 1] with the last frame. Safe beside other draws of the same model.
+    """Generate a batch, yielding a frame per call; the last one comes with the pictures (B, 3, H, W) in [0, 1].
 
-    `solver` are settings of the sampler's own, as in `trajectory.sampler`. Raises ValueError for a mask that does not
-    fit, and for a run that ends in values that are not finite.
+    Several runs of one model can be made at the same time. `solver` are settings of the sampler's own, as in
+    `schedulers.make_scheduler`. Raises ValueError for a result that does not fit, and for a run that ends in values
+    that are not finite.
     """
-    from contextlib import nullcontext
+    from explorer.sampling.rollout import denoise
+    from explorer.sampling.schedulers import make_scheduler, num_function_evals
 
-    from explorer import trajectory
-
-    model = model.twin()
-    calls = trajectory.calls_of(sampler, model.scheduler_config, steps, solver)
-    if mask is not None:
-        mask.header.refuse_unless(model.id, type(model.denoiser).__name__, calls, mask.header.units)
-    scheduler = trajectory.sampler(sampler, model.scheduler_config, solver)
+    calls = num_function_evals(sampler, model.scheduler_config, steps, solver)
+    if result is not None:
+        result.check_calls(model, calls)
+    scheduler = make_scheduler(sampler, model.scheduler_config, solver)
     conditioning = model.encode(prompts, guidance)
-    noise, generators = model.noise(seeds)
+    noise, generators = model.initial_latents(seeds)
     shown = {round(calls * part / previews) - 1 for part in range(1, previews)}
-    seconds, started = 0.0, time.perf_counter()
-    with nullcontext() if mask is None else under(mask, model.denoiser, scheduler):
-        for step in trajectory.denoise(model, scheduler, steps, noise, conditioning, guidance, generators):
+    context = nullcontext(model.with_shared_weights()) if result is None else result.apply_to(model, scheduler)
+    with context as subject:
+        seconds, started = 0.0, time.perf_counter()
+        for step in denoise(subject, scheduler, steps, noise, conditioning, guidance, generators):
             seconds += time.perf_counter() - started
             if step.call + 1 < calls:
-                preview = png(model.decode(step.clean)[0]) if step.call in shown else None
+                preview = encode_png(model.decode(step.pred_original_sample)[0]) if step.call in shown else None
                 yield Frame("", step.call + 1, calls, preview, seconds, False), None
             started = time.perf_counter()
     pictures = model.decode(step.latents)
     if not bool(pictures.isfinite().all()):
         raise ValueError("the run ended in values that are not finite; lower the guidance or the ratio")
-    yield Frame("", calls, calls, png(pictures[0]), seconds, True), pictures
+    yield Frame("", calls, calls, encode_png(pictures[0]), seconds, True), pictures
 
 
-def png(picture: "torch.Tensor") -> bytes:
-    """A picture (3, H, W) in [0, 1] as PNG."""
+def encode_png(picture: "torch.Tensor") -> bytes:
+    """Encode a picture (3, H, W) in [0, 1] as PNG."""
     from PIL import Image
 
     pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()

@@ -1,6 +1,6 @@
-"""What each decision inside DiP-GO is worth: the same search with one setting changed, at few calls.
+"""What each decision inside DiP-GO contributes: the same search with one setting changed, at few calls.
 
-And what searches without a gradient find with as many runs of the network, and with ten times as many.
+`search` compares it with searches that use no gradient, at as many runs of the network and at ten times as many.
 """
 
 import itertools
@@ -15,21 +15,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.evidence.suite import FORECASTS
-from explorer.graph import Forecast
-from explorer.masks import Importance
-from explorer.prompts import chosen, cycled
-from explorer.pruners import PRUNERS
-from explorer.pruners.configs import PUBLISHED, DipgoConfig, GeneticConfig
-from explorer.pruners.dipgo import swept
-from explorer.trials import Trials
-from explorer.work import Progress
+from explorer.masks.block_graph import Extrapolation
+from explorer.masks.schedule import Schedule, ScheduleImportance
+from explorer.models.model import Model
+from explorer.models.prompts import repeat_to, split_names
+from explorer.progress import Progress
+from explorer.pruners import PRUNERS, PUBLISHED
+from explorer.pruners.dipgo import sweep_selection
+from explorer.pruners.objective import Objective
+from explorer.pruners.schedule_configs import DipgoConfig, GeneticConfig
+from explorer.studies.baseline_suite import EXTRAPOLATIONS
 
-STEPS, PICTURES, RATIOS = 10, 16, (0.5, 0.7, 0.8)
-SAME = {"iterations": 32, "batch": 1, "memory": "plain"}  # of the published way, so that all have seen as many pictures
-SHORT = {"iterations": 8, "batch": 4, "memory": "plain"}
+STEPS, NUM_IMAGES, RATIOS = 10, 16, (0.5, 0.7, 0.8)
+GUIDANCE, EVALUATION_SEED = 7.5, 10_000
+# of the published algorithm and of ours; both see the same number of pictures
+PUBLISHED_BUDGET: dict[str, Any] = {"iterations": 32, "batch": 1, "checkpointing": "none"}
+OWN_BUDGET: dict[str, Any] = {"iterations": 8, "batch": 4, "checkpointing": "none"}
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+PUBLISHED_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "published": {},
         "published: a table instead of the network": {"parametrisation": "table"},
@@ -43,87 +46,102 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "published: selection by sweep": {"selection": "sweep"},
     }
 )
-OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+OWN_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "ours": {},
         **{f"ours: {granularity}": {"granularity": granularity} for granularity in ("stage", "module")},
-        **{f"ours: order {order}, reach {reach}": {"order": order, "reach": reach} for order, reach in FORECASTS[:2]},
-        "ours: a network instead of the table": {"parametrisation": "network", "rate": 0.1},
+        **{f"ours: order {one.order}, any number of calls ahead": one._asdict() for one in EXTRAPOLATIONS[:2]},
+        "ours: a network instead of the table": {"parametrisation": "network", "learning_rate": 0.1},
     }
 )
 
 
-def ablate(model: Any, folder: Path, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
-    """One row per variant and ratio: `psnr` of the final latents to the full run, in dB, on evaluation names.
+def ablate(model: Model, folder: Path, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
+    """Measure every variant: one row per variant and ratio, with the `psnr` in dB of the final latents to the full run.
 
-    What is learned stays in `folder` and is taken from there the next time; variants whose settings come to the same
-    are learned once.
+    The pictures are of evaluation names. What is learned stays in `folder` and is read from there the next time;
+    variants whose settings come to the same are learned once.
     """
-    trials = Trials(model, cycled(chosen(model, "evaluation"), PICTURES), "ddim", steps, 7.5, seed=10_000)
-    size = trials.full.square().mean().item()
+    objective = _evaluation_objective(model, steps)
     common = {"steps": steps, "seed": seed}
-    asked = {name: PUBLISHED | SAME | own | common for name, own in VARIANTS.items()}
-    asked |= {name: SHORT | own | common for name, own in OURS.items()}
+    variants = {name: {**PUBLISHED, **PUBLISHED_BUDGET, **own, **common} for name, own in PUBLISHED_VARIANTS.items()}
+    variants |= {name: {**OWN_BUDGET, **own, **common} for name, own in OWN_VARIANTS.items()}
     rows = []
-    for number, (name, settings) in enumerate(asked.items()):
-        yield Progress(number, len(asked), name)
-        sweep = settings.get("selection") == "sweep"
-        config = DipgoConfig(**{**settings, "selection": "order"})
-        kept = folder / f"{sha256(repr(config).encode()).hexdigest()[:16]}.safetensors"
-        if not kept.exists():
-            (yield from PRUNERS["dipgo"](model, chosen(model, "search"), config)).save(kept)
-        importance = Importance.load(kept)
+    for number, (name, settings) in enumerate(variants.items()):
+        yield Progress(number, len(variants), name)
+        by_sweep = settings.get("selection") == "sweep"
+        config = DipgoConfig(**{**settings, "selection": "rank"})
+        file = folder / f"{sha256(repr(config).encode()).hexdigest()[:16]}.safetensors"
+        if not file.exists():
+            (yield from PRUNERS["dipgo"].run(model, split_names(model, "search"), config)).save(file)
+        importance = ScheduleImportance.load(file)
         graph = model.graph(config.granularity, config.reuse)
         for ratio in RATIOS:
-            keep = swept(graph, importance.score, ratio) if sweep else importance.at(ratio).keep
-            loss = trials.schedule_loss(graph, keep, Forecast.of(config))
-            share = graph.cost(keep).sum() / (graph.macs_per_call * len(keep))
-            found = {"variant": name, "ratio": ratio, "kept": float(share), "psnr": float(10 * np.log10(size / loss))}
-            rows.append(found | {"seed": seed})
+            keep = sweep_selection(graph, importance.score, ratio) if by_sweep else importance.at(ratio).keep
+            psnr = _latent_psnr(objective, objective.schedule_loss(graph, keep, Extrapolation.of(config)))
+            kept = float(graph.cost(keep).sum() / (graph.macs_per_call * len(keep)))
+            rows.append({"variant": name, "ratio": ratio, "kept": kept, "psnr": psnr, "seed": seed})
     return pd.DataFrame(rows)
 
 
-SEARCHES = {"genetic": 24, "random": None}  # how many are kept of a genetic search's candidates; none: all
-SEARCHED_AT = 0.8
+def _evaluation_objective(model: Model, steps: int) -> Objective:
+    prompts = repeat_to(split_names(model, "evaluation"), NUM_IMAGES)
+    return Objective(model, prompts, "ddim", steps, GUIDANCE, seed=EVALUATION_SEED)
 
 
-def search(model: Any, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
-    """Ours against genetic and random search over the same units, at one ratio, at the same number of network runs and
-    at ten times as many. One row each: `psnr` as in `ablate`, `runs` of the network a picture, and seconds.
+def _latent_psnr(objective: Objective, loss: float) -> float:
+    """Turn the mean squared distance of latents into dB, relative to the mean square of the full run's."""
+    return float(10 * np.log10(objective.full.square().mean().item() / loss))
 
-    A run with a gradient counts as 7/3: of three of them two go back, which takes twice as long as going forth. A
-    candidate of a search counts as what its MACs amount to in whole runs, which is the same for all of them.
+
+SEARCHES: Mapping[str, int | None] = {
+    "genetic": 24,
+    "random": None,
+}  # the population of a genetic search; None: as large as its budget
+SEARCH_RATIO = 0.8
+
+
+def search(model: Model, seed: int = 0, steps: int = STEPS) -> Generator[Progress, None, pd.DataFrame]:
+    """Compare our algorithm with genetic and random search over the same units at one ratio.
+
+    They may use as many network runs, or ten times as many. One row each: `psnr` as in `ablate`, `runs` of the network
+    per picture, and seconds. A run with a gradient counts as 7/3: of three of them two are backward passes, which take
+    twice as long as a forward pass. A candidate of a search counts as what its MACs amount to in whole runs, which is
+    the same for all of them.
     """
-    trials = Trials(model, cycled(chosen(model, "evaluation"), PICTURES), "ddim", steps, 7.5, seed=10_000)
-    config = DipgoConfig(**SHORT, steps=steps, seed=seed)
-    graph, prompts = model.graph(config.granularity, config.reuse), chosen(model, "search")
+    objective = _evaluation_objective(model, steps)
+    config = DipgoConfig(**OWN_BUDGET, steps=steps, seed=seed)
+    graph, prompts = model.graph(config.granularity, config.reuse), split_names(model, "search")
     rows = []
 
-    def row(name: str, mask: Any, runs: float, started: float) -> None:
-        loss = trials.schedule_loss(graph, mask.keep, Forecast.of(mask.header))
-        psnr = 10 * np.log10(trials.full.square().mean().item() / loss)
-        rows.append({"search": name, "psnr": psnr, "runs": runs, "seconds": time.perf_counter() - started})
+    def add_row(name: str, schedule: Schedule, runs: float, started: float) -> None:
+        loss = objective.schedule_loss(graph, schedule.keep, Extrapolation.of(schedule.header))
+        psnr, seconds = _latent_psnr(objective, loss), time.perf_counter() - started
+        rows.append({"search": name, "psnr": psnr, "runs": runs, "seconds": seconds})
 
     started = time.perf_counter()
-    with counting(model) as runs:
-        importance = yield from PRUNERS["dipgo"](model, prompts, config)
-    learned = runs[0]
-    row("ours", importance.at(SEARCHED_AT), learned, started)
-    same = {"granularity": config.granularity, "reuse": config.reuse, "order": config.order, "reach": config.reach}
-    same |= {"steps": steps, "seed": seed, "ratio": SEARCHED_AT}
-    each = GeneticConfig().pictures * steps * (1 - SEARCHED_AT) * 2
-    for (name, kept), times in itertools.product(SEARCHES.items(), (1, 10)):
-        budget = max(4, round(times * learned / each))
+    with count_network_runs(model) as runs:
+        importance = yield from PRUNERS["dipgo"].run(model, prompts, config)
+    num_runs = runs[0]
+    add_row("ours", importance.at(SEARCH_RATIO), num_runs, started)
+    fields = ("granularity", "reuse", "order", "max_extrapolation", "steps", "seed")
+    shared = {name: getattr(config, name) for name in fields} | {"ratio": SEARCH_RATIO}
+    runs_per_candidate = GeneticConfig().num_images * steps * (1 - SEARCH_RATIO) * 2
+    for (name, population), factor in itertools.product(SEARCHES.items(), (1, 10)):
+        budget = max(4, round(factor * num_runs / runs_per_candidate))
         started = time.perf_counter()
-        config = GeneticConfig(**same, budget=budget, population=min(kept or budget, budget))
-        mask = yield from PRUNERS["genetic"](model, prompts, config)
-        row(f"{name}, {budget} candidates", mask, budget * each, started)
+        genetic = GeneticConfig(**shared, budget=budget, population=min(population or budget, budget))
+        schedule: Any = yield from PRUNERS["genetic"].run(model, prompts, genetic)
+        add_row(f"{name}, {budget} candidates", schedule, budget * runs_per_candidate, started)
     return pd.DataFrame(rows)
 
 
 @contextmanager
-def counting(model: Any) -> Iterator[list[float]]:
-    """How often the denoiser really runs inside, times pictures (guided ones count twice)."""
+def count_network_runs(model: Model) -> Iterator[list[float]]:
+    """Count how often the denoiser runs inside, times pictures: yields a list of one number, which grows.
+
+    Guided pictures count twice, runs with a gradient 7/3 times.
+    """
     import torch
 
     runs = [0.0]
@@ -131,8 +149,9 @@ def counting(model: Any) -> Iterator[list[float]]:
     def count(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
         runs[0] += len(output) * (7 / 3 if torch.is_grad_enabled() else 1)
 
-    handle = next(module for module in model.denoiser.modules() if isinstance(module, torch.nn.Conv2d))
-    handle = handle.register_forward_hook(count)  # the stem always runs when anything does; twins inherit the hook
+    # the stem always runs when anything does; copies with shared weights inherit the hook
+    stem = next(module for module in model.denoiser.modules() if isinstance(module, torch.nn.Conv2d))
+    handle = stem.register_forward_hook(count)
     try:
         yield runs
     finally:

@@ -1,7 +1,7 @@
-"""A gallery that was drawn, packed for the page: strips of pictures, one table, a manifest with hashes."""
+"""Packs a rendered gallery for the page: sprite strips of pictures, one table, a manifest with hashes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,135 +11,145 @@ import pandas as pd
 from PIL import Image
 from safetensors.numpy import load_file
 
-from explorer import gallery, trajectory
-from explorer.evidence.evaluation import album_files
-from explorer.evidence.results import hardware, read, versions
-from explorer.evidence.showcase import FULL, METHODS, RATIOS, scenes, settings_at
-from explorer.evidence.summary import difference, summary
-from explorer.letters import floats, packed
-from explorer.masks import Importance, Mask
+from explorer.bundled import gallery
+from explorer.evaluation.evaluate import image_files
+from explorer.evaluation.results import hardware, read_results, versions
+from explorer.evaluation.statistics import paired_difference, summarize
+from explorer.masks.block_graph import Granularity
+from explorer.masks.encoding import encode_bits, encode_floats
+from explorer.masks.schedule import Schedule, ScheduleImportance
+from explorer.models.model import Model
+from explorer.sampling.schedulers import make_scheduler
+from explorer.studies.gallery_render import METHODS, RATIOS, REFERENCE, gallery_samples, image_dir, settings_at
 
-MEASURES = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score", "rank": "rank"}  # of each picture
-MEANS = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score", "top1": "retrieval_top1", "top5": "retrieval_top5"}
-GRANULARITIES = ("stage", "layer")
+# names in the table -> columns of the rows of each picture, and of their summary
+PICTURE_COLUMNS = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score", "rank": "rank"}
+MEAN_COLUMNS = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score"}
+MEAN_COLUMNS |= {"top1": "retrieval_top1", "top5": "retrieval_top5"}
+GRANULARITIES: tuple[Granularity, ...] = ("stage", "layer")
+WHITE = 255
 
 
-def pack(model: Any, source: Path, target: Path) -> None:
-    """Pack what `showcase.drawn` left in `source` for the page. What lay in `target` goes."""
+def pack(model: Model, source: Path, target: Path) -> None:
+    """Pack what `gallery_render.render` left in `source`. What was in `target` is deleted."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         old.unlink()
-    tables = [read(source / f"{ratio}.parquet")[1] for ratio in RATIOS]
+    tables = [read_results(source / f"{ratio}.parquet")[1] for ratio in RATIOS]
     keys = [json.loads((source / f"{ratio}.json").read_text(encoding="utf-8")) for ratio in RATIOS]
     full = tables[0][tables[0].method == "full"].key.iloc[0]
-    table = _about(model) | {"original": _stop(tables[0], full)}
+    table = _shared_facts(model) | {"original": _result(tables[0], full)}
     table["methods"] = {name: _method(source, name, tables, keys) for name in METHODS}
-    table["first"] = [_first(rows, key) for rows, key in zip(tables, keys, strict=True)]
-    _write(target / gallery.TABLE, table)
-    original = _pictures(source, full)
-    _strips(original[:, None], target, "full")
+    table["leaders"] = [_leader(rows, key) for rows, key in zip(tables, keys, strict=True)]
+    _write_json(target / gallery.TABLE, table)
+    original = _read_pictures(source, full)
+    _write_strips(original[:, None], target, "full")
     for name in METHODS:
-        drawn = [_pictures(source, key[name]) if name in key else np.full_like(original, 255) for key in keys]
-        _strips(np.stack(drawn, axis=1), target, name)
+        pictures = [_read_pictures(source, key[name]) if name in key else np.full_like(original, WHITE) for key in keys]
+        _write_strips(np.stack(pictures, axis=1), target, name)
     manifest = gallery.Manifest(
-        format=1,
+        format=2,
         model=model.record,
-        parts={file.name: gallery.Part.of(file) for file in sorted(target.iterdir())},
+        files={file.name: gallery.FileRecord.of(file) for file in sorted(target.iterdir())},
         versions=versions(),
         hardware=hardware(),
         created=datetime.now(timezone.utc),
     )
-    _write(target / gallery.MANIFEST, manifest.model_dump(mode="json"))
+    _write_json(target / gallery.MANIFEST, manifest.model_dump(mode="json"))
 
 
-def _about(model: Any) -> dict[str, Any]:
-    """What all methods share: the trajectory, the scenes, the stops, the units."""
-    scheduler = trajectory.sampler(FULL.sampler, model.scheduler_config)
-    scheduler.set_timesteps(FULL.steps)
-    graphs = {size: model.graph(size) for size in GRANULARITIES}
+def _shared_facts(model: Model) -> dict[str, Any]:
+    """Return what all methods share: the trajectory, the samples, the ratios, the units."""
+    scheduler = make_scheduler(REFERENCE.sampler, model.scheduler_config)
+    scheduler.set_timesteps(REFERENCE.steps)
+    graphs = {granularity: model.graph(granularity) for granularity in GRANULARITIES}
     return {
         "model": model.id,
-        **vars(FULL),
+        **vars(REFERENCE),
         "timesteps": [float(timestep) for timestep in scheduler.timesteps],
-        "scenes": [pair._asdict() for pair in scenes()],
+        "samples": [sample._asdict() for sample in gallery_samples()],
         "ratios": RATIOS,
         "graphs": {
-            size: {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed}
-            for size, graph in graphs.items()
+            granularity: {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed}
+            for granularity, graph in graphs.items()
         },
     }
 
 
-def _method(source: Path, name: str, tables: list[pd.DataFrame], keys: list[Mapping[str, str]]) -> dict[str, Any]:
-    """One method at every stop; None where it cannot stand."""
-    shown = METHODS[name]
-    about: dict[str, Any] = {"title": shown.title, "method": shown.method, "settings": dict(shown.settings)}
+def _method(
+    source: Path, name: str, tables: Sequence[pd.DataFrame], keys: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """Describe one method with its result at every ratio; None where it cannot remove so much."""
+    method = METHODS[name]
+    about: dict[str, Any] = {"title": method.title, "method": method.method, "settings": dict(method.settings)}
     settings = [settings_at(name, ratio) for ratio in RATIOS]
     if any(each != settings[0] for each in settings):
         about["settings_at"] = settings
-    stops: list[dict[str, Any] | None] = []
+    results: list[dict[str, Any] | None] = []
     for ratio, rows, key in zip(RATIOS, tables, keys, strict=True):
-        stop = _stop(rows, key[name]) if name in key else None
+        result = _result(rows, key[name]) if name in key else None
         file = source / f"{ratio}-{name}.safetensors"
-        if stop and file.exists():
-            mask = Mask.load(file)
-            stop["keep"] = packed(mask.keep)
-            about |= {field: getattr(mask.header, field) for field in ("granularity", "order", "reach")}
-        stops.append(stop)
-    order = source / f"{name}.safetensors"
-    if order.exists():
-        importance = Importance.load(order)
-        about |= {"goes": floats(importance.goes), "score": floats(importance.score)}
-    return about | {"stops": stops}
+        if result and file.exists():
+            schedule = Schedule.load(file)
+            result["keep"] = encode_bits(schedule.keep)
+            about |= {field: getattr(schedule.header, field) for field in ("granularity", "order", "max_extrapolation")}
+        results.append(result)
+    file = source / f"{name}.safetensors"
+    if file.exists():
+        importance = ScheduleImportance.load(file)
+        about |= {"removal_ratio": encode_floats(importance.removal_ratio), "score": encode_floats(importance.score)}
+    return about | {"results": results}
 
 
-def _stop(rows: pd.DataFrame, key: str) -> dict[str, Any]:
-    """What one contender costs and loses: each measure scene by scene, and means with intervals."""
-    own = rows[rows.key == key].set_index(["prompt", "seed"]).loc[scenes()]
-    whole = rows[rows.key.isin(own.key) | (rows.method == "full")]
-    summed = summary(whole).set_index("key").loc[key]
-    each = {name: [_short(value) for value in own[column]] for name, column in MEASURES.items() if column in own}
+def _result(rows: pd.DataFrame, key: str) -> dict[str, Any]:
+    """Return what one candidate costs and loses: each measure of each sample, and means with intervals."""
+    own = rows[rows.key == key].set_index(["prompt", "seed"]).loc[gallery_samples()]
+    with_full = rows[rows.key.isin(own.key) | (rows.method == "full")]
+    summary = summarize(with_full).set_index("key").loc[key]
+    each = {name: [_round(value) for value in own[column]] for name, column in PICTURE_COLUMNS.items() if column in own}
     means = {
-        name: [_short(summed[f"{column}{end}"]) for end in ("", "_low", "_high")]
-        for name, column in MEANS.items()
-        if column in summed
+        name: [_round(summary[f"{column}{end}"]) for end in ("", "_low", "_high")]
+        for name, column in MEAN_COLUMNS.items()
+        if column in summary
     }
-    speedup = [_short(summed[f"speedup{end}"]) for end in ("", "_low", "_high")]
-    costs = {"kept": float(summed.kept), "steps": int(summed.steps), "seconds": _short(summed.loop_seconds)}
+    speedup = [_round(summary[f"speedup{end}"]) for end in ("", "_low", "_high")]
+    costs = {"kept": float(summary.kept), "steps": int(summary.steps), "seconds": _round(summary.loop_seconds)}
     return costs | {"speedup": speedup, "each": each, "means": means}
 
 
-def _first(rows: pd.DataFrame, keys: Mapping[str, str]) -> dict[str, Any] | None:
-    """Who is nearest to the full run at a stop, and by how much ahead of the next; None without two of them."""
+def _leader(rows: pd.DataFrame, keys: Mapping[str, str]) -> dict[str, Any] | None:
+    """Find which method is nearest to the full run at a ratio, and its lead over the next; None with fewer than two."""
     means = {name: rows[rows.key == key].psnr_box.mean() for name, key in keys.items()}
     ranked = sorted(means, key=means.__getitem__, reverse=True)
     if len(ranked) < 2:
         return None
-    found = difference(rows, keys[ranked[0]], keys[ranked[1]], "psnr_box")
-    by = [_short(value) for value in found[:3]]
-    return {"method": ranked[0], "over": ranked[1], "by": by, "higher": found.higher, "n": found.n}
+    difference = paired_difference(rows, keys[ranked[0]], keys[ranked[1]], "psnr_box")
+    lead = [_round(value) for value in difference[:3]]
+    counts = {"higher": difference.higher, "n": difference.n}
+    return {"method": ranked[0], "runner_up": ranked[1], "lead": lead} | counts
 
 
-def _short(value: float) -> float:
-    """As many digits as anybody reads."""
+def _round(value: float) -> float:
+    """Round to five digits, so that the table stays small."""
     return float(f"{value:.5g}")
 
 
-def _pictures(source: Path, key: str) -> np.ndarray:
-    """uint8 (scenes, H, W, 3)."""
-    return np.concatenate([load_file(file)["pictures"] for file in album_files(source / "album", key)])
+def _read_pictures(source: Path, key: str) -> np.ndarray:
+    """Read the pictures of a candidate, uint8 (samples, H, W, 3)."""
+    return np.concatenate([load_file(file)["pictures"] for file in image_files(image_dir(source), key)])
 
 
-def _strips(tiles: np.ndarray, target: Path, name: str) -> None:
-    """A strip a scene from `tiles` (scenes, N, H, W, 3). Without loss: a difference must show no compression.
+def _write_strips(tiles: np.ndarray, target: Path, name: str) -> None:
+    """Write a sprite strip per sample from `tiles`, uint8 (samples, N, H, W, 3).
 
-    A tile but the first is stored as what it adds to the one before, modulo 256, which takes half the room.
+    They are lossless, so that a difference between pictures is never one of compression. Each tile but the first is
+    stored as what it adds to the one before, modulo 256, which takes half the space.
     """
-    steps = np.concatenate([tiles[:, :1], tiles[:, 1:] - tiles[:, :-1]], axis=1)
-    for number, row in enumerate(steps):
-        strip = Image.fromarray(np.concatenate(list(row), axis=1))
-        strip.save(target / f"{number:02}-{name}.webp", lossless=True, method=6, quality=100)
+    differences = np.concatenate([tiles[:, :1], tiles[:, 1:] - tiles[:, :-1]], axis=1)
+    for number, row in enumerate(differences):
+        sprite_strip = Image.fromarray(np.concatenate(list(row), axis=1))
+        sprite_strip.save(target / f"{number:02}-{name}.webp", lossless=True, method=6, quality=100)
 
 
-def _write(file: Path, document: Any) -> None:
+def _write_json(file: Path, document: Any) -> None:
     file.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")

@@ -1,79 +1,100 @@
-"""What was learned against the strongest rivals alone, on more pictures than everybody could be drawn on.
+"""What was learned, compared with the strongest baselines alone, on more pictures than all candidates can be drawn on.
 
-The rivals are those of results that are there already: the strongest families at each ratio, made again from what their
+The baselines come from results that are there already: the strongest families at each ratio, rebuilt from what their
 rows say.
 """
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+import math
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from explorer.evidence.evaluation import Contender, Full
-from explorer.evidence.report import MEASURE, named
-from explorer.evidence.rivals import RIVALS, all_at
-from explorer.evidence.suite import GRIDS, PICTURES, Suite, learned
-from explorer.graph import Forecast
-from explorer.masks import Importance
-from explorer.prompts import chosen, cycled
-from explorer.pruners import PRUNERS
-from explorer.pruners.configs import CONFIGS
-from explorer.work import Progress, finished
+from explorer.evaluation.baselines import BASELINES, few_step_baselines
+from explorer.evaluation.candidates import Candidate, ReferenceRun
+from explorer.masks.block_graph import Extrapolation
+from explorer.masks.schedule import Schedule
+from explorer.models.model import Model
+from explorer.models.prompts import repeat_to, split_names
+from explorer.progress import Progress, run_to_completion
+from explorer.pruners import PRUNERS, method_config
+from explorer.sampling.schedulers import num_function_evals
+from explorer.studies.baseline_suite import GRIDS, TUNING_IMAGES, Suite, bundled_candidates
+from explorer.studies.report import MEASURE, with_names
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
-MOST = 2  # families of rivals at each ratio
+NUM_FAMILIES = 2  # of baselines at each ratio
+FEW_STEPS = ("unipc-steps",)  # the strongest few-step sampler where results are known
 
 
-def everybody(model: Any, full: Full, rows: pd.DataFrame) -> Generator[Progress, None, list[Contender]]:
-    """What comes with the project, and the strongest rivals of `rows`, at every ratio."""
-    found = []
+def with_strongest_baselines(
+    model: Model, reference: ReferenceRun, rows: pd.DataFrame
+) -> Generator[Progress, None, list[Candidate]]:
+    """Make the bundled candidates and the strongest baselines of `rows`, at every ratio."""
+    candidates = []
     for number, ratio in enumerate(RATIOS):
-        yield Progress(number, len(RATIOS), f"rivals at {ratio:.0%}")
-        found += learned(model, full, ratio)
-        found += [made_again(model, full, row) for row in strongest(rows, ratio)]
-    return found
+        yield Progress(number, len(RATIOS), f"baselines at {ratio:.0%}")
+        candidates += bundled_candidates(model, reference, ratio)
+        candidates += [rebuild(model, reference, row) for row in top_families(rows, ratio)]
+    return candidates
 
 
-def beside(model: Any, full: Full) -> Generator[Progress, None, list[Contender]]:
-    """What comes with the project for a full run of which there are no other results, with two rivals tuned as well:
-    whole calls, and the few-step sampler that is the strongest elsewhere."""
-    suite = Suite(model, full, cycled(chosen(model, "search"), PICTURES))
-    found = []
+def with_two_baselines(model: Model, reference: ReferenceRun) -> Generator[Progress, None, list[Candidate]]:
+    """Make the bundled candidates for a full run without earlier results, and two baselines, tuned as carefully.
+
+    They are whole calls, and the few-step sampler that is the strongest elsewhere.
+    """
+    suite = Suite(model, reference, repeat_to(split_names(model, "search"), TUNING_IMAGES))
+    candidates = []
     for number, ratio in enumerate(RATIOS):
-        yield Progress(number, len(RATIOS), f"rivals at {ratio:.0%}")
-        found += learned(model, full, ratio) + suite.tuned("uniform", ratio, GRIDS["uniform"])
-        found += all_at(model, full, 1 - ratio, suite.trials, ("unipc-steps",))
-    return found
+        yield Progress(number, len(RATIOS), f"baselines at {ratio:.0%}")
+        candidates += bundled_candidates(model, reference, ratio)
+        candidates += suite.tuned_candidates("uniform", ratio, GRIDS["uniform"])
+        candidates += few_step_baselines(model, reference, 1 - ratio, suite.objective, FEW_STEPS)
+    return candidates
 
 
-def strongest(rows: pd.DataFrame, ratio: float, most: int = MOST) -> list[Any]:
-    """A row of each of the `most` families that come nearest to the full run at `ratio`; what learns is no rival."""
-    there = named(rows)
-    there = there[(there.ratio == ratio) & (there.method != "dipgo")]
-    best = there.groupby("key")[MEASURE].mean().sort_values(ascending=False).index
-    firsts = there.drop_duplicates("key").set_index("key", drop=False).loc[best]
-    return list(firsts.drop_duplicates("method").head(most).itertuples(index=False))
+def top_families(rows: pd.DataFrame, ratio: float, count: int = NUM_FAMILIES) -> list[Any]:
+    """Return a row of each of the `count` families that come nearest to the full run at `ratio`; DiP-GO, which is
+    compared with them, is left out."""
+    own = with_names(rows)
+    own = own[(own.ratio == ratio) & (own.method != "dipgo")]
+    best = own.groupby("key")[MEASURE].mean().sort_values(ascending=False).index
+    first_rows = own.drop_duplicates("key").set_index("key", drop=False).loc[best]
+    return list(first_rows.drop_duplicates("method").head(count).itertuples(index=False))
 
 
-def made_again(model: Any, full: Full, row: Any) -> Contender:
-    """The contender of a row. Raises ValueError where what comes out is not the same."""
+def rebuild(model: Model, reference: ReferenceRun, row: Any) -> Candidate:
+    """Build the candidate of a row again. Raises ValueError where it is no longer the same."""
     settings = json.loads(row.settings)
-    if row.method in RIVALS:
-        found = Contender(row.method, row.sampler, int(row.steps), row.ratio, solver=settings)
+    if row.method in BASELINES:
+        candidate = Candidate(row.method, row.sampler, int(row.steps), row.ratio, solver=settings)
     else:
-        mask = _mask(model, row.method, settings, row.ratio, cycled(chosen(model, "search"), PICTURES))
-        found = Contender(row.method, full.sampler, full.steps, row.ratio, settings, mask=mask)
-    if found.key != row.key:
-        raise ValueError(f"{row.method} at {row.ratio} is made otherwise today; draw the results anew")
-    return found
+        mask = _tuned_schedule(model, row.method, settings, row.ratio)
+        candidate = Candidate(row.method, mask.header.sampler, mask.header.steps, row.ratio, settings, mask=mask)
+    if not _agrees(candidate, model, reference, row):
+        raise ValueError(f"{row.method} at {row.ratio} is no longer built as in these results; evaluate it again")
+    return candidate
 
 
-def _mask(model: Any, method: str, settings: Mapping[str, Any], ratio: float, prompts: Sequence[str]) -> Any:
-    """Tuned as the suite does: the schedule at order 0, the forecast afterwards."""
+def _agrees(candidate: Candidate, model: Model, reference: ReferenceRun, row: Any) -> bool:
+    """Compare a candidate with a row. Keys are not compared: those of older results were made of older names."""
+    calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
+    costs, settings = candidate.costs(model, calls), json.loads(row.settings)
+    if any(costs[name] != getattr(row, name) for name in ("method", "sampler", "steps")):
+        return False
+    made = candidate.solver if candidate.mask is None else candidate.mask.header.pruner.config
+    if any(made.get(name) != value for name, value in settings.items() if name != "how"):
+        return False
+    return math.isclose(costs["kept"], row.kept, abs_tol=1e-6)  # published rows are in single precision
+
+
+def _tuned_schedule(model: Model, method: str, settings: Mapping[str, Any], ratio: float) -> Schedule:
+    """Make a schedule as the suite tunes it: with order 0 first, its extrapolation afterwards."""
     fields = {name: value for name, value in settings.items() if name != "how"}
-    forecast = Forecast(fields["order"], fields.get("reach"))
-    config = CONFIGS[method](**fields | {"order": 0, "reach": None})
-    result = finished(PRUNERS[method](model, prompts, config))
-    mask = result.at(ratio) if isinstance(result, Importance) else result
-    return mask.forecasting(forecast)
+    extrapolation = Extrapolation(fields["order"], fields.get("max_extrapolation"))
+    config = method_config(method, fields | Extrapolation()._asdict())
+    prompts = repeat_to(split_names(model, "search"), TUNING_IMAGES)
+    schedule = run_to_completion(PRUNERS[method].run(model, prompts, config)).at(ratio)
+    return schedule.with_extrapolation(extrapolation)

@@ -1,7 +1,7 @@
-"""Smaller networks against each other: what each way of choosing units is worth, at the same share of parameters.
+"""Compares ways of pruning widths: which elements each method removes, at the same share of parameters.
 
-Everybody cuts the same network to the same size, and draws the same pictures; beside them stand few-step samplers of
-the whole network that cost as many MACs.
+All candidates prune the same network to the same size and generate the same pictures; beside them are few-step samplers
+of the whole network with as many MACs.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -9,38 +9,39 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from explorer.evidence.evaluation import Contender, Full
-from explorer.evidence.rivals import all_at
-from explorer.prompts import chosen, cycled
-from explorer.pruners import PRUNERS
-from explorer.pruners.configs import WIDTHS, WidthConfig
-from explorer.pruners.orders import answer, places
-from explorer.pruners.taylor import at_thresholds
-from explorer.trials import Trials
-from explorer.widths import WidthImportance, load
-from explorer.work import Progress
+from explorer.evaluation.baselines import few_step_baselines
+from explorer.evaluation.candidates import Candidate, ReferenceRun
+from explorer.masks.width import WidthImportance
+from explorer.models.model import Model
+from explorer.models.prompts import repeat_to, split_names
+from explorer.progress import Progress
+from explorer.pruners import PRUNERS, method_config
+from explorer.pruners.objective import Objective
+from explorer.pruners.taylor import taylor_at_thresholds
+from explorer.pruners.width_configs import TaylorConfig, WidthConfig
+from explorer.pruners.width_ranking import make_width_result, select_dims
 
 SEEDS = (0, 1, 2)
-PICTURES = 8  # that few-step samplers are tuned on
-SAME = {"steps": 10, "iterations": 48}  # of both ways of EcoDiff
-CHANNELS = {"axis": "channels"}
-WALK = {"stride": 10}  # of the expansion over timesteps; the paper's is 1
+TUNING_IMAGES = 8  # on which few-step samplers choose their spacing
+ECODIFF: dict[str, Any] = {"steps": 10, "iterations": 48}  # of both algorithms of EcoDiff
+CHANNELS: dict[str, Any] = {"axis": "channels"}
+WALK: dict[str, Any] = {"stride": 10}  # of the expansion over timesteps; the paper's is 1
 
-# what stands for heads and neurons, and for channels: name -> method and settings
-HEADS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+Variants = Mapping[str, tuple[str, Mapping[str, Any]]]  # name -> method and settings
+HEAD_VARIANTS: Variants = MappingProxyType(
     {
-        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", SAME | {"seed": seed}) for seed in SEEDS},
-        "ecodiff-published": ("ecodiff", SAME | {"decision": "concrete"}),
-        "ecodiff-call": ("ecodiff", SAME | {"decision": "concrete", "distance": "call"}),
-        "ecodiff-blocks": ("ecodiff", SAME | {"ranking": "blocks"}),
+        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", ECODIFF | {"seed": seed}) for seed in SEEDS},
+        "ecodiff-published": ("ecodiff", ECODIFF | {"algorithm": "hard_concrete"}),
+        "ecodiff-call": ("ecodiff", ECODIFF | {"algorithm": "hard_concrete", "loss_on": "single_call"}),
+        "ecodiff-blocks": ("ecodiff", ECODIFF | {"ranking": "blocks"}),
         "taylor": ("taylor", WALK | {"axis": "heads and neurons"}),
         "magnitude": ("magnitude", {}),
         "magnitude-l1": ("magnitude", {"norm": 1}),
-        **{f"random-seed-{seed}": ("random-widths", {"seed": seed}) for seed in SEEDS},
+        **{f"random-seed-{seed}": ("random-width", {"seed": seed}) for seed in SEEDS},
     }
 )
 THRESHOLDS = (0.0, 0.01, 0.1, 0.2)  # beside the default
-THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+CHANNEL_VARIANTS: Variants = MappingProxyType(
     {
         **{f"taylor-channels{f'-seed-{s}' if s else ''}": ("taylor", CHANNELS | WALK | {"seed": s}) for s in SEEDS},
         **{f"taylor-channels-{t}": ("taylor", CHANNELS | WALK | {"threshold": t}) for t in THRESHOLDS},
@@ -48,97 +49,111 @@ THIN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "fisher-channels": ("taylor", CHANNELS | WALK | {"accumulate": "squared"}),
         "magnitude-channels": ("magnitude", CHANNELS),
         "magnitude-channels-l1": ("magnitude", CHANNELS | {"norm": 1}),
-        **{f"random-channels-seed-{seed}": ("random-widths", CHANNELS | {"seed": seed}) for seed in SEEDS},
+        **{f"random-channels-seed-{seed}": ("random-width", CHANNELS | {"seed": seed}) for seed in SEEDS},
     }
 )
-SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of the parameters
-RATIOS = (0.2, 0.3, 0.5)  # of the channels of each layer
+PARAM_RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+CHANNEL_RATIOS = (0.2, 0.3, 0.5)  # of each layer
 
 
-class Stage(NamedTuple):
-    """What is measured on a model, and which of its files come with the project."""
+class WidthStudy(NamedTuple):
+    """What is measured on a model, and which of the files come with the project."""
 
-    full: Full
-    names: Mapping[str, Sequence[str]]  # heads or channels -> of HEADS and THIN
-    shipped: tuple[str, ...]
+    reference: ReferenceRun
+    variants: Mapping[str, Sequence[str]]  # heads or channels -> names in HEAD_VARIANTS and CHANNEL_VARIANTS
+    bundled: tuple[str, ...]
 
 
-DRAGGED = ("taylor-channels", *(f"taylor-channels-{threshold}" for threshold in THRESHOLDS))  # what the page compares
+# what the page's slider of thresholds compares
+THRESHOLD_FILES = ("taylor-channels", *(f"taylor-channels-{threshold}" for threshold in THRESHOLDS))
 
-# a transformer has no channels that could go, and the pixels' U-Net one narrow attention
-STAGES: Mapping[str, Stage] = MappingProxyType(
+# the channels of a transformer cannot be pruned, and the U-Net on pixels has one narrow attention
+STUDIES: Mapping[str, WidthStudy] = MappingProxyType(
     {
-        "emoji-unet": Stage(
-            Full("ddim", 25), {"heads": (*HEADS,), "channels": (*THIN,)}, ("ecodiff", *DRAGGED, "magnitude")
+        "emoji-unet": WidthStudy(
+            ReferenceRun("ddim", 25),
+            {"heads": (*HEAD_VARIANTS,), "channels": (*CHANNEL_VARIANTS,)},
+            ("ecodiff", *THRESHOLD_FILES, "magnitude"),
         ),
-        "emoji-dit": Stage(Full("ddim", 25), {"heads": (*HEADS,)}, ("ecodiff", "magnitude")),
-        "emoji-ddpm": Stage(Full("ddim", 50, 1.0), {"channels": (*THIN,)}, (*DRAGGED, "magnitude-channels")),
+        "emoji-dit": WidthStudy(ReferenceRun("ddim", 25), {"heads": (*HEAD_VARIANTS,)}, ("ecodiff", "magnitude")),
+        "emoji-ddpm": WidthStudy(
+            ReferenceRun("ddim", 50, 1.0),
+            {"channels": (*CHANNEL_VARIANTS,)},
+            (*THRESHOLD_FILES, "magnitude-channels"),
+        ),
     }
 )
 
 
-def learned(model: Any, names: Sequence[str], folder: Path) -> Generator[Progress, None, dict[str, WidthImportance]]:
-    """The orders of these names; what is not in `folder` yet is learned and written there."""
+def learn_importances(
+    model: Model, names: Sequence[str], folder: Path
+) -> Generator[Progress, None, dict[str, WidthImportance]]:
+    """Return the importances of these variants; what is not in `folder` yet is learned and written there."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.safetensors" for name in names}
-    yield from _walked(model, {name: file for name, file in files.items() if not file.exists()})
-    found: dict[str, WidthImportance] = {}
+    yield from _learn_thresholds(model, {name: file for name, file in files.items() if not file.exists()})
+    importances: dict[str, WidthImportance] = {}
     for number, (name, file) in enumerate(files.items()):
         if not file.exists():
             yield Progress(number, len(names), name)
-            (yield from _order(model, *_asked(name), found)).save(file)
-        found[name] = load(file)
-    return found
+            (yield from _learn_importance(model, *_method_and_config(name), importances)).save(file)
+        importances[name] = WidthImportance.load(file)
+    return importances
 
 
-def _asked(name: str) -> tuple[str, WidthConfig]:
-    method, settings = (HEADS | THIN)[name]
-    return method, WIDTHS[method](**settings)
+def _method_and_config(name: str) -> tuple[str, Any]:
+    method, settings = {**HEAD_VARIANTS, **CHANNEL_VARIANTS}[name]
+    return method, method_config(method, settings)
 
 
-def _walked(model: Any, files: Mapping[str, Path]) -> Generator[Progress, None, None]:
+def _learn_thresholds(model: Model, files: Mapping[str, Path]) -> Generator[Progress, None, None]:
     """Learn what differs by the threshold alone from one walk over timesteps, and write it."""
-    walks: dict[str, dict[float, str]] = {}
+    walks: dict[str, dict[float, str]] = {}  # the settings without the threshold -> threshold -> name
     for name in files:
-        method, config = _asked(name)
+        method, config = _method_and_config(name)
         if method == "taylor":
-            alike = config.model_copy(update={"threshold": 0.0}).model_dump_json()
-            walks.setdefault(alike, {})[config.threshold] = name
-    for alike, own in walks.items():
-        config = WIDTHS["taylor"].model_validate_json(alike)
-        orders = yield from at_thresholds(model, chosen(model, "search"), config, list(own))
-        for threshold, name in own.items():
-            orders[threshold].save(files[name])
+            shared = config.model_copy(update={"threshold": 0.0}).model_dump_json()
+            walks.setdefault(shared, {})[config.threshold] = name
+    for shared, names in walks.items():
+        config = TaylorConfig.model_validate_json(shared)
+        found = yield from taylor_at_thresholds(model, split_names(model, "search"), config, list(names))
+        for threshold, name in names.items():
+            found[threshold].save(files[name])
 
 
-def _order(
-    model: Any, method: str, config: WidthConfig, known: Mapping[str, WidthImportance]
-) -> Generator[Progress, None, WidthImportance]:
-    """What a method finds; where its scores are known already, and only their ranking is new, from those."""
-    for one in known.values():
-        pruner = one.header.pruner
+def _learn_importance(
+    model: Model, method: str, config: WidthConfig, known: Mapping[str, WidthImportance]
+) -> Generator[Progress, None, Any]:
+    """Run a method; where its scores are known already, and only their ranking is new, rank those."""
+    for importance in known.values():
+        pruner = importance.header.pruner
         if pruner.name == method and pruner.config == config.model_copy(update={"ranking": "global"}).model_dump():
-            return answer(model, places(model, config), dict(one.score), method, config)
-    return (yield from PRUNERS[method](model, chosen(model, "search"), config))
+            return make_width_result(model, select_dims(model, config), dict(importance.score), method, config)
+    return (yield from PRUNERS[method].run(model, split_names(model, "search"), config))
 
 
-def contenders(
-    model: Any, full: Full, orders: Mapping[str, WidthImportance], rivals: Sequence[str] = ("unipc-steps",)
-) -> list[Contender]:
-    """Everybody at every share of the parameters (heads and neurons) or channel ratio, and few-step samplers of the
-    first one's MACs."""
-    trials = Trials(model, cycled(chosen(model, "search"), PICTURES), full.sampler, full.steps, full.guidance)
-    found, priced = [], {}
-    for name, order in orders.items():
-        thin = bool(order.header.layers)
-        for ratio in RATIOS if thin else SHARES:
-            if not thin and ratio > order.header.max_ratio:
+def make_candidates(
+    model: Model,
+    reference: ReferenceRun,
+    importances: Mapping[str, WidthImportance],
+    baselines: Sequence[str] = ("unipc-steps",),
+) -> list[Candidate]:
+    """Make candidates of all importances at every ratio of parameters (heads and neurons) or channels, and few-step
+    samplers with the MACs of the first of them."""
+    prompts = repeat_to(split_names(model, "search"), TUNING_IMAGES)
+    objective = Objective(model, prompts, reference.sampler, reference.steps, reference.guidance)
+    candidates = []
+    macs_fractions: dict[tuple[bool, float], float] = {}
+    for name, importance in importances.items():
+        of_channels = bool(importance.header.layers)
+        for ratio in CHANNEL_RATIOS if of_channels else PARAM_RATIOS:
+            if not of_channels and ratio > importance.max_ratio:
                 continue
-            widths = order.thinned(ratio) if thin else order.at(ratio)
-            settings = order.header.pruner.config | {"how": name.partition("-seed-")[0]}
-            method = order.header.pruner.name
-            found.append(Contender(method, full.sampler, full.steps, ratio, settings, widths=widths))
-            priced.setdefault((thin, ratio), widths.kept_macs)
-    for kept in sorted(set(priced.values())):
-        found += all_at(model, full, kept, trials, rivals)
-    return found
+            widths = importance.at_channel_ratio(ratio) if of_channels else importance.at(ratio)
+            settings = importance.header.pruner.config | {"how": name.partition("-seed-")[0]}
+            method = importance.header.pruner.name
+            candidates.append(Candidate(method, reference.sampler, reference.steps, ratio, settings, widths=widths))
+            macs_fractions.setdefault((of_channels, ratio), widths.macs_fraction)
+    for kept in sorted(set(macs_fractions.values())):
+        candidates += few_step_baselines(model, reference, kept, objective, baselines)
+    return candidates

@@ -3,28 +3,29 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # model -> module and function; imported on use, because a trainer imports torch
-_HOMES = {
+_TRAINERS = {
     "emoji-autoencoder": ("explorer.training.autoencoder", "train"),
     "emoji-clip": ("explorer.training.clip", "train_clip"),
     "emoji-judge": ("explorer.training.clip", "train_judge"),
-    "emoji-unet": ("explorer.training.denoisers", "train"),
-    "emoji-dit": ("explorer.training.transformer", "train"),
-    "emoji-ddpm": ("explorer.training.pixels", "train"),
+    "emoji-unet": ("explorer.training.unet", "train"),
+    "emoji-dit": ("explorer.training.dit", "train"),
+    "emoji-ddpm": ("explorer.training.ddpm", "train"),
 }
 
 
-def _trainer(name: str) -> Callable[..., None]:
-    module, function = _HOMES[name]
+def _make_trainer(name: str) -> Callable[..., None]:
+    module, function = _TRAINERS[name]
 
-    def run(**options) -> None:
+    def run(**options: Any) -> None:
         getattr(import_module(module), function)(**options)
 
     return run
 
 
-TRAINERS = {name: _trainer(name) for name in _HOMES}
+TRAINERS = {name: _make_trainer(name) for name in _TRAINERS}
 
 
 def train(
@@ -38,10 +39,10 @@ def train(
 ) -> None:
     """Train one embedded model for at most `minutes` and write it to `out` (default: its place in assets/).
 
-    `resume` goes on from the last checkpoint in `runs/<name>/` (EXPLORER_RUNS names another folder); `device` is `cpu`
-    or `cuda`; `data` is the folder of the pictures (default: EXPLORER_DATA or ./data), filled on first use. Progress
-    goes to standard error. Raises ValueError for a model nobody can train, minutes that are not positive, or a device
-    that is not there.
+    `resume` continues from the last checkpoint in `runs/<name>/` (EXPLORER_RUNS names another folder); `device` is
+    `cpu` or `cuda`; `data` is the folder of the pictures (default: EXPLORER_DATA or ./data), filled on first use.
+    Progress goes to standard error. Raises ValueError for a model without a trainer, minutes that are not positive, or
+    a device that is not there.
     """
     if name not in TRAINERS:
         raise ValueError(f"no trainer for {name!r}; known: {', '.join(TRAINERS)}")

@@ -1,11 +1,12 @@
-"""Model cards: every figure in them comes from the facts that training and evaluation measured."""
+"""Writes model cards: every figure in them comes from the facts that training and evaluation measured."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from explorer.model import Model
-from explorer.training import record
+from explorer.models.model import Model
+from explorer.training import provenance
 
 _SOURCES = """\
 Emoji on white, 64x64, in three styles, with the names and tags of emojibase-data (MIT): `3d` is Microsoft's Fluent
@@ -21,51 +22,48 @@ tags: [{tags}]
 """
 
 
-def millions(model: nn.Module) -> str:
-    """The number of parameters, for people."""
+def format_size(model: nn.Module) -> str:
+    """Write the number of parameters in millions."""
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
 
 
-def percent(share: float) -> str:
-    """0.613 -> 61 %, 0.0035 -> 0.4 %, 0.9968 -> 99.7 %: never 0 or 100 for what is neither."""
+def format_percent(share: float) -> str:
+    """Write a share in percent: 0.613 -> 61 %, 0.0035 -> 0.4 %, 0.9968 -> 99.7 %; 0 and 100 only where exact."""
     return f"{100 * share:.{0 if 0.095 <= share <= 0.905 or share == 1 else 1}f} %"
 
 
-def write_clip_card(name: str, out: Path, facts: dict, model: nn.Module) -> None:
+def write_clip_card(name: str, out: Path, facts: dict[str, Any], model: nn.Module) -> None:
     """Write the card of emoji-clip or emoji-judge to `out`/README.md."""
     role = (
         "Its text tower, frozen, conditions the project's text-to-image models."
         if name == "emoji-clip"
-        else "It conditions nothing; it scores what the project's models draw."
+        else "It conditions nothing; it scores what the project's models generate."
     )
-    rows = "\n".join(
-        f"| {part.replace('_', '-')} names | {percent(r['top1'])} | {percent(r['top5'])} | {r['n']} | {r['names']} |"
-        for part, r in facts["retrieval"].items()
-    )
+    rows = "\n".join(_retrieval_row(part, figures) for part, figures in facts["retrieval"].items())
     text = f"""\
 # {name}
 
-A small CLIP encoder of emoji pictures and captions, {millions(model)} parameters, in transformers' CLIPModel
+A small CLIP encoder of emoji pictures and captions, {format_size(model)} parameters, in transformers' CLIPModel
 layout, with a tokenizer of its own trained on the captions. {role}
 
 ## Data
 {_SOURCES} A fixed 5 % of the names, chosen by a hash, were not used for training.
 
 ## Training
-From scratch. The text tower is first taught to point each caption at the principal components of the name's pictures,
-then fixed; the picture tower learns to meet it, contrastively, from pictures turned, scaled, mirrored, tinted, blurred
-and made noisy; the styles of one name are positives of each other.
-Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {record.hardware(facts["device"])}.
-Again with `python -m explorer train {name}`; `--resume` goes on.
+From scratch. The text tower first learns to point each caption at the principal components of the name's pictures and
+is then fixed; the picture tower learns to match it, contrastively, from pictures turned, scaled, mirrored, tinted,
+blurred and made noisy; the styles of one name are positives of each other.
+Seed {facts["seed"]}, {facts["seconds"]:.0f} seconds on {provenance.hardware(facts["device"])}.
+Train it again with `python -m explorer train {name}`; `--resume` continues.
 
 ## Quality, measured on real pictures
-The picture's own name among all names, by cosine:
+Rank of the picture's own name among all names, by cosine:
 
 | pictures of | first | among first five | pictures | names |
 |---|---|---|---|---|
 {rows}
 
-Chance is {percent(5 / facts["retrieval"]["training"]["names"])} for the first five. The well-known
+A random guess reaches {format_percent(5 / facts["retrieval"]["training"]["names"])} for the first five. The well-known
 names are those that `emoji-unet` draws; they are also among the training names.
 
 ## Use
@@ -78,36 +76,41 @@ It knows emoji and nothing else, English only; words outside its captions are sp
     (out / "README.md").write_text(front + text, encoding="utf-8")
 
 
-def write_drawing_card(out: Path, quality: dict, model: Model) -> None:
-    """Write the card of emoji-unet or emoji-dit to `out`/README.md, from the measured `quality` and the training record
-    there."""
-    transformer = model.pipeline == "DiTPipeline"
-    text = (_TRANSFORMER if transformer else _INTRODUCTION).format(size=millions(model.denoiser))
-    recipe = _CLASSES if transformer else _CAPTIONS
+def _retrieval_row(part: str, figures: dict[str, Any]) -> str:
+    top1, top5 = format_percent(figures["top1"]), format_percent(figures["top5"])
+    return f"| {part.replace('_', '-')} names | {top1} | {top5} | {figures['n']} | {figures['names']} |"
+
+
+def write_generator_card(out: Path, quality: dict[str, Any], model: Model) -> None:
+    """Write the card of emoji-unet or emoji-dit to `out`/README.md, from its quality and the training record there."""
+    is_transformer = model.pipeline == "DiTPipeline"
+    text = (_TRANSFORMER if is_transformer else _UNET).format(size=format_size(model.denoiser))
+    recipe = _CLASSES if is_transformer else _CAPTIONS
     text += _data_and_training(
-        out.name, record.read(out), quality["names"], model.pipe.vae.config.latent_channels, recipe
+        out.name, provenance.read(out), quality["names"], model.pipe.vae.config.latent_channels, recipe
     )
     text += _quality(quality)
-    tags = "emoji, class-to-image, dit" if transformer else "emoji, text-to-image, stable-diffusion"
+    tags = "emoji, class-to-image, dit" if is_transformer else "emoji, text-to-image, stable-diffusion"
     (out / "README.md").write_text(_FRONT.format(library="diffusers", tags=tags) + text, encoding="utf-8")
 
 
-def write_pixel_card(out: Path, facts: dict, model: Model) -> None:
+def write_ddpm_card(out: Path, facts: dict[str, Any], model: Model) -> None:
     """Write the card of emoji-ddpm to `out`/README.md."""
-    rows = "\n".join(_row(stretch) for stretch in record.read(out))
-    text = _PIXELS.format(sources=_SOURCES, rows=rows, size=millions(model.denoiser), **facts)
+    rows = "\n".join(_row(run) for run in provenance.read(out))
+    text = _DDPM.format(sources=_SOURCES, rows=rows, size=format_size(model.denoiser), **facts)
     (out / "README.md").write_text(_FRONT.format(library="diffusers", tags="emoji, ddpm") + text, encoding="utf-8")
 
 
-def _row(s: dict) -> str:
-    return f"| {s['part']} | {s['steps'] or 'not recorded'} | {s['batch']} | {s['seconds']} | {s['seed']} | {s['on']} |"
+def _row(run: provenance.TrainingRun) -> str:
+    steps = run["steps"] or "not recorded"
+    return f"| {run['part']} | {steps} | {run['batch']} | {run['seconds']} | {run['seed']} | {run['on']} |"
 
 
-_PIXELS = """\
+_DDPM = """\
 # emoji-ddpm
 
 An unconditional diffusion model of the faces among emoji in 32x32 pixels, {size} parameters, in diffusers' DDPMPipeline
-layout, of the kind that Diff-Pruning is about, on the linear schedule of Ho et al. 2020, but predicting v. It is
+layout, of the kind that Diff-Pruning is about, with the linear noise of Ho et al. 2020, but predicting v. It is
 measured at 100 DDIM steps. Stored in half precision.
 
 ![48 pictures](grid.png)
@@ -122,11 +125,11 @@ From scratch.
 |---|---|---|---|---|---|
 {rows}
 
-Again with `python -m explorer train emoji-ddpm`; `--resume` goes on.
+Train it again with `python -m explorer train emoji-ddpm`; `--resume` continues.
 
 ## Quality, measured
 KID by emoji-judge's features to the {real} training pictures: {kid} (n = {n}); one half of these to the other:
-{kid_real}. The nearest training picture of a drawing has a cosine of {nearest} on average.
+{kid_real}. The nearest training picture of a generated one has a cosine of {nearest} on average.
 
 ## Limits
 It draws faces and nothing else, many of them known ones mixed: with so few pictures to learn from it repeats more than
@@ -146,15 +149,15 @@ it is measured at.
 
 _CLASSES = """\
 - Transformer: from scratch, cosine noise. Classes are names (flat style), or styles and names, a tenth of them none.
-  Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back what
+  Half of the noisiest latents are exaggerated away from the average picture, so that the network corrects what
   guidance overshoots."""
 
 _CAPTIONS = """\
 - U-Net: from scratch, cosine noise. Captions are names (flat style), or styles and names, some with tags, a tenth
-  empty. Half of the noisiest latents are exaggerated away from the average picture, so that the network pulls back
+  empty. Half of the noisiest latents are exaggerated away from the average picture, so that the network corrects
   what guidance overshoots."""
 
-_INTRODUCTION = """\
+_UNET = """\
 # emoji-unet
 
 A text-to-image latent diffusion model of emoji, small enough for two CPU cores, in diffusers' StableDiffusionPipeline
@@ -166,8 +169,8 @@ is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded d
 """
 
 
-def _data_and_training(name: str, stretches: list[dict], names: int, channels: int, recipe: str) -> str:
-    rows = "\n".join(map(_row, stretches))
+def _data_and_training(name: str, runs: list[provenance.TrainingRun], names: int, channels: int, recipe: str) -> str:
+    rows = "\n".join(map(_row, runs))
     return f"""
 ## Data
 {_SOURCES} The generator learns the {names} names in `names.json`, which everybody knows, in all
@@ -182,30 +185,31 @@ three styles ({3 * names} pictures at most); the autoencoder all names but a fix
 |---|---|---|---|---|---|
 {rows}
 
-Each stretch goes on from the one before; the code states the last recipe, earlier ones may have differed. Again with
-`python -m explorer train {name}`; `--resume` goes on.
+Each run continues from the one before; the code states the last recipe, earlier ones may have differed. Train it again
+with `python -m explorer train {name}`; `--resume` continues.
 """
 
 
-def _quality(quality: dict) -> str:
+def _quality(quality: dict[str, Any]) -> str:
     auto, real = quality["autoencoder"], quality["real"]
     decibels = f"{auto['psnr']:.1f} dB on average, {auto['psnr_worst']:.1f} dB the worst, n = {auto['n']}"
-    upper = f"{percent(real['top1'])}, {percent(real['top5'])}, {real['clip_score']:.1f}, n = {real['n']}"
+    upper = f"{format_percent(real['top1'])}, {format_percent(real['top5'])}, {real['clip_score']:.1f}, n = {real['n']}"
+    top1, top5 = format_percent(quality["top1"]), format_percent(quality["top5"])
     return f"""
 ## Quality, measured
 | what | figure |
 |---|---|
 | autoencoder, PSNR on pictures of held-out names | {decibels} |
-| emoji-judge finds the true name of a drawing first, of {quality["names"]} names | {percent(quality["top1"])} |
-| ... among the first five | {percent(quality["top5"])} |
-| clip score (100 x cosine) of the drawings by emoji-judge | {quality["clip_score"]:.1f} |
-| the same judge on the real pictures: first, first five, clip score | {upper} |
-| seconds a picture in batches of 16 | {quality["seconds_a_picture"]:.1f} |
+| emoji-judge finds the true name of a generated picture first, of {quality["names"]} names | {top1} |
+| ... among the first five | {top5} |
+| clip score (100 x cosine) of the generated pictures by emoji-judge | {quality["clip_score"]:.1f} |
+| the same of the real pictures: first, first five, clip score | {upper} |
+| seconds per picture in batches of 16 | {quality["seconds_per_picture"]:.1f} |
 
-Drawings: n = {quality["n"]}, bare names as prompts, seeds: {quality["seeds"]}, {quality["steps"]} DDIM steps, guidance
-{quality["guidance"]}. The judge never conditioned the generator.
+Generated pictures: n = {quality["n"]}, bare names as prompts, seeds: {quality["seeds"]}, {quality["steps"]} DDIM steps,
+guidance {quality["guidance"]}. emoji-judge never conditioned the generator.
 
 ## Limits
-It draws emoji it has seen, on white, softer than the originals; counting, scenes and words outside `names.json` are
-beyond it. Hardest for it, by the judge: {", ".join(quality["hardest"])}.
+It draws emoji it has seen, on white, softer than the originals; it cannot count, compose scenes or draw words outside
+`names.json`. Hardest for it, by emoji-judge: {", ".join(quality["hardest"])}.
 """

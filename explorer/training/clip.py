@@ -1,14 +1,15 @@
 """emoji-clip and emoji-judge: two CLIP encoders of pictures and captions, the same recipe from two seeds.
 
-emoji-clip lends its text tower to the generators; emoji-judge conditions nothing and scores what they draw. First the
-text tower alone is taught what its words look like (`words`). Then it is fixed, so that more training never spoils a
-generator that borrowed it, and the picture tower learns to meet it, on spoilt pictures (turned, blurred, noisy),
-because generated ones are softer than real ones.
+The generators use the text tower of emoji-clip; emoji-judge conditions nothing and scores what they generate. First the
+text tower alone learns what its words look like (`text_pretraining`). Then it is fixed, so that more training never
+changes a generator that uses it, and the picture tower learns to match it, on augmented pictures (turned, blurred,
+noisy), because generated ones are softer than real ones.
 """
 
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +18,28 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from explorer import catalogue, metrics
+from explorer.measures import metrics
+from explorer.measures.clip_encoder import ClipEncoder
+from explorer.models import catalogue
 from explorer.training import data as pictures
-from explorer.training import words
 from explorer.training.autoencoder import to_tensor
-from explorer.training.captions import MAX_LENGTH, caption, corpus, keywords, train_tokenizer
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.training.captions import MAX_LENGTH, draw_caption, draw_keywords, list_texts, train_tokenizer
+from explorer.training.cards import write_clip_card
+from explorer.training.loop import TrainingLoop, TrainingPlan, pick_device, print_progress, runs_folder
+from explorer.training.text_pretraining import pretrain_text_tower
 
-NAMES_A_BATCH = 40
+NAMES_PER_BATCH = 40
 KNOWN_SHARE = 0.5  # of a batch's names, for the well-known ones: they are what the generators draw
-TEMPERATURE = 3.0  # logarithm of the first logit scale
-OTHER_STYLE = 0.2  # how much a picture counts as one of a caption that names another style
+KEYWORDS_SHARE = 0.2  # of the captions, without the name
+LOG_LOGIT_SCALE = 3.0  # at first
+OTHER_STYLE_WEIGHT = 0.2  # how much a picture counts as one of a caption that names another style
 JUDGE_SEED = 1000
-TEACHING_SHARE = 0.2  # of the minutes, for the text tower
-TEACHING_MINUTES = 3.0  # at most
+PRETRAINING_SHARE = 0.2  # of the minutes, for the text tower
+MAX_PRETRAINING_MINUTES = 3.0
 
 
 def build(tokenizer: CLIPTokenizer, side: int = pictures.SIDE, width: int = 192, layers: int = 4) -> CLIPModel:
-    """A fresh CLIPModel for `tokenizer` and pictures of `side` pixels."""
+    """Build a fresh CLIPModel for `tokenizer` and pictures of `side` pixels."""
     tower = {"hidden_size": width, "intermediate_size": 3 * width, "num_attention_heads": width // 32}
     text = {
         "vocab_size": len(tokenizer),
@@ -48,13 +53,13 @@ def build(tokenizer: CLIPTokenizer, side: int = pictures.SIDE, width: int = 192,
     }
     vision = {"image_size": side, "patch_size": side // 4, "num_hidden_layers": layers, **tower}
     config = CLIPConfig(
-        text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=TEMPERATURE
+        text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=LOG_LOGIT_SCALE
     )
     return CLIPModel(config)
 
 
-def spoil(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn, scale, shift, mirror, tint, soften, roughen (N, 3, H, W) pictures in [-1, 1]; white stays around them."""
+def augment(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turn, scale, shift, mirror, tint, blur and add noise to pictures (N, 3, H, W) in [-1, 1] on white."""
     n = len(batch)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -64,7 +69,7 @@ def spoil(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     first = torch.stack([scale * angle.cos() * flip, -scale * angle.sin(), uniform(-0.15, 0.15)], 1)
     second = torch.stack([scale * angle.sin() * flip, scale * angle.cos(), uniform(-0.15, 0.15)], 1)
-    grid = F.affine_grid(torch.stack([first, second], 1), batch.shape, align_corners=False)
+    grid = F.affine_grid(torch.stack([first, second], 1), list(batch.shape), align_corners=False)
     out = F.grid_sample(batch - 1, grid, align_corners=False) + 1  # padding becomes white
     tint = uniform(0.8, 1.2, 3, 1, 1) * uniform(0.8, 1.2, 1, 1, 1)
     out = 1 - (1 - out) * tint
@@ -79,10 +84,10 @@ def spoil(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _targets(items: list[pictures.Item], captions: list[str], styled: list[bool]) -> torch.Tensor:
-    """How much picture i belongs to caption j: (N, N), rows sum to 1."""
+    """Compute how much picture i belongs to caption j: (N, N), rows sum to 1."""
     rows = [
         [
-            (1.0 if not styled[j] or a.style == b.style else OTHER_STYLE) * (a.name == b.name)
+            (1.0 if not styled[j] or a.style == b.style else OTHER_STYLE_WEIGHT) * (a.name == b.name)
             for j, b in enumerate(items)
         ]
         for a in items
@@ -94,124 +99,135 @@ def _targets(items: list[pictures.Item], captions: list[str], styled: list[bool]
 class Batches:
     """Random batches of one training set: about `names` names, two styles of each, with captions."""
 
-    def __init__(self, emoji: pictures.Emoji, tokenizer: CLIPTokenizer, names: int = NAMES_A_BATCH):
+    def __init__(self, emoji: pictures.Emoji, tokenizer: CLIPTokenizer, names: int = NAMES_PER_BATCH):
         self.emoji, self.tokenizer, self.count = emoji, tokenizer, names
         self.pictures_of: dict[str, list[int]] = {}
         for index, item in enumerate(emoji.items):
             self.pictures_of.setdefault(item.name, []).append(index)
-        self.known = [name for name in self.pictures_of if name in pictures.well_known()]
-        self.others = [name for name in self.pictures_of if name not in pictures.well_known()]
+        self.known = [name for name in self.pictures_of if name in pictures.well_known_names()]
+        self.others = [name for name in self.pictures_of if name not in pictures.well_known_names()]
 
     def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """Spoilt pictures in [-1, 1], tokenized captions, and the targets of one batch."""
+        """Draw one batch: augmented pictures in [-1, 1], tokenized captions, and the targets."""
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         known = min(len(self.known), round(self.count * KNOWN_SHARE))
         others = min(len(self.others), self.count - known)
         names = rng.sample(self.known, known) + rng.sample(self.others, others)
         index = [i for n in names for i in rng.sample(self.pictures_of[n], min(2, len(self.pictures_of[n])))]
         items = [self.emoji.items[i] for i in index]
-        texts = [keywords(item, rng) if rng.random() < 0.2 else caption(item, rng) for item in items]
+        texts = [
+            draw_keywords(item, rng) if rng.random() < KEYWORDS_SHARE else draw_caption(item, rng) for item in items
+        ]
         styled = [text.startswith(f"{item.style} ") for text, item in zip(texts, items, strict=True)]
-        batch = spoil(to_tensor(self.emoji.pictures[np.array(index)]), generator)
-        return batch, tokens(self.tokenizer, texts), _targets(items, texts, styled)
+        batch = augment(to_tensor(self.emoji.pictures[np.array(index)]), generator)
+        return batch, tokenize(self.tokenizer, texts), _targets(items, texts, styled)
 
 
-def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> dict[str, torch.Tensor]:
-    """Padded to the full length and cut there, as StableDiffusionPipeline does it."""
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> dict[str, torch.Tensor]:
+    """Tokenize texts, padded or truncated to the full length, as StableDiffusionPipeline does it."""
     out = tokenizer(texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length)
     return {"input_ids": torch.tensor(out["input_ids"])}
 
 
-def contrast(model: CLIPModel, batch: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of picture to caption and back against soft targets."""
-    out = model(input_ids=ids, pixel_values=batch)
-    per_picture = out.logits_per_image.float()
-    back = targets.T / targets.T.sum(1, keepdim=True)
-    forth = -(targets * per_picture.log_softmax(1)).sum(1).mean()
-    return 0.5 * (forth - (back * per_picture.T.log_softmax(1)).sum(1).mean())
+def contrastive_loss(model: CLIPModel, batch: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compute the cross entropy of picture to caption and of caption to picture, with soft targets (N, N)."""
+    logits = model(input_ids=ids, pixel_values=batch).logits_per_image.float()
+    transposed = targets.T / targets.T.sum(1, keepdim=True)
+    to_caption = -(targets * logits.log_softmax(1)).sum(1).mean()
+    return 0.5 * (to_caption - (transposed * logits.T.log_softmax(1)).sum(1).mean())
 
 
-def fit(emoji: pictures.Emoji, tokenizer: CLIPTokenizer, model: CLIPModel, folder: Path, plan: Plan) -> float:
-    """Train `model` on `emoji` and leave the averaged weights in it. Returns seconds of training so far."""
+def train_encoder(
+    emoji: pictures.Emoji, tokenizer: CLIPTokenizer, model: CLIPModel, folder: Path, plan: TrainingPlan
+) -> float:
+    """Train `model` on `emoji` and leave the averaged weights in it. Returns the seconds of training so far."""
     device = pick_device(plan.device)
     model.to(device).train()
     batches = Batches(emoji, tokenizer)
 
-    def loss(generator, step):
+    def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch, text, targets = batches.draw(generator)
-        value = contrast(model, batch.to(device), text["input_ids"].to(device), targets.to(device))
+        value = contrastive_loss(model, batch.to(device), text["input_ids"].to(device), targets.to(device))
         with torch.no_grad():
             model.logit_scale.clamp_(max=4.0)
         return value, {"scale": model.logit_scale.exp().item()}
 
-    state = Loop(folder, model, loss, plan).run()
+    state = TrainingLoop(folder, model, loss, plan).run()
     model.to("cpu").eval()
     return state.seconds
 
 
 def measure(folder: Path, emoji: pictures.Emoji) -> dict[str, dict]:
-    """Retrieval of the own name among all names, separately for pictures of training, well-known and held-out names."""
-    judge = metrics.Judge(folder)
+    """Measure how often the own name of a picture is found among all names, separately for training, well-known and
+    held-out names."""
+    encoder = ClipEncoder(folder)
     names = emoji.names
-    texts = judge.texts(names)
+    texts = encoder.embed_texts(names)
     parts = {
-        "training": lambda item: not pictures.held_out(item.name),
-        "well_known": lambda item: item.name in pictures.well_known(),
-        "held_out": lambda item: pictures.held_out(item.name),
+        "training": lambda item: not pictures.is_held_out(item.name),
+        "well_known": lambda item: item.name in pictures.well_known_names(),
+        "held_out": lambda item: pictures.is_held_out(item.name),
     }
-    out = {}
+    figures = {}
     for part, keep in parts.items():
         some = emoji.where(keep)
-        images = torch.from_numpy(some.pictures).permute(0, 3, 1, 2).float() / 255
-        found = metrics.retrieval(judge.pictures(images), texts, [names.index(item.name) for item in some.items])
-        out[part] = {"top1": round(found.top1, 4), "top5": round(found.top5, 4), "n": found.n, "names": len(names)}
-    return out
+        embeddings = encoder.embed_pictures(torch.from_numpy(some.pictures).permute(0, 3, 1, 2).float() / 255)
+        found = metrics.retrieval(embeddings, texts, [names.index(item.name) for item in some.items])
+        figures[part] = {"top1": round(found.top1, 4), "top5": round(found.top5, 4), "n": found.n, "names": len(names)}
+    return figures
 
 
-def folder(name: str) -> Path:
-    """Where an encoder goes. emoji-clip serves training alone and does not come with the project: its text tower is
-    part of emoji-unet."""
+def encoder_folder(name: str) -> Path:
+    """Return where an encoder is written. emoji-clip is for training alone and does not come with the project: its text
+    tower is part of emoji-unet."""
     return catalogue.ASSETS / name if name == "emoji-judge" else runs_folder(name) / "model"
 
 
-def _train(name: str, minutes, resume, device, seed, data, out) -> None:
+def _train(
+    name: str, minutes: float, resume: bool, device: str, seed: int, data: Path | None, out: Path | None
+) -> None:
     emoji = pictures.load(data)
-    seen = emoji.where(lambda item: not pictures.held_out(item.name))
-    home, out = runs_folder(name), out or folder(name)
+    seen = emoji.where(lambda item: not pictures.is_held_out(item.name))
+    folder, out = runs_folder(name), out or encoder_folder(name)
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(corpus(emoji), length=MAX_LENGTH)
+    tokenizer = train_tokenizer(list_texts(emoji), length=MAX_LENGTH)
     model = build(tokenizer)
-    taught = _teach(model, tokenizer, seen, home, minutes, seed, resume)
-    plan = Plan(minutes - taught / 60, 1e-3, device=device, seed=seed, resume=resume, weight_decay=0.1, ema=0.998)
-    seconds = taught + fit(seen, tokenizer, model, home, plan)
+    pretraining = _pretrain(model, tokenizer, seen, folder, minutes, seed, resume)
+    options: dict[str, Any] = dict(device=device, seed=seed, resume=resume, weight_decay=0.1, ema=0.998)
+    plan = TrainingPlan(minutes - pretraining / 60, 1e-3, **options)
+    seconds = pretraining + train_encoder(seen, tokenizer, model, folder, plan)
     save(model, tokenizer, out)
     facts = {"seconds": seconds, "device": device, "seed": seed, "retrieval": measure(out, emoji)}
-    (home / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    say(f"{name}: {facts}")
-    from explorer.training.cards import write_clip_card
-
+    (folder / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    print_progress(f"{name}: {facts}")
     write_clip_card(name, out, facts, model)
 
 
-def _teach(
-    model: CLIPModel, tokenizer: CLIPTokenizer, seen: pictures.Emoji, home: Path, minutes, seed, resume
+def _pretrain(
+    model: CLIPModel,
+    tokenizer: CLIPTokenizer,
+    seen: pictures.Emoji,
+    folder: Path,
+    minutes: float,
+    seed: int,
+    resume: bool,
 ) -> float:
-    """Teach the text tower, or take the one that was, and fix it. Returns the seconds this run spent on it."""
+    """Pretrain the text tower, or load the one of an earlier run, and fix it. Returns the seconds that it took now."""
     text, seconds = nn.ModuleList([model.text_model, model.text_projection]), 0.0
-    kept = home / "text.safetensors"
-    if resume and kept.exists():
-        load_model(text, kept)
+    file = folder / "text.safetensors"
+    if resume and file.exists():
+        load_model(text, file)
     else:
-        share = min(TEACHING_MINUTES, TEACHING_SHARE * minutes)
-        plan = Plan(share, 2e-3, warmup=20, ema=0.99, seed=seed)
-        seconds = words.teach(seen, tokenizer, model, home / "words", plan)
-        save_model(text, kept)
+        share = min(MAX_PRETRAINING_MINUTES, PRETRAINING_SHARE * minutes)
+        plan = TrainingPlan(share, 2e-3, warmup=20, ema=0.99, seed=seed)
+        seconds = pretrain_text_tower(seen, tokenizer, model, folder / "words", plan)
+        save_model(text, str(file))
     text.requires_grad_(False)
     return seconds
 
 
 def save(model: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """Write the model, its tokenizer and how pictures are prepared for it to the folder `out`."""
+    """Write the model, its tokenizer and how pictures are preprocessed for it to the folder `out`."""
     model.save_pretrained(out, max_shard_size="9MB")
     tokenizer.save_pretrained(out)
     side = model.config.vision_config.image_size
@@ -219,11 +235,25 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
     (out / "preprocessor_config.json").write_text(json.dumps(prepared, indent=2) + "\n", encoding="utf-8")
 
 
-def train_clip(minutes, resume=False, device="cpu", seed=0, data=None, out=None) -> None:
-    """Train emoji-clip; see explorer.training.train."""
+def train_clip(
+    minutes: float,
+    resume: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    data: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Train emoji-clip; see `explorer.training.train`."""
     _train("emoji-clip", minutes, resume, device, seed, data, out)
 
 
-def train_judge(minutes, resume=False, device="cpu", seed=0, data=None, out=None) -> None:
-    """Train emoji-judge, the same recipe from another seed; see explorer.training.train."""
+def train_judge(
+    minutes: float,
+    resume: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    data: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Train emoji-judge, by the same recipe with another seed; see `explorer.training.train`."""
     _train("emoji-judge", minutes, resume, device, seed + JUDGE_SEED, data, out)

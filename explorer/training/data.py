@@ -1,22 +1,26 @@
 """The training pictures: emoji of three families on white, with names, tags and groups.
 
-`load(folder)` fetches the sources on first use (three npm packages and Debian's Noto font) and caches what it built.
+`load(folder)` fetches the sources on first use (three npm packages and Debian's Noto font) and caches what it builds.
 """
 
 import functools
 import hashlib
 import json
-import os
 import subprocess
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 from safetensors.numpy import save_file
+
+from explorer.masks.file_format import replace_atomically
+from explorer.settings import settings
 
 SIDE = 64
 MARGIN = 2
@@ -59,8 +63,8 @@ class Emoji:
     pictures: np.ndarray
     items: list[Item]
 
-    def where(self, keep) -> "Emoji":
-        """The pictures whose item satisfies `keep(item)`."""
+    def where(self, keep: Callable[[Item], bool]) -> "Emoji":
+        """Select the pictures whose item satisfies `keep(item)`."""
         index = [i for i, item in enumerate(self.items) if keep(item)]
         return Emoji(self.pictures[index], [self.items[i] for i in index])
 
@@ -71,47 +75,50 @@ class Emoji:
 
 
 @functools.cache
-def well_known() -> dict[str, tuple[str, ...]]:
-    """The names that everybody knows, each with other everyday words for it (possibly none)."""
+def well_known_names() -> dict[str, tuple[str, ...]]:
+    """Read the names that everybody knows, each with other everyday words for it (possibly none)."""
     lines = Path(__file__).with_name("well_known.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.partition(" = ")[::2] for line in lines if line and not line.startswith("#"))
     return {name: tuple(w.strip() for w in words.split(",") if w.strip()) for name, words in pairs}
 
 
-def held_out(name: str) -> bool:
-    """Whether `name` belongs to the fixed 5 % of the names that only measure quality; well-known names never do."""
+def is_held_out(name: str) -> bool:
+    """Say whether `name` is among the fixed 5 % of the names that only measure quality; well-known names never are."""
     digest = hashlib.sha256(name.encode()).digest()
-    return name not in well_known() and int.from_bytes(digest[:4], "big") % 1000 < HELD_OUT_PER_MILLE
+    return name not in well_known_names() and int.from_bytes(digest[:4], "big") % 1000 < HELD_OUT_PER_MILLE
 
 
-def folder(data: Path | None = None) -> Path:
-    """Where the sources and the built pictures lie: `data`, else EXPLORER_DATA, else ./data."""
-    return Path(data or os.environ.get("EXPLORER_DATA") or "data")
+def data_folder(data: Path | None = None) -> Path:
+    """Return where the sources and the built pictures are: `data`, else EXPLORER_DATA, else ./data."""
+    return Path(data or settings().data)
 
 
 def load(data: Path | None = None) -> Emoji:
-    """All pictures, from the cache or built from the sources. Raises ValueError if a source cannot be had."""
-    cache = folder(data) / f"emoji{SIDE}.safetensors"
+    """Load all pictures, from the cache or built from the sources. Raises ValueError if a source cannot be fetched."""
+    cache = data_folder(data) / f"emoji{SIDE}.safetensors"
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        _write(build(folder(data)), cache)
+        _write(build(data_folder(data)), cache)
     with safe_open(cache, framework="numpy") as file:
-        meta = file.metadata()
-        if meta.get("format") != _FORMAT:
+        metadata = file.metadata()
+        if metadata.get("format") != _FORMAT:
             raise ValueError(f"{cache} was built by another version; delete it and start again")
-        rows = json.loads(meta["items"])
-        return Emoji(file.get_tensor("pictures"), [Item(n, s, tuple(t), g) for n, s, t, g in rows])
+        rows = json.loads(metadata["items"])
+        items = [Item(name, style, tuple(tags), group) for name, style, tags, group in rows]
+        return Emoji(file.get_tensor("pictures"), items)
 
 
 def _write(emoji: Emoji, path: Path) -> None:
-    rows = [(i.name, i.style, i.tags, i.group) for i in emoji.items]
-    part = path.with_suffix(".part")
-    save_file({"pictures": emoji.pictures}, part, {"format": _FORMAT, "items": json.dumps(rows)})
-    part.rename(path)
+    rows = [(item.name, item.style, item.tags, item.group) for item in emoji.items]
+    with replace_atomically(path) as temporary:
+        save_file({"pictures": emoji.pictures}, temporary, {"format": _FORMAT, "items": json.dumps(rows)})
 
 
 def fetch(data: Path) -> dict[str, Path]:
-    """The source archives by file name, fetched with npm where they are missing."""
+    """Fetch the source archives that are missing with npm; returns all of them by file name.
+
+    Raises ValueError where one cannot be fetched, and where the font is missing.
+    """
     for file, package in PACKAGES.items():
         if (data / file).exists():
             continue
@@ -125,17 +132,17 @@ def fetch(data: Path) -> dict[str, Path]:
 
 
 def build(data: Path) -> Emoji:
-    """Draw every emoji in every style that has it."""
-    fluent, twitter, base = (_members(path) for path in fetch(data).values())
+    """Build the picture of every emoji in every style that has it."""
+    fluent, twitter, base = (_read_members(path) for path in fetch(data).values())
     font = ImageFont.truetype(str(FONT), FONT_SIZE)
     pictures, items = [], []
     for entry in json.loads(base["package/en/data.json"]):
-        if not _wanted(entry):
+        if not _is_included(entry):
             continue
         drawings = (
-            _find(fluent, "package/assets/{}.webp", entry["hexcode"]),
-            _find(twitter, "package/img/twitter/64/{}.png", entry["hexcode"]),
-            _glyph(font, entry["emoji"]),
+            _find_image(fluent, "package/assets/{}.webp", entry["hexcode"]),
+            _find_image(twitter, "package/img/twitter/64/{}.png", entry["hexcode"]),
+            _draw_glyph(font, entry["emoji"]),
         )
         for style, drawing in zip(STYLES, drawings, strict=True):
             picture = _frame(drawing)
@@ -146,22 +153,23 @@ def build(data: Path) -> Emoji:
     return Emoji(np.stack(pictures), items)
 
 
-def _members(archive: Path) -> dict[str, bytes]:
+def _read_members(archive: Path) -> dict[str, bytes]:
     suffixes = (".webp", ".png", "en/data.json")
     with tarfile.open(archive) as tar:
-        wanted = (m for m in tar if m.isfile() and m.name.endswith(suffixes) and "/128/" not in m.name)
-        return {m.name: tar.extractfile(m).read() for m in wanted if "sheet" not in m.name}
+        members = (m for m in tar if m.isfile() and m.name.endswith(suffixes) and "/128/" not in m.name)
+        files = {m.name: tar.extractfile(m) for m in members if "sheet" not in m.name}
+        return {name: file.read() for name, file in files.items() if file is not None}
 
 
-def _wanted(entry: dict) -> bool:
-    """No components, no flags, none of the variants by gender or direction."""
+def _is_included(entry: dict[str, Any]) -> bool:
+    """Leave out components, flags and variants by gender or direction."""
     code = entry["hexcode"]
     gendered = any(part in code for part in ("-200D-2640", "-200D-2642", "-200D-27A1"))
     gendered |= code.startswith(("1F468-200D", "1F469-200D"))
     return entry.get("group") in GROUPS and not gendered
 
 
-def _find(members: dict[str, bytes], pattern: str, hexcode: str) -> Image.Image | None:
+def _find_image(members: dict[str, bytes], pattern: str, hexcode: str) -> Image.Image | None:
     code = hexcode.lower()
     for candidate in (code, code.replace("-fe0f", ""), f"{code}-fe0f"):
         raw = members.get(pattern.format(candidate))
@@ -170,18 +178,17 @@ def _find(members: dict[str, bytes], pattern: str, hexcode: str) -> Image.Image 
     return None
 
 
-def _glyph(font: ImageFont.FreeTypeFont, text: str) -> Image.Image | None:
+def _draw_glyph(font: ImageFont.FreeTypeFont, text: str) -> Image.Image | None:
     canvas = Image.new("RGBA", (320, 160))
     ImageDraw.Draw(canvas).text((8, 8), text, font=font, embedded_color=True)
     box = canvas.getbbox()
-    # a sequence the font does not know comes out as several glyphs side by side
+    # a sequence that the font does not know becomes several glyphs side by side
     return canvas if box and box[2] - box[0] <= 150 else None
 
 
 def _frame(drawing: Image.Image | None) -> np.ndarray | None:
-    """Crop to the drawing, pad to a square, put on white, resize, leave a margin."""
-    box = drawing and drawing.getchannel("A").getbbox()
-    if not box:
+    """Crop to the drawing, pad to a square, put on white, resize, leave a margin: uint8 (64, 64, 3); None if empty."""
+    if drawing is None or not (box := drawing.getchannel("A").getbbox()):
         return None
     crop = drawing.crop(box)
     side = max(crop.size)

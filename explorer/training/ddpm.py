@@ -1,7 +1,7 @@
-"""emoji-ddpm: a diffusion model in pixels, asked for nothing, as those that Diff-Pruning is about (Ho et al. 2020).
+"""emoji-ddpm: an unconditional diffusion model on pixels, of the kind that Diff-Pruning is about (Ho et al. 2020).
 
-Like theirs of faces, churches and bedrooms it knows one kind of thing, the faces: a model of this size that is to draw
-every emoji, and is told no name, gets colours and outlines right and little else.
+Like theirs of faces, churches and bedrooms it knows one kind of thing, the faces: a model of this size that has to draw
+every emoji, without a name to go by, gets colours and outlines right and little else.
 """
 
 from pathlib import Path
@@ -12,19 +12,24 @@ import torch.nn.functional as F
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
-from explorer.training import autoencoder, publishing
+from explorer.training import autoencoder
 from explorer.training import data as pictures
-from explorer.training.fitting import Fitting, Recipe
-from explorer.training.sampling import SAMPLES, drawn
+from explorer.training.export import export
+from explorer.training.loop import Loss
+from explorer.training.provenance import TrainingRun
+from explorer.training.sampling import NUM_SAMPLES, generate_pictures
+from explorer.training.trainer import DenoiserTrainer, TrainerConfig
 
 SIDE = 32
-RECIPE = Recipe("emoji-ddpm", folder="unet", part="U-Net", batch=32, rate=1e-3, bfloat16=True)
-STEPS = 100  # of DDIM, as the paper's
+CONFIG = TrainerConfig("emoji-ddpm", folder="unet", part="U-Net", batch=32, learning_rate=1e-3, bfloat16=True)
+STEPS = 100  # of DDIM, as in the paper
 
 
 def build() -> UNet2DModel:
-    """A fresh U-Net of the CIFAR-10 DDPM's kind; eight channels or more in each block of a norm, so that a tenth of
-    them can go."""
+    """Build a fresh U-Net like the CIFAR-10 DDPM's.
+
+    Each group of a norm has at least eight channels, so that a tenth of them can be pruned.
+    """
     return UNet2DModel(
         sample_size=SIDE,
         in_channels=3,
@@ -41,37 +46,43 @@ def build() -> UNet2DModel:
     )
 
 
-def scheduler() -> DDPMScheduler:
-    """Linear noise, as in the DDPM's paper; but v instead of the noise, which learns backgrounds and colours first:
-    after 850 steps of predicting the noise there was neither."""
+def make_scheduler() -> DDPMScheduler:
+    """Make a scheduler of linear noise, as in the DDPM paper, but with a v-prediction.
+
+    That learns backgrounds and colours first: after 850 steps of predicting the noise there was neither.
+    """
     betas = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
     return DDPMScheduler(**betas, prediction_type="v_prediction", clip_sample=True)
 
 
-def shrunk(images: np.ndarray) -> torch.Tensor:
-    """uint8 (N, 64, 64, 3) to float (N, 3, 32, 32) in [-1, 1]."""
+def shrink(images: np.ndarray) -> torch.Tensor:
+    """Convert uint8 (N, 64, 64, 3) to float (N, 3, 32, 32) in [-1, 1]."""
     small = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for image in images]
     return autoencoder.to_tensor(np.stack(small))
 
 
-def face(item: pictures.Item) -> bool:
-    """Whether a picture belongs to the training set: 104 names, in three styles each."""
+def is_face(item: pictures.Item) -> bool:
+    """Say whether a picture belongs to the training set: 104 names, in three styles each."""
     return item.group == "smileys" and "face" in item.name
 
 
-def objective(unet: UNet2DModel, clean: torch.Tensor, device: torch.device, batch: int):
-    """The loss of the training loop: mean squared error of v at timesteps spread over each batch."""
-    kept_at = scheduler().alphas_cumprod
+def make_loss(unet: UNet2DModel, clean: torch.Tensor, device: torch.device, batch: int) -> Loss:
+    """Make the loss of the training loop: mean squared error of v at timesteps spread over each batch.
+
+    clean: pictures (N, 3, H, W).
+    """
+    alphas_cumprod = make_scheduler().alphas_cumprod
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         x = clean[torch.randint(len(clean), (batch,), generator=generator)]
-        times = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * len(kept_at)
-        times = times.long().clamp(max=len(kept_at) - 1)
+        times = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * len(alphas_cumprod)
+        times = times.long().clamp(max=len(alphas_cumprod) - 1)
         noise = torch.randn(x.shape, generator=generator)
-        signal, rest = (share.sqrt()[:, None, None, None] for share in (kept_at[times], 1 - kept_at[times]))
-        latent = (signal * x + rest * noise).to(device, memory_format=torch.channels_last)
-        found = unet(latent, times.to(device)).sample.float()
-        return F.mse_loss(found, (signal * noise - rest * x).to(device)), {}
+        shares = (alphas_cumprod[times], 1 - alphas_cumprod[times])
+        alpha, sigma = (share.sqrt()[:, None, None, None] for share in shares)
+        latent = (alpha * x + sigma * noise).to(device, memory_format=torch.channels_last)
+        output = unet(latent, times.to(device)).sample.float()
+        return F.mse_loss(output, (alpha * noise - sigma * x).to(device)), {}
 
     return loss
 
@@ -86,15 +97,18 @@ def train(
 ) -> None:
     """Train the U-Net on the faces and write it to `out` (default: assets/emoji-ddpm).
 
-    `resume` goes on from the run's checkpoint, or else from the published weights.
+    `resume` continues from the run's checkpoint, or else from the published weights.
     """
-    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
-    faces = pictures.load(data).where(face)
-    unet = fitting.begin(build())
+    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
+    faces = pictures.load(data).where(is_face)
+    unet = trainer.prepare(build())
 
-    def publish(model: UNet2DModel, stretches: list[dict]) -> None:
-        pipe = DDPMPipeline(unet=model, scheduler=scheduler())
-        publishing.publish(pipe, {"names": [""], "words": [], "also": {}}, fitting.out, stretches, torch.float16)
+    def publish(model: UNet2DModel, runs: list[TrainingRun]) -> None:
+        pipe = DDPMPipeline(unet=model, scheduler=make_scheduler())
+        export(pipe, {"names": [""], "words": [], "also": {}}, trainer.out, runs, torch.float16)
 
-    loss = objective(unet, shrunk(faces.pictures), fitting.target, fitting.share)
-    fitting.run(unet, loss, publish, lambda: drawn(fitting.out, [""] * SAMPLES, steps=STEPS, guidance=1.0))
+    def generate_grid() -> np.ndarray:
+        return generate_pictures(trainer.out, [""] * NUM_SAMPLES, steps=STEPS, guidance=1.0)
+
+    loss = make_loss(unet, shrink(faces.pictures), trainer.device, trainer.micro_batch)
+    trainer.run(unet, loss, publish, generate_grid)

@@ -1,33 +1,36 @@
-"""emoji-dit: a diffusion transformer of DiT's kind; a class for each name and style, the latents of emoji-unet.
+"""emoji-dit: a diffusion transformer like DiT, with a class for each name and style, on the latents of emoji-unet.
 
-It follows emoji-unet in all that is not the network: autoencoder, noise, loss, and what pictures it sees how often.
+It follows emoji-unet in everything but the network: autoencoder, noise, loss, and how often it sees which pictures.
 """
 
 import random
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
 
-from explorer.training import autoencoder, publishing
+from explorer.training import autoencoder
 from explorer.training import data as pictures
-from explorer.training.denoisers import (
+from explorer.training.export import export, make_vocabulary
+from explorer.training.provenance import TrainingRun
+from explorer.training.sampling import NUM_SAMPLES, generate_pictures, pick_evenly
+from explorer.training.trainer import DenoiserTrainer, TrainerConfig
+from explorer.training.unet import (
     BARE_STYLE,
-    DROPPED,
-    decoder_stretches,
+    DROPPED_SHARE,
+    decoder_runs,
     latest_autoencoder,
-    objective,
-    scheduler,
+    make_loss,
+    make_scheduler,
 )
-from explorer.training.fitting import Fitting, Recipe
-from explorer.training.sampling import SAMPLES, drawn, spread
 
-RECIPE = Recipe("emoji-dit", folder="transformer", part="transformer", batch=32, rate=2e-3)
-NOBODY = 1000  # the class that DiTPipeline takes for no class at all
+CONFIG = TrainerConfig("emoji-dit", folder="transformer", part="transformer", batch=32, learning_rate=2e-3)
+NO_CLASS = 1000  # the class that DiTPipeline takes for no class at all
 
 
 def build() -> DiTTransformer2DModel:
-    """A fresh transformer: 84 narrow heads, so that there are many that can go.
+    """Build a fresh transformer with 84 narrow heads, so that there are many that can be pruned.
 
     Each block starts as the identity and the output as zero (adaLN-Zero, Peebles & Xie 2023, section 3.2), which
     diffusers itself does not do; after 160 steps the loss is 0.57 instead of 0.71.
@@ -40,14 +43,14 @@ def build() -> DiTTransformer2DModel:
         num_layers=12,
         num_attention_heads=7,
         attention_head_dim=16,
-        num_embeds_ada_norm=NOBODY,
+        num_embeds_ada_norm=NO_CLASS,
         activation_fn="gelu-approximate",
         norm_elementwise_affine=False,
     )
     for layer in (*(block.norm1.linear for block in model.transformer_blocks), model.proj_out_1, model.proj_out_2):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    return model.eval()  # in training mode each block would drop classes by a lot of its own
+    return model.eval()  # in training mode each block would drop random classes of its own
 
 
 class Classes:
@@ -56,16 +59,17 @@ class Classes:
     def __init__(self, emoji: pictures.Emoji):
         styled = [f"{style} {name}" for style in pictures.STYLES if style != BARE_STYLE for name in emoji.names]
         self.labels = [*emoji.names, *styled]
-        if len(self.labels) > NOBODY:
-            raise ValueError(f"{len(self.labels)} names and styles are more than the {NOBODY} classes of a DiT")
-        self.plain = [item.style == BARE_STYLE for item in emoji.items]
+        if len(self.labels) > NO_CLASS:
+            raise ValueError(f"{len(self.labels)} names and styles are more than the {NO_CLASS} classes of a DiT")
+        self.has_bare_style = [item.style == BARE_STYLE for item in emoji.items]
         number = {label: index for index, label in enumerate(self.labels)}
-        said = (item.name if item.style == BARE_STYLE else f"{item.style} {item.name}" for item in emoji.items)
-        self.of = [number[label] for label in said]
+        own = (item.name if item.style == BARE_STYLE else f"{item.style} {item.name}" for item in emoji.items)
+        self.class_of = [number[label] for label in own]  # of each picture
 
     def draw(self, items: list[int], rng: random.Random) -> dict[str, torch.Tensor]:
-        """The class of each picture, a tenth of them none, for guidance."""
-        return {"class_labels": torch.tensor([NOBODY if rng.random() < DROPPED else self.of[item] for item in items])}
+        """Return the class of each picture, a tenth of them none, for guidance."""
+        classes = [NO_CLASS if rng.random() < DROPPED_SHARE else self.class_of[item] for item in items]
+        return {"class_labels": torch.tensor(classes)}
 
 
 def train(
@@ -78,20 +82,22 @@ def train(
 ) -> None:
     """Train the transformer on the well-known names and write the pipeline to `out` (default: assets/emoji-dit).
 
-    `resume` goes on from the run's checkpoint, or else from the published weights. Needs the autoencoder of emoji-unet;
-    raises ValueError without.
+    `resume` continues from the run's checkpoint, or else from the published weights. Needs the autoencoder of
+    emoji-unet; raises ValueError without.
     """
-    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
-    known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
+    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
+    known = pictures.load(data).where(lambda item: item.name in pictures.well_known_names())
     vae, classes = latest_autoencoder(), Classes(known)
-    transformer = fitting.begin(build())
+    transformer = trainer.prepare(build())
     latents = autoencoder.encode(vae, known.pictures, device)
 
-    def publish(model: DiTTransformer2DModel, stretches: list[dict]) -> None:
-        pipe = DiTPipeline(transformer=model, vae=vae.to(fitting.target), scheduler=scheduler())
-        written = [*decoder_stretches(fitting.out), *stretches]
-        names = publishing.vocabulary(known)
-        publishing.publish(pipe, names, fitting.out, written, torch.float16, classes.labels)
+    def publish(model: DiTTransformer2DModel, runs: list[TrainingRun]) -> None:
+        pipe = DiTPipeline(transformer=model, vae=vae.to(trainer.device), scheduler=make_scheduler())
+        all_runs = [*decoder_runs(trainer.out), *runs]
+        export(pipe, make_vocabulary(known), trainer.out, all_runs, torch.float16, classes.labels)
 
-    loss = objective(transformer, latents, classes, fitting.target, fitting.share)
-    fitting.run(transformer, loss, publish, lambda: drawn(fitting.out, spread(known.names, SAMPLES)))
+    def generate_grid() -> np.ndarray:
+        return generate_pictures(trainer.out, pick_evenly(known.names, NUM_SAMPLES))
+
+    loss = make_loss(transformer, latents, classes, trainer.device, trainer.micro_batch)
+    trainer.run(transformer, loss, publish, generate_grid)

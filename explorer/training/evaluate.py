@@ -1,40 +1,53 @@
-"""How good a generator is: `python -m explorer.training.evaluate` draws, judges, writes the card and what KID needs."""
+"""Measures a generator: `python -m explorer.training.evaluate` generates and scores pictures, and writes the card.
+
+It also writes the features of real pictures that KID needs.
+"""
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from explorer import catalogue, metrics
-from explorer.evidence.jury import keep_real
-from explorer.training import autoencoder, denoisers, pixels, transformer
+from explorer.evaluation.scorers import save_real_features
+from explorer.measures import metrics
+from explorer.measures.clip_encoder import ClipEncoder
+from explorer.models import catalogue
+from explorer.training import autoencoder, ddpm, dit, unet
 from explorer.training import data as pictures
-from explorer.training.cards import write_drawing_card, write_pixel_card
-from explorer.training.loop import say
-from explorer.training.sampling import GUIDANCE, STEPS, drawn, spread
+from explorer.training.cards import write_ddpm_card, write_generator_card
+from explorer.training.loop import print_progress
+from explorer.training.sampling import GUIDANCE, STEPS, generate_pictures, pick_evenly
 
-GRID = 48
-MOST_NAMES = 200
-REAL = 500  # real pictures whose features go with a model of pixels
+GRID_SIZE = 48  # pictures
+MAX_NAMES = 200
+MAX_REAL = 500  # real pictures whose features go with a model on pixels
 
 
-def judge_pictures(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[str]) -> dict:
-    """Whether `judge` finds the own name of each picture, uint8 (N, H, W, 3), among all `names`; and the clip score."""
-    shown = judge.pictures(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    texts = judge.texts(names)
+def embed_images(encoder: ClipEncoder, images: np.ndarray) -> torch.Tensor:
+    """Embed pictures, uint8 (N, H, W, 3): (N, D)."""
+    return encoder.embed_pictures(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+
+
+def score_images(encoder: ClipEncoder, images: np.ndarray, own: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Score pictures, uint8 (N, H, W, 3): how often the encoder finds the own name of each among all `names`, and the
+    clip score."""
+    embeddings, texts = embed_images(encoder, images), encoder.embed_texts(names)
     index = [names.index(name) for name in own]
-    found = metrics.retrieval(shown, texts, index)
-    score = metrics.clip_score(shown, texts[index]).mean().item()
+    found = metrics.retrieval(embeddings, texts, index)
+    score = metrics.clip_score(embeddings, texts[index]).mean().item()
     return {"top1": round(found.top1, 4), "top5": round(found.top5, 4), "clip_score": round(score, 2), "n": found.n}
 
 
-def worst(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[str], count: int = 12) -> list[str]:
-    """The names whose pictures the judge scores lowest against the best other name."""
-    shown = judge.pictures(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    cosine = shown @ judge.texts(names).T
+def hardest_names(
+    encoder: ClipEncoder, images: np.ndarray, own: Sequence[str], names: Sequence[str], count: int = 12
+) -> list[str]:
+    """List the names whose pictures the encoder scores lowest compared with the best other name."""
+    cosine = embed_images(encoder, images) @ encoder.embed_texts(names).T
     index = torch.tensor([names.index(name) for name in own])[:, None]
     mine = cosine.gather(1, index)
     margin = (mine - cosine.scatter(1, index, -2.0).amax(1, keepdim=True))[:, 0]
@@ -43,37 +56,42 @@ def worst(judge: metrics.Judge, images: np.ndarray, own: list[str], names: list[
 
 
 def measure(
-    folder: Path, judge: metrics.Judge, names: list[str], most: int = MOST_NAMES, seeds: int = 2
-) -> tuple[dict, np.ndarray, list[str]]:
-    """Draw `most` of the names (evenly chosen) once a seed at 25 DDIM steps and guidance 7.5.
+    folder: Path, encoder: ClipEncoder, names: list[str], max_names: int = MAX_NAMES, seeds: int = 2
+) -> tuple[dict[str, Any], np.ndarray, list[str]]:
+    """Generate up to `max_names` of the names (evenly chosen) once per seed at 25 DDIM steps and guidance 7.5.
 
-    Returns the figures, the pictures of seed 0, and their names. The judge always chooses among all names.
+    Returns the figures, the pictures of seed 0, and their names. The encoder always chooses among all names.
     """
-    prompts = spread(names, most)
+    prompts = pick_evenly(names, max_names)
     started = time.monotonic()
-    images = np.concatenate([drawn(folder, prompts, seed) for seed in range(seeds)])
+    images = np.concatenate([generate_pictures(folder, prompts, seed) for seed in range(seeds)])
     seconds = (time.monotonic() - started) / len(images)
     own = prompts * seeds
-    facts = judge_pictures(judge, images, own, names)
+    facts = score_images(encoder, images, own, names)
     facts |= {"names": len(names), "seeds": seeds, "steps": STEPS, "guidance": GUIDANCE}
-    facts |= {"seconds_a_picture": round(seconds, 2), "hardest": worst(judge, images, own, names)}
+    facts |= {"seconds_per_picture": round(seconds, 2), "hardest": hardest_names(encoder, images, own, names)}
     return facts, images[: len(prompts)], prompts
 
 
-def ceiling(judge: metrics.Judge, emoji: pictures.Emoji, names: list[str]) -> dict:
-    """What the judge makes of the training pictures themselves: no generator can be expected to do better."""
+def score_training_pictures(encoder: ClipEncoder, emoji: pictures.Emoji, names: list[str]) -> dict[str, Any]:
+    """Score the training pictures themselves: no generator can be expected to do better."""
     some = emoji.where(lambda item: item.name in names)
-    return judge_pictures(judge, some.pictures, [item.name for item in some.items], names)
+    return score_images(encoder, some.pictures, [item.name for item in some.items], names)
 
 
-def likeness(folder: Path, judge: metrics.Judge, real: np.ndarray, count: int) -> tuple[dict, np.ndarray]:
-    """KID of `count` pictures of a model that is asked for nothing to `real` ones, and of one half of those to the
-    other; how near each drawing comes to a picture of the training set. Returns the figures and the pictures."""
-    images = drawn(folder, [""] * count, steps=pixels.STEPS, guidance=1.0)
-    seen, known = (judge.pictures(torch.from_numpy(some).permute(0, 3, 1, 2).float() / 255) for some in (images, real))
-    nearest = (seen @ known.T).amax(dim=1)
+def compare_with_real(
+    folder: Path, encoder: ClipEncoder, real: np.ndarray, count: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Compare `count` pictures of an unconditional model with `real` ones, uint8 (N, H, W, 3).
+
+    Returns the figures (KID to them, KID of one half of them to the other, how near each picture comes to one of the
+    training set) and the pictures.
+    """
+    images = generate_pictures(folder, [""] * count, steps=ddpm.STEPS, guidance=1.0)
+    generated, known = (embed_images(encoder, some) for some in (images, real))
+    nearest = (generated @ known.T).amax(dim=1)
     facts = {
-        "kid": f"{metrics.kid(seen, known):.4f}",
+        "kid": f"{metrics.kid(generated, known):.4f}",
         "kid_real": f"{metrics.kid(known[::2], known[1::2]):.4f}",
     }
     return facts | {"n": count, "real": len(known), "nearest": round(nearest.mean().item(), 3)}, images
@@ -81,44 +99,44 @@ def likeness(folder: Path, judge: metrics.Judge, real: np.ndarray, count: int) -
 
 def main() -> None:
     """Measure a pipeline in assets/ and write its card and grid."""
+    names = [one.CONFIG.name for one in (unet, dit, ddpm)]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", choices=[one.RECIPE.name for one in (denoisers, transformer, pixels)], default=denoisers.RECIPE.name
-    )
+    parser.add_argument("--model", choices=names, default=unet.CONFIG.name)
     parser.add_argument("--assets", type=Path, default=catalogue.ASSETS)
     parser.add_argument("--data", type=Path, default=None)
-    parser.add_argument("--names", type=int, default=MOST_NAMES, help="how many of the names to draw")
+    parser.add_argument("--names", type=int, default=MAX_NAMES, help="how many of the names to generate")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each")
     options = parser.parse_args()
-    out, emoji, judge = (
-        options.assets / options.model,
-        pictures.load(options.data),
-        metrics.Judge(options.assets / "emoji-judge"),
-    )
-    facts = (_measured_pixels if options.model == pixels.RECIPE.name else _measured)(out, emoji, judge, options)
-    say(json.dumps(facts))
+    run = _measure_unconditional if options.model == ddpm.CONFIG.name else _measure_conditional
+    encoder = ClipEncoder(options.assets / "emoji-judge")
+    print_progress(json.dumps(run(options.assets / options.model, pictures.load(options.data), encoder, options)))
 
 
-def _measured(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
+def _measure_conditional(
+    out: Path, emoji: pictures.Emoji, encoder: ClipEncoder, options: argparse.Namespace
+) -> dict[str, Any]:
     names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
-    facts, images, shown = measure(out, judge, names, options.names, options.seeds)
-    facts["real"] = ceiling(judge, emoji, names)
-    if out.name == denoisers.RECIPE.name:
-        alike = emoji.where(lambda item: item.name in names and item.style == denoisers.BARE_STYLE)  # as bare names ask
-        keep_real(alike.pictures, judge, options.assets / "emoji-judge")
+    facts, images, prompts = measure(out, encoder, names, options.names, options.seeds)
+    facts["real"] = score_training_pictures(encoder, emoji, names)
+    if out.name == unet.CONFIG.name:
+        same_style = emoji.where(lambda item: item.name in names and item.style == unet.BARE_STYLE)  # of bare names
+        save_real_features(same_style.pictures, encoder, options.assets / "emoji-judge")
     model = catalogue.load(out)
     facts["autoencoder"] = autoencoder.measure(model.pipe.vae, emoji)
-    autoencoder.save_grid(images[[shown.index(name) for name in spread(shown, GRID)]], out / "grid.png")
-    write_drawing_card(out, facts, model)
+    shown = [prompts.index(name) for name in pick_evenly(prompts, GRID_SIZE)]
+    autoencoder.save_grid(images[shown], out / "grid.png")
+    write_generator_card(out, facts, model)
     return facts
 
 
-def _measured_pixels(out: Path, emoji: pictures.Emoji, judge: metrics.Judge, options: argparse.Namespace) -> dict:
-    real = autoencoder.to_images(pixels.shrunk(emoji.where(pixels.face).pictures))
-    keep_real(real[:: max(1, len(real) // REAL)], judge, out)
-    facts, images = likeness(out, judge, real, options.names)
-    autoencoder.save_grid(images[:GRID], out / "grid.png")
-    write_pixel_card(out, facts, catalogue.load(out))
+def _measure_unconditional(
+    out: Path, emoji: pictures.Emoji, encoder: ClipEncoder, options: argparse.Namespace
+) -> dict[str, Any]:
+    real = autoencoder.to_images(ddpm.shrink(emoji.where(ddpm.is_face).pictures))
+    save_real_features(real[:: max(1, len(real) // MAX_REAL)], encoder, out)
+    facts, images = compare_with_real(out, encoder, real, options.names)
+    autoencoder.save_grid(images[:GRID_SIZE], out / "grid.png")
+    write_ddpm_card(out, facts, catalogue.load(out))
     return facts
 
 

@@ -1,83 +1,94 @@
-"""Training a denoiser, beside its recipe: going on, dividing the work, publishing what there is again and again."""
+"""Trains a denoiser: starts or resumes it, divides the work, and publishes what is learned every few minutes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from explorer import catalogue
-from explorer.training import autoencoder, record
-from explorer.training.loop import Loop, Plan, pick_device, runs_folder, say
+from explorer.models import catalogue
+from explorer.training import autoencoder, provenance
+from explorer.training.loop import Loss, TrainingLoop, TrainingPlan, pick_device, print_progress, runs_folder
+from explorer.training.provenance import TrainingRun
 
 WORKERS = 2  # processes on a CPU, each with its part of the batch
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What differs between denoisers. `folder` is the denoiser's in the pipeline, `part` how the record names it."""
+class TrainerConfig:
+    """What differs between denoisers. `folder` is the denoiser's in the pipeline, `part` its name in the record."""
 
     name: str
     folder: str
     part: str
     batch: int
-    rate: float
+    learning_rate: float
     bfloat16: bool = False
 
 
-class Fitting:
-    """One stretch of training: from where it starts, and what becomes of it."""
+class DenoiserTrainer:
+    """One training run of a denoiser: where it starts, and where its weights go."""
 
-    def __init__(self, recipe: Recipe, out: Path | None, minutes: float, resume: bool, device: str, seed: int):
-        self.recipe, self.resume, self.device, self.seed = recipe, resume, device, seed
-        self.home, self.out = runs_folder(recipe.name), out or catalogue.ASSETS / recipe.name
-        self.target = pick_device(device)
+    def __init__(self, config: TrainerConfig, out: Path | None, minutes: float, resume: bool, device: str, seed: int):
+        self.config, self.resume, self.seed = config, resume, seed
+        self.run_folder, self.out = runs_folder(config.name), out or catalogue.ASSETS / config.name
+        self.device = pick_device(device)
         workers = WORKERS if device == "cpu" else 1
         if workers > 1:
             torch.set_num_threads(1)
-        self.share = recipe.batch // workers  # pictures in each worker's part of a batch
-        plan = dict(device=device, seed=seed, resume=resume, workers=workers, bfloat16=recipe.bfloat16)
-        self.plan = Plan(minutes, recipe.rate, warmup=200, ema=0.999, **plan)
+        self.micro_batch = config.batch // workers  # pictures in each worker's part of a batch
+        options: dict[str, Any] = dict(
+            device=device, seed=seed, resume=resume, workers=workers, bfloat16=config.bfloat16
+        )
+        self.plan = TrainingPlan(minutes, config.learning_rate, warmup=200, ema=0.999, **options)
         torch.manual_seed(seed)
 
-    def begin(self, model: nn.Module) -> nn.Module:
-        """The fresh model, with the published weights if it is to go on; a checkpoint overrules them later."""
-        weights = self.out / self.recipe.folder
+    def prepare(self, model: Any) -> Any:
+        """Put a fresh model on the device, with the published weights where training is resumed.
+
+        A checkpoint of the run replaces these later.
+        """
+        weights = self.out / self.config.folder
         if self.resume and (weights / "config.json").exists():
             model.load_state_dict(type(model).from_pretrained(weights).state_dict())
-        return model.to(self.target, memory_format=torch.channels_last)
+        return model.to(self.device, memory_format=torch.channels_last)
 
     def run(
         self,
         model: nn.Module,
-        loss: Callable,
-        publish: Callable[[nn.Module, list[dict]], None],
-        grid: Callable[[], np.ndarray],
+        loss: Loss,
+        publish: Callable[[Any, list[TrainingRun]], None],
+        generate_grid: Callable[[], np.ndarray],
     ) -> None:
-        """Train; now and then `publish` the averaged model with its record, and keep the `grid` that it draws."""
-        earlier = earlier_stretches(self.home, self.out, self.recipe.part) if self.resume else []
+        """Train; every few minutes `publish` the averaged model with its record, and save a grid of its pictures.
 
-        def finish(trained: nn.Module) -> None:
-            facts = loop.state.seconds, loop.state.step, self.recipe.batch, self.device, self.seed
-            stretches = [*earlier, record.stretch(self.recipe.part, *facts)]
-            record.write(self.home, stretches)
-            publish(trained, stretches)
+        `generate_grid` makes them, uint8 (N, H, W, 3), with what was published.
+        """
+        earlier = earlier_runs(self.run_folder, self.out, self.config.part) if self.resume else []
+
+        def publish_with_record(trained: nn.Module) -> None:
+            facts = loop.state.seconds, loop.state.step, self.config.batch, self.device.type, self.seed
+            runs = [*earlier, provenance.training_run(self.config.part, *facts)]
+            provenance.write(self.run_folder, runs)
+            publish(trained, runs)
 
         def sample(trained: nn.Module, path: Path) -> None:
-            finish(trained)
-            autoencoder.save_grid(grid(), path)
+            publish_with_record(trained)
+            autoencoder.save_grid(generate_grid(), path)
 
-        loop = Loop(self.home, model, loss, self.plan, sample)
+        loop = TrainingLoop(self.run_folder, model, loss, self.plan, sample)
         loop.run()
-        finish(model)
-        name = self.recipe.name
-        say(f"{name}: {loop.state.step} steps; measure it now: python -m explorer.training.evaluate --model {name}")
+        publish_with_record(model)
+        name = self.config.name
+        command = f"python -m explorer.training.evaluate --model {name}"
+        print_progress(f"{name}: {loop.state.step} steps; measure it now: {command}")
 
 
-def earlier_stretches(home: Path, out: Path, part: str) -> list[dict]:
-    """What the weights went through that a run goes on from: those before its checkpoint, else all published ones."""
-    if (home / Loop.CHECKPOINT).exists():
-        return record.read(home)[:-1]
-    return [stretch for stretch in record.read(out) if stretch["part"] == part]
+def earlier_runs(run_folder: Path, out: Path, part: str) -> list[TrainingRun]:
+    """List the runs that a resumed one continues: those before its checkpoint, else all published ones."""
+    if (run_folder / TrainingLoop.CHECKPOINT).exists():
+        return provenance.read(run_folder)[:-1]
+    return [run for run in provenance.read(out) if run["part"] == part]

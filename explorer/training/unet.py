@@ -3,32 +3,36 @@
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from explorer import catalogue
-from explorer.training import autoencoder, clip, publishing, record
+from explorer.models import catalogue
+from explorer.training import autoencoder, clip, provenance
 from explorer.training import data as pictures
-from explorer.training.captions import caption, labels, load_tokenizer
-from explorer.training.fitting import Fitting, Recipe
-from explorer.training.loop import runs_folder
-from explorer.training.sampling import SAMPLES, drawn, spread
+from explorer.training.captions import draw_caption, list_labels, load_tokenizer
+from explorer.training.export import export, make_vocabulary
+from explorer.training.loop import Loss, runs_folder
+from explorer.training.provenance import TrainingRun
+from explorer.training.sampling import NUM_SAMPLES, generate_pictures, pick_evenly
+from explorer.training.trainer import DenoiserTrainer, TrainerConfig
 
-RECIPE = Recipe("emoji-unet", folder="unet", part="U-Net", batch=32, rate=1.2e-3)
-DROPPED = 0.1  # captions left empty, for guidance
+CONFIG = TrainerConfig("emoji-unet", folder="unet", part="U-Net", batch=32, learning_rate=1.2e-3)
+DROPPED_SHARE = 0.1  # of the captions, left empty for guidance
+TAGGED_SHARE, NAMED_SHARE = 0.1, 0.5  # of the captions: with tags; bare names, where the picture has their style
 BARE_STYLE = "flat"  # what a bare name draws: one picture is learnt much sooner than a choice of three
 BARE_SHARE = 0.5  # of the pictures in a batch that are of this style
-TAGGED = 4  # captions with tags that are kept per picture
+NUM_TAGGED = 4  # captions with tags that are encoded per picture
 OVERSHOOT = 8.0  # how far guidance is expected to push an early estimate
 NOISINESS = 0.6  # below 1: more training at noisy timesteps, where the shape is decided
 
 
 def build(text_width: int, latent_channels: int = autoencoder.LATENT_CHANNELS) -> UNet2DConditionModel:
-    """A fresh U-Net with SD-1.5's stages, for captions of `text_width` features."""
+    """Build a fresh U-Net with SD-1.5's stages, for captions of `text_width` features."""
     return UNet2DConditionModel(
         sample_size=pictures.SIDE // 4,
         in_channels=latent_channels,
@@ -46,27 +50,35 @@ def build(text_width: int, latent_channels: int = autoencoder.LATENT_CHANNELS) -
     )
 
 
-def scheduler() -> DDIMScheduler:
-    """Cosine noise that ends at practically no signal, which every sampler of diffusers takes as it is."""
+def make_scheduler() -> DDIMScheduler:
+    """Make a scheduler of cosine noise that ends at practically no signal, which every sampler of diffusers accepts."""
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
-        steps_offset=1,  # what StableDiffusionPipeline insists on; without effect on trailing timesteps
+        steps_offset=1,  # which StableDiffusionPipeline requires; without effect on trailing timesteps
     )
 
 
-def text_tower(folder: Path) -> CLIPTextModel:
-    """The frozen text tower of the CLIPModel saved in `folder`, as the pipeline wants it."""
-    clip = CLIPModel.from_pretrained(folder)
-    tower = CLIPTextModel(clip.config.text_config)
-    kept = {k: v for k, v in clip.state_dict().items() if k.startswith("text_model.")}
-    own = tower.state_dict()
-    prefix = "" if "text_model.final_layer_norm.weight" in own else "text_model."
-    tower.load_state_dict({k.removeprefix(prefix): v for k, v in kept.items()})
+def load_text_tower(folder: Path) -> CLIPTextModel:
+    """Load the text tower of the CLIPModel saved in `folder`, frozen, as the pipeline needs it."""
+    whole = CLIPModel.from_pretrained(folder)
+    tower = CLIPTextModel(whole.config.text_config)
+    weights = {name: value for name, value in whole.state_dict().items() if name.startswith("text_model.")}
+    prefix = "" if "text_model.final_layer_norm.weight" in tower.state_dict() else "text_model."
+    tower.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
     return tower.eval().requires_grad_(False)
+
+
+class Conditions(Protocol):
+    """What each picture of a training set is conditioned on."""
+
+    has_bare_style: list[bool]  # whether a picture has the style that bare names stand for
+
+    def draw(self, items: list[int], rng: random.Random) -> dict[str, torch.Tensor]:
+        """Draw arguments of the denoiser for these pictures."""
 
 
 class Captions:
@@ -75,82 +87,81 @@ class Captions:
     def __init__(self, emoji: pictures.Emoji, tokenizer: CLIPTokenizer, tower: CLIPTextModel, seed: int):
         rng = random.Random(seed)
         self.texts = [""]
-        self.plain = [item.style == BARE_STYLE for item in emoji.items]
+        self.has_bare_style = [item.style == BARE_STYLE for item in emoji.items]
         self.bare: list[list[int]] = []
         self.styled: list[list[int]] = []
         self.tagged: list[list[int]] = []
         for item in emoji.items:
-            self.bare.append([self._add(label) for label in labels(item)])
-            self.styled.append([self._add(f"{item.style} {label}") for label in labels(item)])
-            self.tagged.append([self._add(caption(item, rng, tags=1.0, bare=0.0)) for _ in range(TAGGED)])
+            self.bare.append([self._add(label) for label in list_labels(item)])
+            self.styled.append([self._add(f"{item.style} {label}") for label in list_labels(item)])
+            self.tagged.append([self._add(draw_caption(item, rng, tags=1.0, bare=0.0)) for _ in range(NUM_TAGGED)])
         with torch.no_grad():
             parts = [self.texts[i : i + 256] for i in range(0, len(self.texts), 256)]
-            self.hidden = torch.cat([tower(**clip.tokens(tokenizer, part)).last_hidden_state for part in parts])
+            self.hidden = torch.cat([tower(**clip.tokenize(tokenizer, part)).last_hidden_state for part in parts])
 
     def _add(self, text: str) -> int:
         self.texts.append(text)
         return len(self.texts) - 1
 
     def draw(self, items: list[int], rng: random.Random) -> dict[str, torch.Tensor]:
-        """One caption for each picture: style and name, a tenth with tags, a tenth empty; bare names for one style."""
-        chosen = []
+        """Draw one caption per picture: style and name, a tenth with tags, a tenth empty; bare names for one style."""
+        captions = []
         for item in items:
             kind = rng.random()
-            if kind < DROPPED:
-                chosen.append(0)
-            elif kind < DROPPED + 0.1:
-                chosen.append(rng.choice(self.tagged[item]))
-            elif kind < DROPPED + 0.6 and self.plain[item]:
-                chosen.append(rng.choice(self.bare[item]))
+            if kind < DROPPED_SHARE:
+                captions.append(0)
+            elif kind < DROPPED_SHARE + TAGGED_SHARE:
+                captions.append(rng.choice(self.tagged[item]))
+            elif kind < DROPPED_SHARE + TAGGED_SHARE + NAMED_SHARE and self.has_bare_style[item]:
+                captions.append(rng.choice(self.bare[item]))
             else:
-                chosen.append(rng.choice(self.styled[item]))
-        return {"encoder_hidden_states": self.hidden[chosen]}
+                captions.append(rng.choice(self.styled[item]))
+        return {"encoder_hidden_states": self.hidden[captions]}
 
 
-def sample(plain: list[bool], count: int, rng: random.Random) -> list[int]:
-    """Random pictures, half of them of the style that bare names stand for, which are marked in `plain`."""
-    bare = [i for i, is_plain in enumerate(plain) if is_plain]
-    other = [i for i, is_plain in enumerate(plain) if not is_plain] or bare
+def draw_indices(has_bare_style: list[bool], count: int, rng: random.Random) -> list[int]:
+    """Draw random pictures, half of them of the style that bare names stand for."""
+    bare = [index for index, is_bare in enumerate(has_bare_style) if is_bare]
+    other = [index for index, is_bare in enumerate(has_bare_style) if not is_bare] or bare
     return [rng.choice(bare if rng.random() < BARE_SHARE else other) for _ in range(count)]
 
 
-def noisy(
-    clean: torch.Tensor, centre: torch.Tensor, kept: torch.Tensor, generator: torch.Generator
+def add_noise(
+    clean: torch.Tensor, centre: torch.Tensor, alpha_bar: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A noisy latent and the v that leads back to `clean` (B, C, h, w), at signal shares `kept` = alpha_bar (B,).
+    """Make noisy latents and the v that lead back to `clean` (B, C, h, w), at signal shares `alpha_bar` (B,).
 
     Guidance pushes early estimates away from the average picture `centre`. So half of the very noisy latents are made
     from a picture exaggerated that way, while v still leads to the true one: the network learns to pull them back.
     """
     size = len(clean)
     part = torch.rand(size, generator=generator) * (torch.rand(size, generator=generator) < 0.5)
-    push = (math.log(OVERSHOOT) * part * (1 - 2 * kept).clamp(min=0)).exp()[:, None, None, None]
+    push = (math.log(OVERSHOOT) * part * (1 - 2 * alpha_bar).clamp(min=0)).exp()[:, None, None, None]
     noise = torch.randn(clean.shape, generator=generator)
-    signal, rest = kept.sqrt()[:, None, None, None], (1 - kept).sqrt()[:, None, None, None]
-    latent = signal * (centre + push * (clean - centre)) + rest * noise
-    # for push = 1 this is signal * noise - rest * clean, written so that it holds where rest vanishes
-    target = signal * noise - rest * clean + signal**2 / rest * (push - 1) * (clean - centre)
+    alpha, sigma = alpha_bar.sqrt()[:, None, None, None], (1 - alpha_bar).sqrt()[:, None, None, None]
+    latent = alpha * (centre + push * (clean - centre)) + sigma * noise
+    # for push = 1 this is alpha * noise - sigma * clean, written so that it holds where sigma vanishes
+    target = alpha * noise - sigma * clean + alpha**2 / sigma * (push - 1) * (clean - centre)
     return latent, target
 
 
-def objective(denoiser: torch.nn.Module, latents: torch.Tensor, asked: Any, device: torch.device, batch: int):
-    """The loss of the training loop: mean squared error of v at timesteps spread over each batch.
-
-    asked: has `plain` and `draw`, as `Captions`: what each picture is of, as arguments of the denoiser.
-    """
-    kept_at = scheduler().alphas_cumprod
+def make_loss(
+    denoiser: torch.nn.Module, latents: torch.Tensor, conditions: Conditions, device: torch.device, batch: int
+) -> Loss:
+    """Make the loss of the training loop: mean squared error of v at timesteps spread over each batch."""
+    alphas_cumprod = make_scheduler().alphas_cumprod
     centre = latents.mean(0, keepdim=True)
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        index = sample(asked.plain, batch, rng)
+        index = draw_indices(conditions.has_bare_style, batch, rng)
         even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        times = (even**NOISINESS * len(kept_at)).long().clamp(max=len(kept_at) - 1)
-        latent, target = noisy(latents[index], centre, kept_at[times], generator)
-        said = {name: value.to(device) for name, value in asked.draw(index, rng).items()}
+        times = (even**NOISINESS * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
+        latent, target = add_noise(latents[index], centre, alphas_cumprod[times], generator)
+        arguments = {name: value.to(device) for name, value in conditions.draw(index, rng).items()}
         latent = latent.to(device, memory_format=torch.channels_last)
-        found = denoiser(latent, times.to(device), **said).sample
-        return F.mse_loss(found.float(), target.to(device)), {}
+        output = denoiser(latent, times.to(device), **arguments).sample
+        return F.mse_loss(output.float(), target.to(device)), {}
 
     return loss
 
@@ -158,13 +169,13 @@ def objective(denoiser: torch.nn.Module, latents: torch.Tensor, asked: Any, devi
 def assemble(
     unet: UNet2DConditionModel, vae: AutoencoderKL, tower: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> StableDiffusionPipeline:
-    """The complete pipeline, without safety checker and feature extractor."""
+    """Assemble the complete pipeline, without safety checker and feature extractor."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=tower,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler(),
+        scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -181,48 +192,57 @@ def train(
 ) -> None:
     """Train the U-Net on the well-known names and write the pipeline to `out` (default: assets/emoji-unet).
 
-    `resume` goes on from the run's checkpoint, or else from the published weights: those of another machine, say.
-
-    Needs the text tower of emoji-clip and an encoder fixed by the emoji-autoencoder; raises ValueError without.
+    `resume` continues from the run's checkpoint, or else from the published weights, those of another machine for
+    example. Needs the text tower of emoji-clip and an encoder fixed by the emoji-autoencoder; raises ValueError
+    without.
     """
-    fitting = Fitting(RECIPE, out, minutes, resume, device, seed)
-    known = pictures.load(data).where(lambda item: item.name in pictures.well_known())
+    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
+    known = pictures.load(data).where(lambda item: item.name in pictures.well_known_names())
     vae = latest_autoencoder()
     tower, tokenizer = latest_text_tower()
-    unet = fitting.begin(build(tower.config.hidden_size))
+    unet = trainer.prepare(build(tower.config.hidden_size))
     captions = Captions(known, tokenizer, tower, seed)
     latents = autoencoder.encode(vae, known.pictures, device)
 
-    def publish(model: UNet2DConditionModel, stretches: list[dict]) -> None:
+    def publish(model: UNet2DConditionModel, runs: list[TrainingRun]) -> None:
         # the decoder may have become sharper meanwhile
-        pipe = assemble(model, latest_autoencoder(), tower, tokenizer).to(fitting.target)
-        written = [*decoder_stretches(fitting.out), *stretches]
-        publishing.publish(pipe, publishing.vocabulary(known), fitting.out, written)
+        pipe = assemble(model, latest_autoencoder(), tower, tokenizer).to(trainer.device)
+        export(pipe, make_vocabulary(known), trainer.out, [*decoder_runs(trainer.out), *runs])
 
-    loss = objective(unet, latents, captions, fitting.target, fitting.share)
-    fitting.run(unet, loss, publish, lambda: drawn(fitting.out, spread(known.names, SAMPLES)))
+    def generate_grid() -> np.ndarray:
+        return generate_pictures(trainer.out, pick_evenly(known.names, NUM_SAMPLES))
+
+    loss = make_loss(unet, latents, captions, trainer.device, trainer.micro_batch)
+    trainer.run(unet, loss, publish, generate_grid)
 
 
-def decoder_stretches(out: Path) -> list[dict]:
-    """How the decoder of `latest_autoencoder` was trained."""
-    return record.read(runs_folder(autoencoder.NAME)) or [s for s in record.read(out) if s["part"] == "decoder"]
+def decoder_runs(out: Path) -> list[TrainingRun]:
+    """List the runs that trained the decoder of `latest_autoencoder`."""
+    own = provenance.read(runs_folder(autoencoder.NAME))
+    return own or [run for run in provenance.read(out) if run["part"] == "decoder"]
 
 
 def latest_text_tower() -> tuple[CLIPTextModel, CLIPTokenizer]:
-    """What reads the captions: emoji-clip's, as it was trained here, else the one that emoji-unet came with."""
-    trained, published = clip.folder("emoji-clip"), catalogue.ASSETS / RECIPE.name
+    """Load what encodes the captions: emoji-clip's, if it was trained here, else the one that emoji-unet came with.
+
+    Raises ValueError where there is neither.
+    """
+    trained, published = clip.encoder_folder("emoji-clip"), catalogue.ASSETS / CONFIG.name
     if (trained / "config.json").exists():
-        return text_tower(trained), load_tokenizer(trained)
+        return load_text_tower(trained), load_tokenizer(trained)
     if (published / "text_encoder" / "config.json").exists():
         tower = CLIPTextModel.from_pretrained(published / "text_encoder").eval().requires_grad_(False)
         return tower, load_tokenizer(published / "tokenizer")
-    raise ValueError("train emoji-clip first: emoji-unet borrows its text tower")
+    raise ValueError("train emoji-clip first: emoji-unet uses its text tower")
 
 
 def latest_autoencoder() -> AutoencoderKL:
-    """The best autoencoder there is: with the decoder trained on, else as it was when its encoder was fixed."""
-    home = runs_folder(autoencoder.NAME)
-    for folder in (home / "vae", home / "fixed", catalogue.ASSETS / RECIPE.name / "vae"):
+    """Load the best autoencoder there is: with its trained decoder, else as it was when its encoder was fixed.
+
+    Raises ValueError where there is none.
+    """
+    runs = runs_folder(autoencoder.NAME)
+    for folder in (runs / "vae", runs / "fixed", catalogue.ASSETS / CONFIG.name / "vae"):
         if (folder / "config.json").exists():
             return AutoencoderKL.from_pretrained(folder).eval()
-    raise ValueError("train emoji-autoencoder first: emoji-unet draws in its latents")
+    raise ValueError("train emoji-autoencoder first: emoji-unet generates its latents")

@@ -1,4 +1,4 @@
-"""The questions of the Explore tab for programs: `/generate`, `/mask` and `/cost`, with plain typed arguments."""
+"""The requests of the Explore tab for programs: `/generate`, `/mask` and `/cost`, with plain typed arguments."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -7,27 +7,30 @@ from uuid import uuid4
 
 import gradio as gr
 
-from explorer.experiment import Plan, Question
-from explorer.jobs.executors import PLACES, Executor
-from explorer.letters import packed
-from explorer.ui import address
+from explorer.experiment import ExperimentRequest, SchedulePlan
+from explorer.jobs import tasks
+from explorer.jobs.executors.base import MAX_CONCURRENT, Executor
+from explorer.masks.encoding import encode_bits
+from explorer.ui import url_state
 from explorer.ui.components import user_errors
 
-COSTS = ("calls", "asked", "reached", "max_ratio", "kept", "macs_per_call", "macs_total", "macs_kept")
-COSTS += ("rival_sampler", "rival_steps", "rival_kept")
-TABLES = ("units", "shares", "timesteps", "fate", "source")
+COSTS = (
+    *("calls", "asked", "reached", "max_ratio", "kept", "macs_per_call", "macs_total", "macs_kept"),
+    *("baseline_sampler", "baseline_steps", "baseline_kept"),
+)
+TABLES = ("units", "macs_share", "timesteps", "status", "source_call")
 
 
 class Api:
-    """The questions; `executor` does the work."""
+    """The endpoints; `executor` does the work."""
 
     def __init__(self, executor: Executor):
         self.executor = executor
 
-    def _planned(self, asked: Mapping[str, Any]) -> Plan:
-        with user_errors() as said:
-            return next(self.executor.run(uuid4().hex, "plan", address.offered(Question(**asked, prompt="-"))))
-        raise gr.Error(said[0])
+    def _plan(self, arguments: Mapping[str, Any]) -> SchedulePlan:
+        with user_errors() as sentences:
+            return next(self.executor.run(uuid4().hex, tasks.plan, _request(arguments, prompt="-")))
+        raise gr.Error(sentences[0])
 
     def cost(
         self,
@@ -37,12 +40,14 @@ class Api:
         settings: dict = {},  # noqa: B006 -- gradio shows the default; it is only read
         model: str = "emoji-unet",
         sampler: str = "ddim",
-        rival: str = "dpm++",
-        keep: str = "",
+        baseline_sampler: str = "dpm++",
+        manual_schedule: str = "",
     ) -> dict:
-        """What a schedule costs, and which few-step sampler costs the same; `keep` is a schedule made by hand."""
-        asked = {name: value for name, value in locals().items() if name in Question.model_fields}
-        return _costs(self._planned(asked))
+        """Compute what a schedule costs, and which few-step sampler costs the same.
+
+        `manual_schedule` is one as `/mask` returns it.
+        """
+        return _costs(self._plan(locals()))
 
     def mask(
         self,
@@ -52,15 +57,17 @@ class Api:
         settings: dict = {},  # noqa: B006 -- gradio shows the default; it is only read
         model: str = "emoji-unet",
         sampler: str = "ddim",
-        rival: str = "dpm++",
-        keep: str = "",
+        baseline_sampler: str = "dpm++",
+        manual_schedule: str = "",
     ) -> dict:
-        """Which unit runs at which call: `fate` (calls x units), and the schedule in letters, as `keep` takes it."""
-        asked = {name: value for name, value in locals().items() if name in Question.model_fields}
-        plan = self._planned(asked)
+        """Compute which unit runs at which call: `status` (calls x units): 0 computed, 1 reused, 2 dead.
+
+        `manual_schedule` is the schedule as the other endpoints take it.
+        """
+        plan = self._plan(locals())
         tables = {name: getattr(plan, name) for name in TABLES}
         tables = {name: value.tolist() if hasattr(value, "tolist") else list(value) for name, value in tables.items()}
-        return _costs(plan) | tables | {"keep": packed(plan.fate == 0)}
+        return _costs(plan) | tables | {"manual_schedule": encode_bits(plan.keep)}
 
     def generate(
         self,
@@ -72,29 +79,35 @@ class Api:
         settings: dict = {},  # noqa: B006 -- gradio shows the default; it is only read
         model: str = "emoji-unet",
         sampler: str = "ddim",
-        rival: str = "dpm++",
+        baseline_sampler: str = "dpm++",
         guidance: float = 7.5,
-        keep: str = "",
+        manual_schedule: str = "",
     ) -> Iterator[dict]:
-        """The original, the pruned and the equal-compute picture, each as soon as it is finished (PNG, base64)."""
-        asked = {name: value for name, value in locals().items() if name in Question.model_fields}
-        with user_errors() as said:
+        """Generate the original, the pruned and the equal-compute picture, each as soon as it is done (PNG, base64)."""
+        arguments = locals()
+        with user_errors() as sentences:
             finished = {}
-            for frame in self.executor.run(uuid4().hex, "compare", address.offered(Question(**asked))):
+            for frame in self.executor.run(uuid4().hex, tasks.compare, _request(arguments)):
                 if frame.done:
                     finished[frame.role] = {**vars(frame), "picture": b64encode(frame.picture).decode()}
                     yield dict(finished)
             return
-        raise gr.Error(said[0])
+        raise gr.Error(sentences[0])
 
 
 def publish(executor: Executor) -> None:
-    """Add them to the page that is being built."""
+    """Add the endpoints to the page that is being built."""
     api = Api(executor)
     gr.api(api.cost, api_name="cost", concurrency_limit=4)
     gr.api(api.mask, api_name="mask", concurrency_limit=4)
-    gr.api(api.generate, api_name="generate", concurrency_limit=PLACES, concurrency_id="draw")
+    gr.api(api.generate, api_name="generate", concurrency_limit=MAX_CONCURRENT, concurrency_id="generate")
 
 
-def _costs(plan: Plan) -> dict[str, Any]:
+def _request(arguments: Mapping[str, Any], **others: Any) -> ExperimentRequest:
+    """Make the request of an endpoint's arguments. Raises ValueError for what is not valid, or not offered."""
+    given = {name: value for name, value in arguments.items() if name in ExperimentRequest.model_fields}
+    return url_state.check_offered(ExperimentRequest(**given | others))
+
+
+def _costs(plan: SchedulePlan) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in COSTS}

@@ -1,7 +1,7 @@
-"""Who visits: whose jobs and files are whose, and who may start, upload and delete, and how often.
+"""Who visits: whose jobs and files are whose, who may start, upload and delete, and how often.
 
-A visitor is a long random word that their browser keeps and nobody is shown. With EXPLORER_AUTH=word, only whoever
-gives that word changes anything; the rest of the page is open to all.
+A visitor is a long random token that their browser keeps and the page never shows. With EXPLORER_PASSWORD, only
+visitors who gave the password change anything; the rest of the page is open to all.
 """
 
 import hmac
@@ -14,99 +14,105 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer.ui.components import LIGHT, alert, markup, user_errors
+from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
 
-A_MINUTE = 30
-OWNER = """() => {
-    const word = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(36)).join("");
-    return [(localStorage["explorer-owner"] ??= word())];
+RATE_LIMIT_PER_MINUTE = 30
+WINDOW_S = 60
+OWNER_JS = """() => {
+    const token = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(36)).join("");
+    return [(localStorage["explorer-owner"] ??= token())];
 }"""
-CLOSED = '<p class="why">Starting jobs, uploading and deleting need the word of whoever runs this page.</p>'
+LOCKED = '<p class="intro">Starting jobs, uploading and deleting need the password of this page\'s operator.</p>'
 
 
 class Guard:
-    """Asked before anything is changed. `word`: what to say to be let in; none lets everybody in. `a_minute`: how many
-    changes may come from one address."""
+    """Checks every change.
 
-    def __init__(self, word: str | None = None, a_minute: int = A_MINUTE):
-        self.word, self.a_minute = word, a_minute
-        self._inside: set[str] = set()
+    password: without one, everybody may. rate_limit: changes per minute from one address.
+    """
+
+    def __init__(self, password: str | None = None, rate_limit: int = RATE_LIMIT_PER_MINUTE):
+        self.password, self.rate_limit = password, rate_limit
+        self._signed_in: set[str] = set()
         self._times: dict[str, deque[float]] = defaultdict(deque)
 
-    def refuse_unless_allowed(self, owner: str, request: gr.Request) -> None:
-        """Raise ValueError for who was not let in, and who comes too often."""
+    def check_allowed(self, owner: str, request: gr.Request) -> None:
+        """Raise ValueError for a visitor who did not sign in, and for one who comes too often."""
         self._count(address_of(request))
-        if self.word and owner not in self._inside:
-            raise ValueError("this needs the word of whoever runs this page; give it at the top")
+        if self.is_locked_for(owner):
+            raise ValueError("this needs the password of this page's operator; sign in at the top")
 
-    def enter(self, owner: str, word: str, request: gr.Request) -> None:
-        """Let somebody in. Raises ValueError for a wrong word, and for too many tries."""
+    def sign_in(self, owner: str, password: str, request: gr.Request) -> None:
+        """Let a visitor change things. Raises ValueError for a wrong password, and for too many attempts."""
         self._count(address_of(request))
-        if not hmac.compare_digest(word.encode(), (self.word or "").encode()):
-            raise ValueError("that is not the word")
-        self._inside.add(owner)
+        if not hmac.compare_digest(password.encode(), (self.password or "").encode()):
+            raise ValueError("that is not the password")
+        self._signed_in.add(owner)
 
-    def closed_to(self, owner: str) -> bool:
-        return bool(self.word) and owner not in self._inside
+    def is_locked_for(self, owner: str) -> bool:
+        """Tell whether a visitor still has to sign in."""
+        return bool(self.password) and owner not in self._signed_in
 
     def _count(self, address: str) -> None:
         now = time.monotonic()
-        for known in [known for known, times in self._times.items() if now - times[-1] > 60]:
+        for known in [known for known, times in self._times.items() if now - times[-1] > WINDOW_S]:
             del self._times[known]
         times = self._times[address]
-        while times and now - times[0] > 60:
+        while times and now - times[0] > WINDOW_S:
             times.popleft()
-        if len(times) >= self.a_minute:
-            raise ValueError(f"that was {self.a_minute} times within a minute; wait {61 - (now - times[0]):.0f} s")
+        if len(times) >= self.rate_limit:
+            wait_s = WINDOW_S + 1 - (now - times[0])
+            raise ValueError(f"that was {self.rate_limit} times within a minute; wait {wait_s:.0f} s")
         times.append(now)
 
 
-def deleting(guard: Guard, forget: Callable[[str, str], None]) -> Callable[[gr.Request, str, str], tuple]:
-    """What a button that deletes does: `forget(id, owner)`; for an alert, and for the id of what is looked at."""
+def delete_handler(
+    guard: Guard, delete: Callable[[str, str], None], alert_box: gr.HTML, selected: gr.Textbox
+) -> Callable[[gr.Request, str, str], dict]:
+    """Make the handler of a button that deletes what is `selected`: `delete(id, owner)`."""
 
-    def delete(request: gr.Request, id: str, owner: str) -> tuple:
-        with user_errors() as said:
-            guard.refuse_unless_allowed(owner, request)
-            forget(id, owner)
-            return "", ""
-        return alert(said), gr.skip()
+    def on_delete(request: gr.Request, id: str, owner: str) -> dict:
+        with user_errors() as sentences:
+            guard.check_allowed(owner, request)
+            delete(id, owner)
+            return {alert_box: "", selected: ""}
+        return {alert_box: alert(sentences)}
 
-    return delete
+    return on_delete
 
 
 def address_of(request: gr.Request) -> str:
-    """Where a request comes from. On a Space the peer is its proxy, which puts the visitor last."""
+    """Find where a request comes from. On a Space the peer is its proxy, which appends the visitor's address."""
     forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
     return forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
 
 
 class Visitor(NamedTuple):
-    """What tabs need to know of whoever is there."""
+    """What tabs need to know of the visitor."""
 
-    owner: gr.State  # their word
-    came: Any  # the event after which the state holds it
+    owner: gr.State  # their token
+    loaded: Any  # the event after which the state holds it
     guard: Guard
 
 
-def arriving(page: gr.Blocks, guard: Guard) -> Visitor:
-    """The visitor, and the way in where there is one."""
-    owner, kept, shut = gr.State(""), gr.Textbox(visible=False), bool(guard.word)
-    with gr.Row(visible=shut, elem_id="enter") as door:
-        markup(CLOSED)
-        word = gr.Textbox(label="Word", type="password", elem_id="word", max_lines=1)
-        go = gr.Button("Let me in", elem_id="let-in", min_width=100)
-    trouble = markup(elem_id="enter-alert")
+def build_login(page: gr.Blocks, guard: Guard) -> Visitor:
+    """Make the visitor's state, and the form to sign in where there is a password."""
+    owner, token = gr.State(""), gr.Textbox(visible=False)
+    with gr.Row(visible=bool(guard.password), elem_id="sign-in") as form:
+        markup(LOCKED)
+        password = gr.Textbox(label="Password", type="password", elem_id="password", max_lines=1)
+        button = gr.Button("Sign in", elem_id="sign-in-button", min_width=100)
+    alert_box = markup(elem_id="sign-in-alert")
 
-    def arrived(word: str) -> tuple:
-        word = str(word)[:64] or secrets.token_hex(16)
-        return word, gr.update(visible=guard.closed_to(word))
+    def on_load(token: str) -> dict:
+        known = str(token)[:64] or secrets.token_hex(16)
+        return {owner: known, form: gr.update(visible=guard.is_locked_for(known))}
 
-    def enter(request: gr.Request, who: str, said_word: str) -> tuple:
-        with user_errors() as said:
-            guard.enter(who, said_word, request)
-        return alert(said), gr.update(visible=guard.closed_to(who))
+    def on_sign_in(request: gr.Request, known: str, given: str) -> dict:
+        with user_errors() as sentences:
+            guard.sign_in(known, given, request)
+        return {alert_box: alert(sentences), form: gr.update(visible=guard.is_locked_for(known))}
 
-    now = LIGHT | {"preprocess": True}
-    came = page.load(arrived, kept, [owner, door], js=OWNER, **now)
-    gr.on([go.click, word.submit], enter, [owner, word], [trouble, door], **now)
-    return Visitor(owner, came, guard)
+    loaded = page.load(on_load, token, [owner, form], js=OWNER_JS, **INSTANT_TYPED)
+    gr.on([button.click, password.submit], on_sign_in, [owner, password], [alert_box, form], **INSTANT_TYPED)
+    return Visitor(owner, loaded, guard)

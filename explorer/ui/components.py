@@ -1,7 +1,7 @@
-"""What several tabs share: the plotly view, the alert, the turning of a user's mistake into one sentence."""
+"""What several tabs share: plotly figures, the alert, and turning a user error into one sentence."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
@@ -11,25 +11,38 @@ from typing import Any, NamedTuple
 import gradio as gr
 import plotly.graph_objects as go
 
-from explorer import experiment
+from explorer.errors import format_error
+from explorer.masks.file_format import FileHeader
+from explorer.ui import url_state
 
 PLOTLY = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
-FOLDER = Path(__file__).parent
-# of events that are answered within a moment
-LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
+STATIC = Path(__file__).parent / "static"
+OPEN_QUERY_JS = "(query) => { if (query) location.search = query; }"  # opens another view of the page
+# Options of events that are answered at once. Handlers get values as the browser sends them; typed, as Python does.
+INSTANT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
+INSTANT_TYPED = INSTANT | {"preprocess": True}
 
 
-class Explored(NamedTuple):
+class ExploreParts(NamedTuple):
     """What other tabs need of Explore."""
 
-    question: dict[str, gr.components.Component]  # its controls, by name
-    keep: gr.HTML
-    smaller: gr.Dropdown  # leads to a smaller network
-    came: Any  # the event by which the controls are as the address asks
+    request: dict[str, gr.components.Component]  # the controls of a request, by name
+    heatmap: gr.HTML
+    widths: gr.Dropdown  # leads to the tab of width pruning
+    loaded: Any  # the event after which the controls are as the address says
+
+
+def mount_script(call: str, emits: str = "") -> str:
+    """Make a component's JavaScript: import the script that its prop `script` names, and call a function of it.
+
+    `emits` names the component's own events in quotes, which is how Gradio finds them.
+    """
+    module = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI))"
+    return f"{module}.then((module) => module.{call}); // {emits}"
 
 
 def plotly_view(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
-    """A plotly figure that takes its colours from the page; the sentence `waiting` until there is one.
+    """Make a plotly figure that takes its colours from the page; it shows the sentence `waiting` until it has a value.
 
     Not gr.Plot: that one bundles an older plotly.js, overwrites `window.Plotly` with it, and emits no clicks.
     """
@@ -38,35 +51,55 @@ def plotly_view(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
             "<figure><div class='plot'></div><p class='waiting' role='status'>${waiting}</p>"
             "<figcaption>${caption}</figcaption></figure>"
         ),
-        js_on_load=(FOLDER / "plotly_view.js").read_text(encoding="utf-8"),
+        js_on_load=mount_script("mountFigure({ element, props, watch })"),
         apply_default_css=False,
-        script=f"gradio_api/file={PLOTLY}",
+        script=str(STATIC / "plotlyView.js"),
+        library=f"gradio_api/file={PLOTLY}",
         waiting=waiting,
         caption=caption,
         **kwargs,
     )
 
 
-def as_value(figure: go.Figure) -> dict[str, Any]:
-    """What a plotly view is given to show."""
+def figure_json(figure: go.Figure) -> dict[str, Any]:
+    """Convert a figure to what a plotly view takes as its value."""
     return json.loads(figure.to_json())
 
 
 def markup(value: str = "", js_on_load: str | None = None, **kwargs: Any) -> gr.HTML:
-    """A piece of the page made of text that was escaped where it was put together."""
+    """Make a piece of the page from text that was escaped where it was put together."""
     return gr.HTML(value, apply_default_css=False, js_on_load=js_on_load, **kwargs)
 
 
 @contextmanager
 def user_errors() -> Iterator[list[str]]:
-    """The one place where a user's mistake becomes a sentence: what was raised inside is in the list afterwards."""
-    said: list[str] = []
+    """Turn a user error into one sentence: the list holds it afterwards, and is empty if all went well."""
+    sentences: list[str] = []
     try:
-        yield said
+        yield sentences
     except ValueError as error:
-        said.append(experiment.sentence(error))
+        sentences.append(format_error(error))
 
 
-def alert(said: list[str]) -> str:
-    """The sentence as a box that screen readers announce; nothing if all went well."""
-    return "".join(f'<p class="alert" role="alert">{escape(sentence)}</p>' for sentence in said)
+def alert(sentences: list[str]) -> str:
+    """Make a box that screen readers announce; empty without sentences."""
+    return "".join(f'<p class="alert" role="alert">{escape(sentence)}</p>' for sentence in sentences)
+
+
+def url_key_handler(key: str) -> Callable[[gr.Request], str]:
+    """Make a handler that reads one of `url_state.TAB_KEYS` from the page's address."""
+
+    def on_load(request: gr.Request) -> str:
+        return url_state.read_key(request.query_params, key)
+
+    return on_load
+
+
+def slider_maximum(header: FileHeader) -> float:
+    """Compute the largest ratio of a slider for a file: whole percents."""
+    return int(100 * header.max_ratio) / 100
+
+
+def picked_id(event: gr.EventData) -> str:
+    """Find the id of the row of a list that was picked."""
+    return str(event.id)[: url_state.MAX_CHARACTERS]

@@ -1,109 +1,110 @@
-"""What several tabs say of a file and of pictures, in words and as markup. Everything foreign is escaped."""
+"""What several tabs show of files and pictures, as markup. Everything foreign is escaped."""
 
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 
-from explorer.drawing import Frame
-from explorer.files import Origin
-from explorer.sites import WidthHeader
-from explorer.widths import Widths
+from explorer.masks.file_format import FileHeader
+from explorer.masks.width import Widths
+from explorer.masks.width_header import WidthHeader
+from explorer.measures.table import METRICS
+from explorer.pruners import PRUNERS
+from explorer.sampling.generate import Frame
 
-NOTHING = "–"
-OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
-COUNT_EVERY = 0.3  # seconds; telling the browser of each call leaves it no time for a click on a slow machine
-SETTINGS = 600  # letters of a file's settings that are shown
+RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
+MAX_SETTINGS = 600  # characters of a file's settings that are shown
+COUNT_EVERY_S = 0.3  # reporting every call would leave the browser no time for clicks on a slow machine
+ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "ours"}
 
 
-def title(header: WidthHeader) -> str:
-    """What a file is, for the list of files."""
+def width_title(header: WidthHeader) -> str:
+    """Name a file of widths, for lists."""
     config, name = header.pruner.config, header.pruner.name
-    names = {
-        "ecodiff": "EcoDiff",
-        "taylor": "Diff-Pruning (Taylor)",
-        "magnitude": "Magnitude",
-        "random-widths": "Chance",
-    }
-    how = {"concrete": "as published", "worth": "ours"}.get(str(config.get("decision")), "")
-    rows = "rows" if config.get("rows") else ""  # files from before there were any lack it
     threshold = config.get("threshold")
-    floor = f"threshold {threshold:g}" if name == "taylor" and isinstance(threshold, int | float) else ""
-    return ", ".join(part for part in (names.get(name, name), how, str(config.get("axis", "")), rows, floor) if part)
+    parts = (
+        PRUNERS[name].title if name in PRUNERS else name,
+        ALGORITHMS.get(str(config.get("algorithm")), ""),
+        str(config.get("axis", "")),
+        "AdaLN channels" if config.get("prune_adaln") else "",  # missing in files of early versions
+        f"threshold {threshold:g}" if name == "taylor" and isinstance(threshold, int | float) else "",
+    )
+    return ", ".join(part for part in parts if part)
 
 
-def origin(header: Origin, how: str) -> str:
-    """Where a file comes from: by what, for what, when."""
+def provenance(header: FileHeader, source: str) -> str:
+    """List where a file comes from: by which method, for which model, when."""
     config = {name: value for name, value in header.pruner.config.items() if value is not None}
     settings = ", ".join(f"{name} {value}" for name, value in config.items())
     model = f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"
     asked, reached = header.ratio.asked, header.ratio.reached
-    ratio = "any" if header.kind == "importance" else "by hand" if asked is None else f"{asked:.1%} asked"
+    ratio = "any" if header.kind == "importance" else "set by hand" if asked is None else f"{asked:.1%} asked"
     ratio += f", {reached:.1%} reached" if reached is not None else ""
+    versions = ", ".join(f"{name} {number}" for name, number in list(header.versions.items())[:6])
     facts = {
-        "from": how,
+        "source": source,
         "model": model,
         "method": header.pruner.name,
-        "settings": settings[:SETTINGS],
-        "ratio": f"{ratio} of the {OF[header.ratio.of]}; at most {header.max_ratio:.1%}",
-        "made": f"{header.created:%d %b %Y, %H:%M}, with "
-        + ", ".join(f"{name} {number}" for name, number in list(header.versions.items())[:6]),
+        "settings": settings[:MAX_SETTINGS],
+        "ratio": f"{ratio} of the {RATIO_OF[header.ratio.of]}; at most {header.max_ratio:.1%}",
+        "made": f"{header.created:%d %b %Y, %H:%M}, with {versions}",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    return f'<dl class="origin">{rows}</dl>'
+    return f'<dl class="provenance">{rows}</dl>'
 
 
-def numbers(widths: Widths) -> str:
-    """What is left, in tiles."""
+def width_tiles(widths: Widths) -> str:
+    """Show what is left of a network, in tiles."""
     header = widths.header
-    params, macs = widths.kept * header.params, widths.kept_macs * header.macs
-    found = [
-        ("removed", f"{1 - widths.kept:.1%}", f"of the parameters; at most {header.max_ratio:.1%} is possible"),
-        ("parameters", f"{params / 1e6:.2f} M", f"of {header.params / 1e6:.2f} M; what goes: {widths.by_kind}"),
-        (
-            "memory",
-            f"{params * 4 / 1e6:.1f} MB",
-            f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}",
-        ),
-        ("MACs of a call", f"{widths.kept_macs:.1%}", f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
-        ("ideal speed", f"{1 / widths.kept_macs:.2f}×", "if time went with MACs; press Draw to measure"),
-    ]
-    return tiles(found)
-
-
-def tiles(found: Iterable[tuple[str, str, str]]) -> str:
-    """Name, value and note of each."""
-    boxes = (f"<div><dt>{name}</dt><dd>{value}</dd><dd>{escape(note)}</dd></div>" for name, value, note in found)
-    return f'<dl class="tiles">{"".join(boxes)}</dl>'
-
-
-def cards(frames: Mapping[str, Frame], seen: Mapping[str, bytes], roles: Mapping[str, str]) -> str:
-    """Pictures, as far as they have come; `roles` says which, and what they are called."""
-    shown = (_card(role, escape(name), frames, seen.get(role)) for role, name in roles.items())
-    return f'<div class="strip{" four" if len(roles) > 3 else ""}">{"".join(shown)}</div>'
-
-
-def _card(role: str, name: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
-    frame, whole = frames.get(role), frames.get("original")
-    image = f'<img alt="{name}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
-    calls = f"{frame.call} of {frame.calls} calls" if frame else "waits" if frames else "Press Draw"
-    seconds = f"{frame.seconds:.2f}" if frame else NOTHING
-    if frame and frame.done and role != "original" and whole:
-        seconds += f" ({whole.seconds / frame.seconds:.2f}×)"
-    ssim = NOTHING if frame is None or frame.ssim is None else f"{frame.ssim:.3f}"
-    facts = (("seconds", seconds), ("SSIM", ssim))
-    told = "".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)
-    frame_class = "frame" if picture else "frame noise"
-    return (
-        f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{name}</h2><p>{calls}</p>'
-        f"<dl>{told}</dl></figcaption></figure>"
+    params, macs = widths.params_fraction * header.params, widths.macs_fraction * header.macs
+    removed = f"of the parameters; at most {header.max_ratio:.1%} is possible"
+    by_kind = ", ".join(f"{kind} {count:,}" for kind, count in widths.removed_by_kind.items())
+    kinds = f"of {header.params / 1e6:.2f} M; removed: {by_kind}"
+    memory = f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}"
+    return tiles(
+        [
+            ("removed", f"{1 - widths.params_fraction:.1%}", removed),
+            ("parameters", f"{params / 1e6:.2f} M", kinds),
+            ("memory", f"{params * 4 / 1e6:.1f} MB", memory),
+            ("MACs per call", f"{widths.macs_fraction:.1%}", f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
+            ("ideal speed", f"{1 / widths.macs_fraction:.2f}×", "if time followed MACs; press Generate to measure"),
+        ]
     )
 
 
-def spaced(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames that the browser is told of: all that bring something to see, and some of those that only count."""
-    told = 0.0
+def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Show name, value and note of each."""
+    boxes = (f"<div><dt>{name}</dt><dd>{value}</dd><dd>{escape(note)}</dd></div>" for name, value, note in rows)
+    return f'<dl class="tiles">{"".join(boxes)}</dl>'
+
+
+def cards(frames: Mapping[str, Frame], pictures: Mapping[str, bytes], titles: Mapping[str, str]) -> str:
+    """Show pictures, as far as they have come; `titles`: role -> what it is called."""
+    shown = (_card(role, escape(title), frames, pictures.get(role)) for role, title in titles.items())
+    return f'<div class="cards{" four" if len(titles) > 3 else ""}">{"".join(shown)}</div>'
+
+
+def _card(role: str, title: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
+    frame, original = frames.get(role), frames.get("original")
+    image = f'<img alt="{title}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
+    calls = f"{frame.call} of {frame.calls} calls" if frame else "waits" if frames else "Press Generate"
+    seconds = f"{frame.seconds:.2f}" if frame else "–"
+    if frame and frame.done and role != "original" and original:
+        seconds += f" ({original.seconds / frame.seconds:.2f}×)"
+    ssim = METRICS["ssim"]
+    facts = (("seconds", seconds), (ssim.label, ssim.format(frame.ssim if frame else None)))
+    rows = "".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)
+    frame_class = "frame" if picture else "frame noise"
+    return (
+        f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{title}</h2><p>{calls}</p>'
+        f"<dl>{rows}</dl></figcaption></figure>"
+    )
+
+
+def throttle(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the frames that are sent to the browser: all with something to see, and some of those that only count."""
+    sent = 0.0
     for frame in frames:
-        if frame.picture or frame.done or time.monotonic() - told > COUNT_EVERY:
-            told = time.monotonic()
+        if frame.picture or frame.done or time.monotonic() - sent > COUNT_EVERY_S:
+            sent = time.monotonic()
             yield frame

@@ -1,118 +1,145 @@
-"""What the controls ask, and the state of a view as the query of the page's address, and back.
+"""The state of a view as the query of the page's address, and the request that the controls make.
 
-Names are those of the controls: `model`, `prompt`, `ratio`, ... and `method.field` for a method's own settings. An
-order of the shelf, one that a job found or somebody brought, takes the place of a method as `order:` and its id.
+Keys are the names of the controls: `model`, `prompt`, `ratio`, ... and `method.field` for a method's own settings. An
+importance of the library, from a job or an upload, takes the place of a method as `importance:` and its id. The browser
+writes them (`static/urlState.js`), here they are read.
 """
 
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from explorer import shipped
-from explorer.catalogue import listing
-from explorer.experiment import Question, sentence
-from explorer.jobs.shelf import Item, Shelf
-from explorer.letters import packed
-from explorer.masks import Header, Importance, Mask
-from explorer.pruners.configs import AT_ONCE, CONFIGS
+from explorer.bundled import masks as bundled
+from explorer.errors import format_error
+from explorer.experiment import ExperimentRequest
+from explorer.jobs.mask_library import MaskEntry, MaskLibrary
+from explorer.masks.encoding import encode_bits
+from explorer.masks.schedule import ScheduleHeader
+from explorer.models.catalogue import available_models
+from explorer.pruners import PRUNERS, methods_for
 
-PLAIN = tuple(name for name in Question.model_fields if name not in ("settings", "keep"))
-ORDER = "order:"  # before an id
-PLACEHOLDER = "uniform"  # the method of a question whose order is a file
+MANUAL = "manual_schedule"
+REQUEST_KEYS = tuple(name for name in ExperimentRequest.model_fields if name not in ("settings", MANUAL))
+# What others than Explore write; Explore's own are REQUEST_KEYS, MANUAL, `show`, `view` and settings.
+TAB_KEYS = ("tab", "widths", "widths_ratio", "job", "mask", "embed")
+MAX_CHARACTERS = 60  # of a value of these
+IMPORTANCE = "importance:"  # before an id
+PLACEHOLDER = "uniform"  # the method of a request whose importance is a file
 
 
-def question(values: Mapping[str, Any]) -> Question:
-    """The question that the controls ask; a setting that is left empty keeps its default. An order's file is not in it:
-    see `with_order`."""
+def read_key(query: Mapping[str, str], key: str) -> str:
+    """Read one of TAB_KEYS; empty where the address lacks it."""
+    assert key in TAB_KEYS, key
+    return query.get(key, "")[:MAX_CHARACTERS]
+
+
+def make_request(values: Mapping[str, Any]) -> ExperimentRequest:
+    """Make the request of the controls; an empty setting keeps its default. See `with_importance` for a file.
+
+    Raises ValueError for what is not valid, or not offered on the page.
+    """
     method = str(values["method"])
-    method = PLACEHOLDER if method.startswith(ORDER) else method
+    method = PLACEHOLDER if method.startswith(IMPORTANCE) else method
     settings = {
         name.partition(".")[2]: value
         for name, value in values.items()
         if name.partition(".")[0] == method and "." in name and value not in (None, "")
     }
-    plain = {name: value for name, value in values.items() if name in (*PLAIN, "keep")}
-    return offered(Question(**plain | {"method": method, "settings": settings}))
+    plain = {name: value for name, value in values.items() if name in (*REQUEST_KEYS, MANUAL)}
+    return check_offered(ExperimentRequest(**plain | {"method": method, "settings": settings}))
 
 
-def with_order(values: Mapping[str, Any], shelf: Shelf | None) -> tuple[Question, str]:
-    """The question that the controls ask, and the file of the order that takes the place of its method, if one does.
+def with_importance(values: Mapping[str, Any], library: MaskLibrary | None) -> tuple[ExperimentRequest, str]:
+    """Make the request of the controls, and find the file of the importance that takes the place of its method, or "".
 
-    Raises ValueError for an order that was learned for something else.
+    Raises ValueError for an importance that was learned for something else.
     """
-    found, method = question(values), str(values["method"])
-    if not method.startswith(ORDER):
-        return found, ""
-    item, header = order_of(method, shelf)
-    if (header.model.id, header.sampler, header.steps) != (found.model, found.sampler, found.steps):
+    request, method = make_request(values), str(values["method"])
+    if not method.startswith(IMPORTANCE):
+        return request, ""
+    entry, header = find_importance(method, library)
+    if (header.model.id, header.sampler, header.steps) != (request.model, request.sampler, request.steps):
         learned = f"{header.model.id} under {header.sampler} with {header.steps} steps"
-        raise ValueError(f"this order is for {learned}; choose those, or another method")
-    return found.model_copy(update={"method": header.pruner.name}), str(item.path)
+        raise ValueError(f"this importance is for {learned}; choose those, or another method")
+    return request.model_copy(update={"method": header.pruner.name}), str(entry.path)
 
 
-def order_of(method: str, shelf: Shelf | None) -> tuple[Item, Header]:
-    """The order of schedules that stands in a method's place. Raises ValueError where there is none."""
-    if shelf is None:
-        raise ValueError("this page keeps no masks and orders")
-    item = shelf.find(method.removeprefix(ORDER))
-    if not isinstance(item.header, Header) or not isinstance(item.open(), Importance):
-        raise ValueError(f"{item.name!r} is no order of schedules, which the slider needs; look at it on the Masks tab")
-    return item, item.header
+def find_importance(method: str, library: MaskLibrary | None) -> tuple[MaskEntry, ScheduleHeader]:
+    """Find the importance of schedules that is named in place of a method. Raises ValueError where there is none."""
+    if library is None:
+        raise ValueError("this page keeps no masks and importances")
+    entry = library.find(method.removeprefix(IMPORTANCE))
+    header = entry.header
+    if (header.prunes, header.kind) != ("schedule", "importance"):
+        raise ValueError(
+            f"{entry.name!r} is no importance of schedules, which the slider needs; open it on the Masks tab"
+        )
+    return entry, header
 
 
-def of_order(item: Item, header: Header, share: float) -> str:
-    """The query of the address at which Explore shows an order, at a ratio that its slider changes."""
-    own = {name: getattr(header, name) for name in ("steps", "sampler", "guidance")}
-    return urlencode({"model": header.model.id, "method": ORDER + item.id, "ratio": f"{share:.2f}"} | own)
+def check_offered(request: ExperimentRequest) -> ExperimentRequest:
+    """Return the request if the page offers its model and method: no folders, no downloads, no minutes of search.
+
+    Raises ValueError otherwise.
+    """
+    models = available_models()
+    if request.model not in models:
+        raise ValueError(f"model {request.model!r} is not here; choose one of {', '.join(models) or 'none'}")
+    if request.method not in offered_methods(request.model):
+        raise ValueError(f"method {request.method!r} generates pictures first; make its file with the command prune")
+    return request
 
 
-def offered(question: Question) -> Question:
-    """The question if its model and method are what the page offers: no folders, no downloads, no minutes of search."""
-    models = [row["id"] for row in listing() if row["available"]]
-    if question.model not in models:
-        raise ValueError(f"model {question.model!r} is not here; choose one of {', '.join(models) or 'none'}")
-    if question.method not in (*AT_ONCE, *shipped.methods(question.model)):
-        raise ValueError(f"method {question.method!r} draws pictures first; make its file with the command prune")
-    return question
+def offered_methods(model: str) -> list[str]:
+    """List what Explore offers for a model: what was learned for it, then what needs no learning."""
+    return [*bundled.learned_methods(model), *methods_for("schedule", needs_weights=False)]
 
 
 def read(
-    query: Mapping[str, str], defaults: Mapping[str, Any], shelf: Shelf | None = None
+    query: Mapping[str, str], defaults: Mapping[str, Any], library: MaskLibrary | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The controls' values in an address, typed and checked; the defaults and a sentence if they are not valid. With an
-    order come the model, sampler and steps that it was learned for."""
-    defaults = {name: defaults[name] for name in PLAIN}
-    named = {name: query[name] for name in PLAIN if name in query}
-    method = named.get("method", "")
+    """Read the controls' values from an address, typed and checked; the defaults and a sentence if they are not valid.
+
+    With an importance come the model, sampler and steps that it was learned for.
+    """
+    defaults = {name: defaults[name] for name in REQUEST_KEYS}
+    given: dict[str, Any] = {name: query[name] for name in REQUEST_KEYS if name in query}
+    method = given.get("method", "")
+    is_importance = method.startswith(IMPORTANCE)
     try:
-        if method.startswith(ORDER):
-            header = order_of(method, shelf)[1]
+        if is_importance:
+            header = find_importance(method, library)[1]
             learned = {"model": header.model.id, "sampler": header.sampler, "steps": header.steps}
-            named = {"guidance": header.guidance} | named | learned | {"method": PLACEHOLDER}
-        asked = offered(Question(**defaults | named))
-        settings = _settings(asked.method, query)
+            given = {"guidance": header.guidance} | given | learned | {"method": PLACEHOLDER}
+        request = check_offered(ExperimentRequest(**defaults | given))
+        settings = _read_settings(request.method, query)
     except ValueError as error:
-        return defaults, [f"This address is no view: {sentence(error)}"]
-    values = asked.model_dump(include=set(PLAIN)) | settings
-    return values | ({"method": method} if method.startswith(ORDER) else {}), []
+        return defaults, [f"This address is no view: {format_error(error)}"]
+    values = request.model_dump(include=set(REQUEST_KEYS)) | settings
+    return values | ({"method": method} if is_importance else {}), []
 
 
-def of_mask(mask: Mask) -> str:
-    """The query of the address at which Explore shows a schedule, as one made by hand."""
-    header = mask.header
-    asked = {"model": header.model.id, "method": "uniform", "ratio": f"{max(0.0, 1 - mask.kept):.2f}"}
-    own = {name: getattr(header, name) for name in ("steps", "sampler", "guidance")} | {
-        "seed": min(max(header.seed, 0), 2**32 - 1)
-    }
-    units = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "reach")}
-    units = {f"uniform.{name}": value for name, value in units.items() if value is not None}
-    return urlencode(asked | own | units | {"keep": packed(mask.keep)})
+def _read_settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """Read a method's own settings from an address, by the names of their controls."""
+    config = PRUNERS[method].config
+    given = {field: query[f"{method}.{field}"] for field in config.model_fields if f"{method}.{field}" in query}
+    checked = config(**given)
+    return {f"{method}.{field}": getattr(checked, field) for field in given if field not in REQUEST_KEYS}
 
 
-def _settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
-    """The method's own settings in an address, by the names of their controls."""
-    asked = {
-        field: query[f"{method}.{field}"] for field in CONFIGS[method].model_fields if f"{method}.{field}" in query
-    }
-    checked = CONFIGS[method](**asked)
-    return {f"{method}.{field}": getattr(checked, field) for field in asked if field not in PLAIN}
+def explore_query(entry: MaskEntry, result: Any, ratio: float) -> str:
+    """Make the query at which Explore shows a file of schedules: an importance at a ratio, a mask as a manual schedule.
+
+    Raises ValueError for widths, which Explore cannot show.
+    """
+    if result.prunes != "schedule":
+        raise ValueError("widths hold for all calls; Explore shows schedules")
+    header = result.header
+    query = {"model": header.model.id} | {name: getattr(header, name) for name in ("steps", "sampler", "guidance")}
+    if header.kind == "importance":
+        return urlencode(query | {"method": IMPORTANCE + entry.id, "ratio": f"{ratio:.2f}"})
+    seed = {"seed": min(max(header.seed, 0), 2**32 - 1)}
+    units = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "max_extrapolation")}
+    settings = {f"{PLACEHOLDER}.{name}": value for name, value in units.items() if value is not None}
+    chosen = {"method": PLACEHOLDER, "ratio": f"{max(0.0, 1 - result.macs_fraction):.2f}"}
+    return urlencode(query | chosen | seed | settings | {MANUAL: encode_bits(result.keep)})

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from safetensors.numpy import load_file
 
-from explorer import catalogue
-from explorer.experiment import config_of, prune
-from explorer.jobs.ledger import ENDED, Ledger
-from explorer.work import finished
+from explorer.models import catalogue
+from explorer.experiment import make_config, prune
+from explorer.jobs.store import ENDED, JobStore
+from explorer.progress import run_to_completion
 
 SETTINGS = {"steps": 6, "iterations": 16, "batch": 1, "checks": 0}
 PAGE = """
@@ -48,8 +48,8 @@ if __name__ == "__main__":
 
 def main(kills: str = "20", model: str = "emoji-dit") -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    config = config_of("dipgo", SETTINGS)
-    expected = finished(prune(catalogue.load(model), "dipgo", config))
+    config = make_config("dipgo", SETTINGS)
+    expected = run_to_completion(prune(catalogue.load(model), "dipgo", config))
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,9 +68,9 @@ def attempts(troupe: "Troupe", kills: int, expected: object) -> None:
     for number in range(kills):
         victim = list(troupe.roles)[number % 3]
         job, took = run(troupe, victim, rng.uniform(0, whole))
-        steps = [event.step for event in troupe.ledger.events(job.id)]
+        steps = [event.step for event in troupe.store.events(job.id)]
         lost += len(set(range(1, SETTINGS["iterations"] + 1)) - set(steps))
-        found = load_file(troupe.ledger.results / job.result) if job.result else {}
+        found = load_file(troupe.store.results / job.result) if job.result else {}
         equal = bool(found) and np.array_equal(found["rank/schedule"], expected.rank)
         equal = equal and np.array_equal(found["score/schedule"], expected.score)
         same, seconds = same + equal, [*seconds, took]
@@ -96,7 +96,7 @@ class Troupe:
             self.start(role)
         while not (folder / "ledger.sqlite").exists():
             time.sleep(0.1)
-        self.ledger = Ledger(folder, owned=False)
+        self.store = JobStore(folder, owned=False)
 
     def start(self, role: str) -> None:
         log = (self.folder / f"{role}.log").open("a")
@@ -121,14 +121,14 @@ class Troupe:
 
 def run(troupe: Troupe, victim: str | None, moment: float) -> tuple:
     """One job, with a kill `moment` seconds after its start; the job, and the seconds until it ended."""
-    before, started = {job.id for job in troupe.ledger.jobs()}, time.monotonic()
+    before, started = {job.id for job in troupe.store.jobs()}, time.monotonic()
     (troupe.folder / "asked").touch()
     while time.monotonic() - started < 600:
         troupe.keep_up()
         if victim and time.monotonic() - started >= moment:
             troupe.kill(victim)
             victim = None
-        new = [job for job in troupe.ledger.jobs() if job.id not in before]
+        new = [job for job in troupe.store.jobs() if job.id not in before]
         if new and new[0].state in ENDED:
             return new[0], time.monotonic() - started
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Similarity against plain generation (A B A B), and its memory against the number of pictures.
+"""Measuring feature similarity compared with plain generation (A B A B), and its memory by the number of pictures.
 
 Run by hand: python tests/bench/features.py [model] [steps] [pictures] [rounds]; memory is of fresh processes.
 """
@@ -12,42 +12,45 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from explorer import experiment, similarity
-from explorer.drawing import draw
-from explorer.prompts import cycled, names
-from explorer.work import finished
+from explorer import experiment
+from explorer.measures import feature_similarity
+from explorer.models.model import Model
+from explorer.models.prompts import model_names, repeat_to
+from explorer.progress import run_to_completion
+from explorer.sampling.generate import generate
 
 
-def measured(model, steps: int, pictures: int) -> None:
-    finished(similarity.measure(model, cycled(names(model), pictures), steps=steps))
+def run_similarity(model: Model, steps: int, num_images: int) -> None:
+    run_to_completion(feature_similarity.measure(model, repeat_to(model_names(model), num_images), steps=steps))
 
 
-def plain(model, steps: int, pictures: int) -> None:
-    prompts = cycled(names(model), pictures)
-    for start in range(0, pictures, similarity.BATCH):
-        some = prompts[start : start + similarity.BATCH]
-        list(draw(model, some, range(start, start + len(some)), "ddim", steps, 7.5, previews=1))
+def run_plain(model: Model, steps: int, num_images: int) -> None:
+    prompts = repeat_to(model_names(model), num_images)
+    for start in range(0, num_images, feature_similarity.BATCH):
+        some = prompts[start : start + feature_similarity.BATCH]
+        list(generate(model, some, range(start, start + len(some)), "ddim", steps, 7.5, previews=1))
 
 
 def main(model_id: str = "emoji-unet", steps: str = "50", pictures: str = "16", rounds: str = "3") -> None:
-    model, seconds = experiment.loaded(model_id), {plain: [], measured: []}
+    model, seconds = experiment.load_cached(model_id), {run_plain: [], run_similarity: []}
     for _ in range(int(rounds)):
         for work, taken in seconds.items():
             started = time.perf_counter()
             work(model, int(steps), int(pictures))
             taken.append(time.perf_counter() - started)
-    ratios = [own / base for base, own in zip(seconds[plain], seconds[measured], strict=True)]
-    print(f"plain {median(seconds[plain]):.2f} s, similarity {median(seconds[measured]):.2f} s, {pictures} pictures")
-    print(f"similarity of plain: {median(ratios):.3f} ({min(ratios):.3f} .. {max(ratios):.3f}), n = {rounds}")
+    plain, similarity = seconds.values()
+    ratios = [own / base for base, own in zip(plain, similarity, strict=True)]
+    print(f"plain {median(plain):.2f} s, similarity {median(similarity):.2f} s, {pictures} pictures")
+    print(f"similarity / plain: {median(ratios):.3f} ({min(ratios):.3f} .. {max(ratios):.3f}), n = {rounds}")
     for count in (4, 16, 64):
-        run = [sys.executable, __file__, "--memory", model_id, str(count)]
-        print(f"{count} pictures: {subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()}")
+        command = [sys.executable, __file__, "--memory", model_id, str(count)]
+        print(f"{count} pictures: {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}")
 
 
-def memory(model_id: str, count: str) -> None:
-    measured(experiment.loaded(model_id), 10, int(count))
+def print_memory(model_id: str, count: str) -> None:
+    run_similarity(experiment.load_cached(model_id), 10, int(count))
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most, 10 calls")
 
 
 if __name__ == "__main__":
-    memory(*sys.argv[2:]) if sys.argv[1:2] == ["--memory"] else main(*sys.argv[1:])
+    print_memory(*sys.argv[2:]) if sys.argv[1:2] == ["--memory"] else main(*sys.argv[1:])

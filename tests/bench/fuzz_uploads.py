@@ -22,7 +22,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from explorer.jobs.shelf import Shelf, embedded  # noqa: E402 -- found beside this file's folder
+from explorer.jobs.mask_library import MaskLibrary, embedded  # noqa: E402 -- found beside this file's folder
 from tests.page_fixtures import free_port  # noqa: E402
 
 SLOW = 1.0  # seconds
@@ -132,7 +132,7 @@ DAMAGE = (cut_short, flipped, flipped_header, huge_header, other_shape, not_a_nu
 def through_the_shelf(count: int, folder: Path) -> None:
     """Each file in turn; prints what became of them."""
     sound = [item.path.read_bytes() for item in embedded()]
-    shelf, upload = Shelf(folder / "masks"), folder / "upload.safetensors"
+    library, upload = MaskLibrary(folder / "masks"), folder / "upload.safetensors"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ended, slowest, said, crashed = Counter(), 0.0, Counter(), []
     for number in range(count):
@@ -141,8 +141,8 @@ def through_the_shelf(count: int, folder: Path) -> None:
         upload.write_bytes(damage(lot.choice(sound), lot))
         started = time.perf_counter()
         try:
-            item = shelf.add(upload, lot.choice(NAMES), f"visitor {number}")
-            shelf.forget(item.id, f"visitor {number}")
+            item = library.add(upload, lot.choice(NAMES), f"visitor {number}")
+            library.delete(item.id, f"visitor {number}")
             outcome = "kept, for it is sound after all"
         except ValueError as error:
             outcome = "refused" if "\n" not in str(error).strip() else "refused in several lines"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.page_fixtures import FLAGS, free_port, wait_until_served  # noqa: E402 -- found beside this file's folder
 
-PATIENCE = 300_000  # milliseconds: a first step of the default settings can take minutes
+CONNECT_TIMEOUT_S = 300_000  # milliseconds: a first step of the default settings can take minutes
 
 
 def children_mb(page: int) -> float:
@@ -32,12 +32,12 @@ def job(page: Page) -> tuple[float, float]:
     """Seconds from Start to the first picture, and from Stop until it is said to have ended."""
     started = time.perf_counter()
     page.click("#job-start")
-    expect(page.locator("#job .said [role=status]")).to_contain_text("running, step", timeout=PATIENCE)
-    expect(page.locator("#job .moment")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#job .description [role=status]")).to_contain_text("running, step", timeout=CONNECT_TIMEOUT_S)
+    expect(page.locator("#job .preview")).to_be_visible(timeout=CONNECT_TIMEOUT_S)
     first = time.perf_counter() - started
     started = time.perf_counter()
     page.click("#job-stop")
-    expect(page.locator("#job .said [role=status]")).to_contain_text("interrupted", timeout=PATIENCE)
+    expect(page.locator("#job .description [role=status]")).to_contain_text("interrupted", timeout=CONNECT_TIMEOUT_S)
     return first, time.perf_counter() - started
 
 
@@ -54,13 +54,13 @@ def visit() -> dict[str, float]:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{port}/?tab=optimize")
-            page.wait_for_selector("#job-start", timeout=PATIENCE)
+            page.wait_for_selector("#job-start", timeout=CONNECT_TIMEOUT_S)
             time.sleep(10)  # the process that draws has loaded its model
             before = children_mb(served.pid)
             cold, ended = job(page)
             time.sleep(3)  # the job's process is gone
             found = {"cold": cold, "stop, cold": ended, "MiB": children_mb(served.pid) - before}
-            page.click("#job-forget")
+            page.click("#job-delete")
             found["warm"], found["stop, warm"] = job(page)
             browser.close()
         finally:

@@ -25,7 +25,7 @@ from playwright.async_api import Error as PlaywrightError
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from explorer import gallery  # noqa: E402 -- found beside this file's folder
+from explorer.bundled import gallery  # noqa: E402 -- found beside this file's folder
 from tests.page_fixtures import FLAGS  # noqa: E402
 
 PORT = 7893
@@ -63,7 +63,7 @@ class Crowd:
                 asked = {"ratio": round(lot.uniform(0, 0.9), 2), "steps": lot.choice((25, 50))}
                 await self.timed("cost", ask(client, "cost", asked))
 
-    async def draw(self, client: httpx.AsyncClient, seed: int) -> None:
+    async def generate(self, client: httpx.AsyncClient, seed: int) -> None:
         while time.monotonic() < self.until:
             asked = {"prompt": "dog", "steps": 25, "seed": seed}
             await self.timed("picture", ask(client, "generate", asked))
@@ -74,9 +74,9 @@ class Crowd:
         try:
             await page.goto(f"http://127.0.0.1:{PORT}/?tab=optimize")
             await page.click("#job-start", timeout=60_000)
-            await page.wait_for_selector("#job .said h3", timeout=60_000)
+            await page.wait_for_selector("#job .description h3", timeout=60_000)
             await asyncio.sleep(max(0.0, self.until - time.monotonic()))
-            self.watched.append(await page.inner_text("#job .said [role=status]"))
+            self.watched.append(await page.inner_text("#job .description [role=status]"))
         except PlaywrightError as error:
             self.failed.append(f"optimize: {error!r}")
 
@@ -114,7 +114,7 @@ async def visits(crowd: Crowd, browsing: int, drawing: int) -> None:
     ) as client:
         await asyncio.gather(
             *(crowd.browse(client, seed) for seed in range(browsing)),
-            *(crowd.draw(client, 1000 + seed) for seed in range(drawing)),
+            *(crowd.generate(client, 1000 + seed) for seed in range(drawing)),
         )
 
 

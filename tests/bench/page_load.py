@@ -37,8 +37,8 @@ NOTED = """() => new Promise(resolve => {
 SERVED = {7891: ["-c", EMPTY], 7892: [str(ROOT / "app.py")]}
 PAGES = {
     "empty": (7891, "#there"),
-    "explorer, pictures follow the slider": (7892, ".card[data-role=pruned] .own[width='64']"),
-    "explorer, map drawn as well": (7892, "#keep .drawn"),
+    "explorer, pictures follow the slider": (7892, ".card[data-role=pruned] .picture[width='64']"),
+    "explorer, map drawn as well": (7892, "#heatmap .drawn"),
 }
 
 

@@ -1,4 +1,7 @@
-"""Seconds and memory of one picture, in a process of its own: load, draw, peak. Run by hand."""
+"""Seconds and memory of one picture, in a process of its own: load, generate, peak.
+
+Run by hand: python tests/bench/picture.py [rounds]
+"""
 
 import json
 import subprocess
@@ -9,12 +12,12 @@ CODE = """
 import json, resource, time
 started = time.perf_counter()
 from explorer import experiment
-from explorer.drawing import draw
-model = experiment.loaded("emoji-unet")
+from explorer.sampling.generate import generate
+model = experiment.load_cached("emoji-unet")
 loaded = time.perf_counter() - started
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 started = time.perf_counter()
-*_, (frame, _) = draw(model, ["dog"], [0], "ddim", 25, 7.5, previews=1)
+*_, (frame, _) = generate(model, ["dog"], [0], "ddim", 25, 7.5, previews=1)
 whole = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"load_s": loaded, "picture_s": whole, "loop_s": frame.seconds, "loaded_mb": idle, "peak_mb": peak}))

@@ -1,15 +1,16 @@
-"""Long work by Dask distributed: on this machine, in a cluster of its own, or on the machines of a scheduler.
+"""Runs tasks on the workers of a Dask scheduler; nothing else imports distributed.
 
-Dask says which machine works. The work itself runs there in a process of its own, so that it can be ended at any
-moment, may crash, and may take the memory of nobody else; what it says comes back as events of the scheduler. So a
-machine needs this package and nothing else: no shared disk, no database.
+Dask chooses the machine. The task itself runs there in a process of its own, so that it can be ended at any moment, may
+crash, and may use so much memory only; its messages come back as events of the scheduler. So a machine needs this
+package and nothing else: no shared disk, no database.
 """
 
+import asyncio
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, Timer
@@ -17,134 +18,172 @@ from typing import Any
 from urllib.parse import urlparse
 from uuid import uuid4
 
-from explorer.jobs.executors import LostError, OneProcess, handed_out
+from explorer.jobs.executors.base import (
+    Message,
+    NewestRuns,
+    SchedulerUnreachableError,
+    Task,
+    from_messages,
+    to_messages,
+)
+from explorer.jobs.executors.own_process import machine_memory, memory_error, process_memory
+from explorer.jobs.executors.process import ProcessExecutor
+from explorer.jobs.prune_request import PruneRequest
+from explorer.settings import settings
 
-NICE = int(os.environ.get("EXPLORER_JOBS_NICE") or 10)  # how far runs stand back, so that pictures are drawn meanwhile
-LOOK_EVERY = 0.2  # seconds between two looks at whether somebody still wants the work
-PATIENCE = 10.0  # seconds to wait for a scheduler
-KEPT = 20  # events of a topic that the scheduler remembers; they carry checkpoints, and were handed on at once
+CHECK_INTERVAL_S = 0.2  # between two looks at whether the run is still wanted
+CONNECT_TIMEOUT_S = 10.0
+NUM_EVENTS = 20  # of a topic that the scheduler remembers; they carry checkpoints, and were handed on at once
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-IDLE = 60.0  # seconds for which a process has the model of a search that asks for nothing
-GONE = "the scheduler of the workers is out of reach"
+IDLE_TIMEOUT_S = 60.0  # for which a process keeps the model of a search that sends no items
+UNREACHABLE = "the scheduler of the workers cannot be reached"
 
 
-class UnreachableError(LostError):
-    """There is no scheduler at the moment."""
-
-
-def checked(address: str) -> str:
-    """A scheduler's address. Raises ValueError for one beyond this machine that is not encrypted."""
-    there = urlparse(address)
-    if there.scheme not in ("tcp", "tls") or not there.hostname:
+def check_address(address: str) -> str:
+    """Return a scheduler's address. Raises ValueError for one beyond this machine that is not encrypted."""
+    url = urlparse(address)
+    if url.scheme not in ("tcp", "tls") or not url.hostname:
         raise ValueError(f"{address!r} is no address of a scheduler; it looks like tls://host:8786")
-    if there.scheme == "tcp" and there.hostname not in LOOPBACK:
+    if url.scheme == "tcp" and url.hostname not in LOOPBACK:
         raise ValueError(f"{address} is not encrypted, and beyond this machine it must be; use tls://")
     return address
 
 
-class Cluster:
-    """An executor whose runs go where Dask sends them. Without an address it starts one worker here on first need.
+class _Run:
+    """One run: its future at the scheduler, and the messages that came from the worker."""
 
-    memory: bytes that a run may take; default: three quarters of the machine's.
+    def __init__(self) -> None:
+        self.future: Any = None
+        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self.stopped = False
+
+    def end(self) -> None:
+        """Have the caller wait no longer, and the worker kill the process."""
+        self.stopped = True
+        self.messages.put(("done", None))
+        if self.future is not None:
+            self.future.cancel()
+
+
+class DaskExecutor:
+    """Runs tasks where a scheduler sends them. memory: bytes that a run may use; default: three quarters of the
+    worker's.
+
+    Raises ValueError for an address beyond this machine that is not encrypted.
     """
 
-    def __init__(self, address: str | None = None, memory: int | None = None):
-        self.address, self.memory = address and checked(address), memory
+    def __init__(self, address: str, memory: int | None = None):
+        self.address, self._memory = check_address(address), memory
         self._lock = Lock()
         self._client: Any = None
-        self._local: Any = None
         self._closed = False
-        self._running: dict[tuple[str, str], Any] = {}
+        self._runs: NewestRuns[_Run] = NewestRuns(lambda run: run.end())
 
-    def run(self, owner: str, work: str, *arguments: Any) -> Iterator[Any]:
-        """Items as they come. Raises ValueError for a user's mistake, LostError where the process that worked is
-        gone, and UnreachableError where there is no scheduler."""
+    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         from distributed.protocol import deserialize_bytes
 
-        self.stop(owner, work)
-        client, topic, items = self._connected(), f"explorer-{owner}-{uuid4().hex}", SimpleQueue()
-        client.subscribe_topic(topic, lambda event: items.put((event[1]["kind"], deserialize_bytes(event[1]["value"]))))
-        shares = bool(self.address) and work == "prune" and arguments[-1] > 1
-        run = partial(attempt, topic, work, arguments, self.memory, shares)
-        future = client.submit(run, key=topic, pure=False, retries=0, **_seat(client, shares))
-        self._running[owner, work] = future, items
+        run, topic = _Run(), f"explorer-{owner}-{uuid4().hex}"
+        self._runs.begin(owner, task, run)
+        client: Any = None
         try:
-            yield from handed_out(_Watched(items, future, client).get)
+            client = self._connected()
+            client.subscribe_topic(
+                topic, lambda event: run.messages.put((event[1]["kind"], deserialize_bytes(event[1]["value"])))
+            )
+            shares_work = any(isinstance(one, PruneRequest) and one.workers > 1 for one in arguments)
+            work = partial(run_on_worker, topic, task, arguments, self._memory, shares_work)
+            run.future = client.submit(work, key=topic, pure=False, retries=0, **_placement(client, shares_work))
+            if not run.stopped:
+                yield from from_messages(partial(_receive, run, client))
         finally:
-            if self._running.get((owner, work), (None,))[0] is future:
-                del self._running[owner, work]
-            if client.status == "running":
-                future.cancel()
+            self._runs.remove(run)
+            if run.future is not None and client.status == "running":
+                run.future.cancel()
                 client.unsubscribe_topic(topic)
 
-    def stop(self, owner: str, work: str | None = None) -> None:
-        """End what the owner runs, at once: its process is killed by whoever watches it."""
-        for key in [key for key in list(self._running) if key[0] == owner and work in (None, key[1])]:
-            if found := self._running.pop(key, None):
-                future, items = found
-                future.cancel()
-                items.put(("done", None))
+    def stop(self, owner: str) -> None:
+        """End what the owner runs, at once: its process is killed by the worker that watches it."""
+        self._runs.stop(owner)
 
-    def busy(self, owner: str, work: str) -> bool:
-        return (owner, work) in self._running
+    def is_busy(self, owner: str, task: Task) -> bool:
+        return self._runs.has(owner, task)
 
     def close(self) -> None:
-        """End the workers of this machine; those of a scheduler stay."""
+        """Disconnect; the workers stay with the scheduler."""
         with self._lock:
             self._closed = True
-            for one in (self._client, self._local):
-                if one is not None:
-                    one.close()
-            self._client = self._local = None
+            if self._client is not None:
+                self._client.close()
+            self._client = None
 
     def _connected(self) -> Any:
-        from distributed import Client, LocalCluster
+        from distributed import Client
 
         with self._lock:
             if self._closed:
-                raise UnreachableError("the workers have been let go")
+                raise SchedulerUnreachableError("the connection to the scheduler was closed")
             if self._client is not None and self._client.status == "running":
                 return self._client
-            _settle()
+            _configure_dask()
             try:
-                if self.address is None and self._local is None:
-                    self._local = LocalCluster(
-                        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
-                    )
-                self._client = Client(self.address or self._local, timeout=PATIENCE, set_as_default=False)
+                self._client = Client(self.address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
             except OSError as error:
-                raise UnreachableError(f"{GONE} ({error})") from error
+                raise SchedulerUnreachableError(f"{UNREACHABLE} ({error})") from error
             return self._client
 
 
-def lend(address: str, gpus: int) -> None:
-    """Work for a scheduler until it is gone or the process is interrupted. Raises ValueError where it is out of reach.
+def _receive(run: _Run, client: Any) -> Message:
+    """Wait for the next message, or for the end of what could send one."""
+    while True:
+        try:
+            return run.messages.get(timeout=CHECK_INTERVAL_S)
+        except Empty:
+            if client.status != "running":
+                raise SchedulerUnreachableError(UNREACHABLE) from None
+            if run.future.status == "error":
+                return "worker_lost", f"the worker is lost ({run.future.exception()})"
+            if run.future.status in ("cancelled", "lost"):
+                return "worker_lost", f"the worker is lost ({run.future.status})"
 
-    The work of one run has this machine for itself: one at a time.
+
+def _placement(client: Any, shares_work: bool) -> dict[str, Any]:
+    """Say where a run may go: to a GPU of its own, if there are any; if workers share it, it only has to be near
+    one."""
+    workers = client.scheduler_info(n_workers=-1).get("workers", {})
+    gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
+    if not gpus:
+        return {}
+    return {"workers": gpus} if shares_work else {"resources": {"GPU": 1}}
+
+
+def run_worker(address: str, gpus: int) -> None:
+    """Work for a scheduler until it is gone or the process is interrupted. Raises ValueError where it cannot be
+    reached.
+
+    A run has this machine for itself: one at a time.
     """
-    import asyncio
-
     from distributed import Nanny
 
     async def serve() -> None:
-        lent = {"GPU": gpus} if gpus else {}
+        resources = {"GPU": gpus} if gpus else {}
         own = {"dashboard_address": "127.0.0.1:0"}  # a worker's page is not encrypted, so it stays on this machine
         own |= {"host": "127.0.0.1"} if urlparse(address).hostname in LOOPBACK else {}
-        nanny, interrupted = Nanny(checked(address), nthreads=1, resources=lent, memory_limit=0, **own), asyncio.Event()
-        for told in (signal.SIGINT, signal.SIGTERM):  # not by cancelling, which gets lost while a nanny starts
-            asyncio.get_running_loop().add_signal_handler(told, interrupted.set)
+        nanny = Nanny(check_address(address), nthreads=1, resources=resources, memory_limit=0, **own)
+        interrupted = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # not by cancelling, which gets lost while a nanny starts
+            asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
         staying, leaving = asyncio.ensure_future(_stay(nanny)), asyncio.ensure_future(interrupted.wait())
         await asyncio.wait([staying, leaving], return_when=asyncio.FIRST_COMPLETED)
         if staying.done():
             staying.result()
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(nanny.close(), PATIENCE)
+            await asyncio.wait_for(nanny.close(), CONNECT_TIMEOUT_S)
 
-    _settle()
+    _configure_dask()
     try:
         asyncio.run(serve())
     except (OSError, RuntimeError, asyncio.TimeoutError) as error:
-        raise ValueError(f"{GONE}: {error}") from error
+        raise ValueError(f"{UNREACHABLE}: {error}") from error
     finally:
         for worker in multiprocessing.active_children():  # which Python would wait for
             worker.kill()
@@ -155,134 +194,85 @@ async def _stay(nanny: Any) -> None:
     await nanny.finished()
 
 
-def _settle() -> None:
-    """Dask as this project needs it, at both ends."""
+def _configure_dask() -> None:
+    """Configure Dask as this project needs it, at both ends."""
     import dask
 
     dask.config.set(
         {
             "distributed.worker.daemon": False,  # or a worker may have no process of its own
-            "distributed.scheduler.allowed-failures": 0,  # the ledger tries again, from the last checkpoint
-            "distributed.admin.low-level-log-length": KEPT,
-            "distributed.comm.timeouts.connect": f"{PATIENCE}s",
+            "distributed.scheduler.allowed-failures": 0,  # the job manager tries again, from the last checkpoint
+            "distributed.admin.low-level-log-length": NUM_EVENTS,
+            "distributed.comm.timeouts.connect": f"{CONNECT_TIMEOUT_S}s",
         }
     )
 
 
-class _Watched:
-    """The queue of a run that ends also when nobody is left to put anything into it."""
-
-    def __init__(self, items: SimpleQueue, future: Any, client: Any):
-        self.items, self.future, self.client = items, future, client
-
-    def get(self) -> tuple[str, Any]:
-        while True:
-            try:
-                return self.items.get(timeout=LOOK_EVERY)
-            except Empty:
-                if self.client.status != "running":
-                    raise UnreachableError(GONE) from None
-                if self.future.status == "error":
-                    return "crash", f"the worker is gone ({self.future.exception()})"
-                if self.future.status in ("cancelled", "lost"):
-                    return "crash", f"the worker is gone ({self.future.status})"
-
-
-def _seat(client: Any, shares: bool) -> dict[str, Any]:
-    """Where a run may go: to a GPU of its own, if there are any; if workers share it, it only has to be near one."""
-    there = client.scheduler_info(n_workers=-1).get("workers", {})
-    gpus = [address for address, worker in there.items() if worker["resources"].get("GPU")]
-    if not gpus:
-        return {}
-    return {"workers": gpus} if shares else {"resources": {"GPU": 1}}
-
-
-class _Kept:
-    """The process of a worker that has the model from one piece of a search to the next."""
+class _IdleProcess:
+    """The process of a worker that keeps the model from one item of a search to the next."""
 
     def __init__(self) -> None:
-        self._process, self._leaving = OneProcess(nice=NICE), Timer(0, lambda: None)
+        self.process, self._timer = ProcessExecutor(nice=settings().jobs_nice), Timer(0, lambda: None)
 
-    @contextmanager
-    def lent(self) -> Iterator[OneProcess]:
-        self._leaving.cancel()
-        try:
-            yield self._process
-        finally:
-            self._leaving = Timer(IDLE, self._process.close)
-            self._leaving.daemon = True
-            self._leaving.start()
+    def take(self) -> ProcessExecutor:
+        """Return the process, which does not end while it is in use."""
+        self._timer.cancel()
+        return self.process
 
-
-KEPT_PROCESS = _Kept()
+    def give_back(self) -> None:
+        """End the process in a while, unless it is taken again."""
+        self._timer = Timer(IDLE_TIMEOUT_S, self.process.close)
+        self._timer.daemon = True
+        self._timer.start()
 
 
-@contextmanager
-def _of_its_own() -> Iterator[OneProcess]:
-    process = OneProcess(nice=NICE)
-    try:
-        yield process
-    finally:
-        process.close()
+IDLE_PROCESS = _IdleProcess()
 
 
-def attempt(topic: str, work: str, arguments: tuple[Any, ...], memory: int | None, shares: bool) -> None:
-    """What a worker of Dask does: the work, in a process of its own, for as long as the scheduler wants it. Whoever
-    `shares` it out leaves this worker's turn to the pieces."""
+def run_on_worker(topic: str, task: Task, arguments: tuple[Any, ...], memory: int | None, shares_work: bool) -> None:
+    """Run a task in a process of its own, for as long as the scheduler wants it: what a worker of Dask does.
+
+    A run that shares its work with other workers leaves this worker's turn to their items.
+    """
     from distributed import get_worker, secede
     from distributed.protocol import serialize_bytes
-    from distributed.system import MEMORY_LIMIT
     from distributed.worker import thread_state
 
     worker, key, over = get_worker(), thread_state.key, Event()
-    if shares:
-        os.environ["EXPLORER_SCHEDULER"] = worker.scheduler.address
+    if shares_work:
+        address = worker.scheduler.address
+        arguments = tuple(
+            replace(one, scheduler=address) if isinstance(one, PruneRequest) else one for one in arguments
+        )
         secede()
-    most = memory or MEMORY_LIMIT * 3 // 4
+    limit = memory or machine_memory() * 3 // 4
+    keeps_model = task.__name__ == "answer_item"
+    process = IDLE_PROCESS.take() if keeps_model else ProcessExecutor(nice=settings().jobs_nice)
 
-    def tell(kind: str, value: Any = None) -> None:
+    def report(kind: str, value: Any = None) -> None:
         worker.log_event(topic, {"kind": kind, "value": serialize_bytes(value)})
 
     def watch() -> None:
-        while not over.wait(LOOK_EVERY):
-            task = worker.state.tasks.get(key)
-            if task is None or task.state not in ("executing", "long-running"):  # cancelled, or whoever asked is gone
+        while not over.wait(CHECK_INTERVAL_S):
+            task_state = worker.state.tasks.get(key)
+            if task_state is None or task_state.state not in (
+                "executing",
+                "long-running",
+            ):  # cancelled, or the client is gone
                 process.close()
-            elif _memory(process.pid) > most:
-                tell("mistake", f"it took more than {most / 2**30:.1f} GB of memory; take a smaller batch")
+            elif process_memory(process.pid) > limit:
+                report("user_error", memory_error(limit))
                 process.close()
 
-    with KEPT_PROCESS.lent() if work == "piece" else _of_its_own() as process:
-        Thread(target=watch, daemon=True).start()
-        try:
-            for kind, value in _heard(process.run(topic, work, *arguments)):
-                if kind != "item":
-                    over.set()  # nobody wants it any more from here on, and what is kept is not to be killed for that
-                tell(kind, value)
-        finally:
-            over.set()
-
-
-def _heard(run: Iterator[Any]) -> Iterator[tuple[str, Any]]:
-    """What a run says, and how it ended."""
+    Thread(target=watch, daemon=True).start()
     try:
-        for item in run:
-            yield "item", item
-        yield "done", None
-    except LostError as error:
-        yield "crash", f"{error}"
-    except ValueError as error:
-        yield "mistake", f"{error}"
-    except RuntimeError as error:
-        yield "fault", f"{error}"
-
-
-def _memory(pid: int | None) -> int:
-    """Bytes that a process and those that it started have; 0 for none."""
-    import psutil  # Dask brings it along
-
-    try:
-        family = [one := psutil.Process(pid), *one.children(recursive=True)] if pid else []
-        return sum(member.memory_info().rss for member in family)
-    except psutil.NoSuchProcess:
-        return 0
+        for kind, value in to_messages(process.run, (topic, task, *arguments)):
+            if kind != "item":
+                over.set()  # from here on the run is not wanted, and a process that stays must not be killed for that
+            report(kind, value)
+    finally:
+        over.set()
+        if keeps_model:
+            IDLE_PROCESS.give_back()
+        else:
+            process.close()

@@ -1,4 +1,4 @@
-"""ZeroGPU: a host that lends a GPU to the page's own process, for the time of one drawing.
+"""ZeroGPU: a host that lends a GPU to the page's own process, for the time of one run.
 
 The function that the host's package `spaces` decorates runs in a fork of this process, where alone there is a GPU. So
 the page itself, and the jobs with it, compute on the CPU. https://huggingface.co/docs/hub/spaces-zerogpu
@@ -9,48 +9,55 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import gradio as gr
-import httpx  # by which spaces asks
+import httpx  # by which spaces asks for a GPU
 
-from explorer import experiment
-from explorer.jobs.executors import QUICK, InProcess, LostError, done_here, handed_out, told
+from explorer.experiment import MODEL_LOCK
+from explorer.jobs.executors.base import UNQUEUED_TASKS, Message, Task, WorkerLostError, from_messages, to_messages
+from explorer.jobs.executors.inline import InlineExecutor, run_here
+from explorer.models.catalogue import override_device
 
-GONE = "the GPU that this host lends was taken back; please try again"
-LEASE = 60  # seconds of a quota that a drawing asks for, the default of `spaces`; not tried on a real GPU
+TAKEN_BACK = "the GPU that this host lends was taken back; please try again"
+GPU_SECONDS = 60  # of a quota that a run asks for, the default of `spaces`; not tried on a real GPU
 
 
-def lends() -> bool:
-    """Whether this is such a host."""
+def on_zerogpu() -> bool:
+    """Say whether this is such a host."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
-def borrower() -> InProcess:
-    """Draws on the GPU that is lent. To be called before the page is launched, and before anything loads PyTorch."""
-    import spaces  # the host has it; nobody else needs it
+def zerogpu_executor(host_error: type[Exception]) -> InlineExecutor:
+    """Make an executor that runs tasks on the GPU that is lent.
 
-    import explorer.metrics
-    import explorer.trajectory  # noqa: F401 -- a fork amid an import, by another thread, would have half a module
+    host_error: what `spaces` raises where no GPU is free, no quota is left or the time is over (gradio's Error). To be
+    called before the page is launched, and before anything loads PyTorch.
+    """
+    import spaces  # the host has it; nothing else needs it
 
-    os.environ["EXPLORER_DEVICE"] = "cpu"
-    held = experiment.LOADING  # or a fork amid another thread's loading would never see it released
-    os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
-    on_gpu = spaces.GPU(_told_there, duration=LEASE)
+    import explorer.measures.metrics
+    import explorer.sampling.rollout  # noqa: F401 -- a fork during an import by another thread would have half a module
 
-    def done(work: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
-        if work in QUICK:
-            yield from done_here(work, arguments)
+    override_device("cpu")
+    lock = MODEL_LOCK  # or a fork while another thread loads a model would never see it released
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    run_on_gpu = spaces.GPU(_run_in_fork, duration=GPU_SECONDS)
+
+    def run_task(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
+        if task.__name__ in UNQUEUED_TASKS:
+            yield from run_here(task, arguments)
             return
+        lost: Message = ("worker_lost", TAKEN_BACK)
         try:
-            yield from handed_out(partial(next, on_gpu(work, arguments), ("crash", GONE)))
-        except gr.Error as error:  # no GPU is free, no quota is left, the lease is over
-            raise LostError(f"the GPU that this host lends: {error.message}") from error
+            yield from from_messages(partial(next, run_on_gpu(task, arguments), lost))
+        except host_error as error:
+            message = getattr(error, "message", f"{error}")
+            raise WorkerLostError(f"the GPU that this host lends: {message}") from error
         except httpx.HTTPError as error:
-            raise LostError(f"this host lends no GPU at the moment ({error}); please try again") from error
+            raise WorkerLostError(f"this host lends no GPU at present ({error}); please try again") from error
 
-    return InProcess(done)
+    return InlineExecutor(run_task)
 
 
-def _told_there(work: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """`told`, in the process that has the GPU, which PyTorch finds by itself."""
-    os.environ.pop("EXPLORER_DEVICE", None)
-    yield from told(work, arguments)
+def _run_in_fork(task: Task, arguments: tuple[Any, ...]) -> Iterator[Message]:
+    """Run a task in the process that has the GPU, which PyTorch finds by itself."""
+    override_device("")
+    yield from to_messages(task, arguments)

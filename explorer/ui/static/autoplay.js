@@ -1,38 +1,38 @@
 // The slider moving by itself: a sweep that a visitor starts, and the example of a first visit.
 
-const PACE = 350; // milliseconds a stop
-let playing;
+const INTERVAL_MS = 350; // between two ratios
+let timer;
 
-/** Sweep over `stops` to the end, or stop doing so; the `example` starts below and comes back. */
-export function play(button, stops, example = false) {
+/** Sweep over `ratios` to the end, or stop doing so; the `example` begins at the lowest and returns to where it was. */
+export function play(button, ratios, example = false) {
   const range = document.querySelector("#ratio input[type=range]");
-  const show = (title) => {
-    button.setAttribute("aria-pressed", title === "Pause");
-    button.textContent = title;
+  const label = (text) => {
+    button.setAttribute("aria-pressed", text === "Pause");
+    button.textContent = text;
   };
-  if (playing) {
-    playing = clearInterval(playing);
-    return show("Play");
+  if (timer) {
+    timer = clearInterval(timer);
+    return label("Play");
   }
-  const home = Number(range.value);
-  const onward = stops.filter((ratio) => ratio > home + 1e-6);
-  const way = example ? [...stops, home] : onward.length ? onward : [...stops];
-  show("Pause");
-  playing = setInterval(() => {
-    range.value = way.shift();
+  const start = Number(range.value);
+  const larger = ratios.filter((ratio) => ratio > start + 1e-6);
+  const path = example ? [...ratios, start] : larger.length ? larger : [...ratios];
+  label("Pause");
+  timer = setInterval(() => {
+    range.value = path.shift();
     range.dispatchEvent(new Event("input", { bubbles: true }));
-    if (!way.length) play(button, stops);
-  }, PACE);
+    if (!path.length) play(button, ratios);
+  }, INTERVAL_MS);
 }
 
-/** A first visit: as soon as `ready`, unless somebody wants it calm; any touch or key stops it. */
-export function example(button, stops, ready) {
+/** Play on a first visit, as soon as `ready`, unless the visitor prefers reduced motion; any touch or key stops it. */
+export function playExample(button, ratios, ready) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  const stop = ({ target }) => playing && !button.contains(target) && play(button, stops);
+  const stop = ({ target }) => timer && !button.contains(target) && play(button, ratios);
   const waiting = setInterval(() => {
     if (!ready()) return;
     clearInterval(waiting);
     for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, stop, { once: true, capture: true });
-    play(button, stops, true);
+    play(button, ratios, true);
   }, 300);
 }

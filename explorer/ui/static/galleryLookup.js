@@ -1,47 +1,48 @@
-// Whether the gallery has an answer to the question of the moment, and what the controls say for a part of it.
+// Whether the gallery has the answer to the current request, and which controls stand for a part of the gallery.
 
 import { parts, state, table } from "./state.js";
 
-/** What stands in the gallery for the question of the moment; null where nothing does. */
-export function covered() {
-  const { asked: at } = state;
-  const fits = ["model", "sampler", "steps", "guidance"].every((name) => String(at[name]) === String(table?.[name]));
-  const scene = fits ? table.scenes.findIndex(({ prompt, seed }) => prompt === at.prompt?.trim() && seed === Number(at.seed)) : -1;
-  if (scene < 0) return null;
-  const stop = stopOf();
-  const method = Object.keys(table.methods).find((name) => matches(table.methods[name], stop));
-  return method ? { scene, method, stop } : null;
+/** Find the current request in the gallery: { sample, method, ratioIndex }; null where it is not there. */
+export function galleryHit() {
+  const { request } = state;
+  const fits = ["model", "sampler", "steps", "guidance"].every((name) => String(request[name]) === String(table?.[name]));
+  const sample = fits ? table.samples.findIndex(({ prompt, seed }) => prompt === request.prompt?.trim() && seed === Number(request.seed)) : -1;
+  if (sample < 0) return null;
+  const ratioIndex = nearestRatioIndex();
+  const method = Object.keys(table.methods).find((name) => matches(table.methods[name], ratioIndex));
+  return method ? { sample, method, ratioIndex } : null;
 }
 
-/** The stop of the gallery nearest to the slider; -1 where nothing is left out. */
-export function stopOf() {
-  const stop = table.ratios.reduce((best, ratio, index) => (distance(ratio) < distance(table.ratios[best]) ? index : best), 0);
-  return distance(0) < distance(table.ratios[stop]) ? -1 : stop;
+/** Find the ratio of the gallery nearest to the slider; -1 where nothing is left out. */
+export function nearestRatioIndex() {
+  const nearest = table.ratios.reduce((best, ratio, index) => (distance(ratio) < distance(table.ratios[best]) ? index : best), 0);
+  return distance(0) < distance(table.ratios[nearest]) ? -1 : nearest;
 }
 
-const distance = (ratio) => Math.abs(ratio - Number(state.asked.ratio));
+const distance = (ratio) => Math.abs(ratio - Number(state.request.ratio));
 
-/** Whether the controls name this method with its settings at this stop; what they leave open is the method's default. */
-function matches({ method, settings, settings_at, granularity }, stop) {
-  if (!granularity || method !== state.asked.method) return false;
-  const own = Object.entries(state.asked).filter(([name]) => name.startsWith(`${method}.`));
-  const choices = !settings_at ? [settings] : stop < 0 ? settings_at : [settings_at[stop]];
+/** Whether the controls name this method with its settings at this ratio; empty controls are the method's defaults. */
+function matches({ method, settings, settings_at, granularity }, ratioIndex) {
+  if (!granularity || method !== state.request.method) return false;
+  const own = Object.entries(state.request).filter(([name]) => name.startsWith(`${method}.`));
+  const choices = !settings_at ? [settings] : ratioIndex < 0 ? settings_at : [settings_at[ratioIndex]];
   return choices.some((choice) => own.every(([name, value]) => same(value, valueOf(choice, name))));
 }
 
 export const same = (one, other) => String(one ?? "") === String(other ?? "");
 const valueOf = (settings, name) => settings[name.slice(name.indexOf(".") + 1)] ?? parts.view.props.defaults[name];
 
-/** Whether the settings of the method of the moment are its defaults, all of them. */
-export const plain = () => Object.entries(state.asked).every(([name, value]) => !name.startsWith(`${state.asked.method}.`) || same(value, valueOf({}, name)));
+/** Whether all settings of the current method are at their defaults. */
+export const hasDefaultSettings = () =>
+  Object.entries(state.request).every(([name, value]) => !name.startsWith(`${state.request.method}.`) || same(value, valueOf({}, name)));
 
-/** What the few-step card shows: the sampler of the control where the gallery has it. */
-export const rivalOf = () => (table.methods[`${state.asked.rival}-steps`] ? `${state.asked.rival}-steps` : "dpm++-steps");
+/** Name the baseline of the third card: the sampler of the control where the gallery has it. */
+export const baselineMethod = () => (table.methods[`${state.request.baseline_sampler}-steps`] ? `${state.request.baseline_sampler}-steps` : "dpm++-steps");
 
-/** The controls' values that stand for a method of the gallery at the stop of the moment. */
-export function choiceOf(name) {
+/** List the controls' values that stand for a method of the gallery at the current ratio. */
+export function controlsFor(name) {
   const { method, settings, settings_at, granularity } = table.methods[name];
-  if (!granularity) return { rival: method.replace("-steps", "") };
-  const own = settings_at?.[Math.max(0, stopOf())] ?? settings;
+  if (!granularity) return { baseline_sampler: method.replace("-steps", "") };
+  const own = settings_at?.[Math.max(0, nearestRatioIndex())] ?? settings;
   return { method, ...Object.fromEntries(Object.entries(own).map(([field, value]) => [`${method}.${field}`, value])) };
 }

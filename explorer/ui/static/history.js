@@ -1,11 +1,11 @@
-// What was drawn in this visit: how each picture came about, call by call, and a strip of results to go back to.
+// What was generated in this visit: how each picture came about, call by call, and a row of results to return to.
 
 import { paint } from "./pictures.js";
 
 const ROLES = { original: "Original", pruned: "Pruned" };
 
-/** The previews of a drawing as they come: two rows, the same calls above each other. */
-export class Film {
+/** The previews of a run as they come: two rows, the same calls above each other. */
+export class Filmstrip {
   constructor(box) {
     this.box = box;
     this.frames = { original: [], pruned: [] };
@@ -16,7 +16,7 @@ export class Film {
     this.show();
   }
 
-  /** Only what is new comes into the page: a drawing has hundreds of moments. */
+  /** Add what is new: most messages only count calls. */
   add(cards, images) {
     for (const role of Object.keys(ROLES)) {
       const frames = this.frames[role];
@@ -48,31 +48,30 @@ export class Film {
   }
 }
 
-/** Finished drawings, newest first; a click goes back to one. */
-export class Visits {
-  constructor(box, goBack) {
+/** Finished results, newest first; a click returns to one. */
+export class History {
+  constructor(box, onReturn) {
     this.box = box;
-    this.kept = [];
+    this.entries = [];
     box.addEventListener("click", ({ target }) => {
       const button = target.closest("button");
-      if (button) goBack(this.kept[button.dataset.visit]);
+      if (button) onReturn(this.entries[button.dataset.entry]);
     });
   }
 
-  add(asked, drawn, frames) {
-    this.kept = [{ asked: { ...asked }, drawn, frames }, ...this.kept].slice(0, 24);
+  add(request, generated, frames) {
+    this.entries = [{ request: { ...request }, generated, frames }, ...this.entries].slice(0, 24);
     this.box.hidden = false;
-    this.box.innerHTML = "<h2>Drawn in this visit</h2><div class='row'></div>";
-    this.kept.forEach(({ asked: at, drawn: { images } }, index) => {
+    this.box.innerHTML = "<h2>Generated in this visit</h2><div class='row'></div>";
+    this.entries.forEach(({ request: { prompt, method, ratio, seed, sampler, steps }, generated: { images } }, index) => {
       const button = document.createElement("button");
-      const method = at.method.replace(/^order:(.*\/)?/, "");
-      const what = `${at.prompt}, ${method} ${Math.round(100 * at.ratio)} %`;
-      Object.assign(button, { type: "button", title: `${what}, seed ${at.seed}, ${at.sampler} ${at.steps}` });
-      button.dataset.visit = index;
+      const what = `${prompt}, ${method.replace(/^importance:(.*\/)?/, "")} ${Math.round(100 * ratio)} %`;
+      Object.assign(button, { type: "button", title: `${what}, seed ${seed}, ${sampler} ${steps}` });
+      button.dataset.entry = index;
       const canvas = document.createElement("canvas");
-      const words = document.createElement("span");
-      words.textContent = what;
-      button.append(canvas, words);
+      const label = document.createElement("span");
+      label.textContent = what;
+      button.append(canvas, label);
       this.box.querySelector(".row").append(button);
       paint(canvas, images.pruned);
     });

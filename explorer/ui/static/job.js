@@ -1,58 +1,76 @@
-// A job at work: what it says, curves of its numbers, its gates, a picture of the moment. Only what is new comes along.
+// A running job: its description, curves of its metrics, its gates, the latest picture. Only what is new is sent.
 
-import { plotly } from "./map.js";
+import { drawFigure, loadPlotly, onThemeChange } from "./plotlyView.js";
 
 export function mountJob({ element, props, watch }) {
-  const [said, picture, curve, gates] = [".said", ".moment", ".curve", ".gates"].map((name) => element.querySelector(name));
+  const [description, picture, curves, gates] = [".description", ".preview", ".curves", ".gates"].map((name) => element.querySelector(name));
   const waiting = element.querySelector(".waiting");
-  const seen = { steps: [], numbers: {}, gates: null };
+  const seen = { steps: [], metrics: {}, gates: null };
 
-  async function draw() {
-    const library = await plotly(props.library);
+  function withLayout(box, own) {
     const style = getComputedStyle(element);
-    const layout = (box, own) => ({ ...JSON.parse(JSON.stringify(props.layout)), ...own, width: box.clientWidth, font: { color: style.getPropertyValue("--body-text-color").trim(), family: style.fontFamily } });
-    const shown = Object.entries(seen.numbers);
-    curve.hidden = !shown.length;
-    gates.hidden = !seen.gates;
-    if (shown.length) {
-      const axis = (index) => ({ overlaying: index ? "y" : undefined, side: index ? "right" : "left", title: { text: shown[index][0] }, showgrid: false, zeroline: false, automargin: true, fixedrange: true });
-      const lines = shown.slice(0, 2).map(([name, values], index) => ({ x: seen.steps, y: values, name, yaxis: index ? "y2" : "y", mode: "lines", line: { color: props.colours[index] } }));
-      const axes = Object.fromEntries(lines.map((_, index) => [index ? "yaxis2" : "yaxis", axis(index)]));
-      await library.react(curve, lines, layout(curve, { ...axes, height: 240, showlegend: true, xaxis: { title: { text: "step" }, fixedrange: true, zeroline: false } }), { displayModeBar: false });
-    }
-    if (seen.gates) {
-      const heat = { type: "heatmap", z: seen.gates.rows, y: seen.gates.names, zmin: 0, zmax: 255, showscale: false, colorscale: [[0, props.colours[2]], [1, props.colours[0]]], hovertemplate: "%{y}, call %{x}<extra></extra>" };
-      const yaxis = { automargin: true, fixedrange: true, autorange: "reversed", tickfont: { size: 9 } };
-      await library.react(gates, [heat], layout(gates, { height: 70 + 14 * seen.gates.rows.length, yaxis, xaxis: { title: { text: "call" }, fixedrange: true } }), { displayModeBar: false });
-    }
-    element.classList.toggle("drawn", shown.length > 0);
+    const font = { color: style.getPropertyValue("--body-text-color").trim(), family: style.fontFamily };
+    return { ...JSON.parse(JSON.stringify(props.layout)), ...own, width: box.clientWidth, font };
   }
 
-  function take() {
+  async function draw() {
+    const plotly = await loadPlotly(props.library);
+    const metrics = Object.entries(seen.metrics);
+    curves.hidden = !metrics.length;
+    gates.hidden = !seen.gates;
+    if (metrics.length) await drawFigure(plotly, curves, ...curveFigure(metrics, seen.steps, props.colours, (own) => withLayout(curves, own)));
+    if (seen.gates) await drawFigure(plotly, gates, ...gateFigure(seen.gates, props.colours, (own) => withLayout(gates, own)));
+    element.classList.toggle("drawn", metrics.length > 0);
+  }
+
+  function receive() {
     const value = props.value;
-    for (const part of [waiting, said]) part.hidden = (part === waiting) === Boolean(value);
-    if (!value) return void [picture, curve, gates].forEach((part) => (part.hidden = true));
-    if (value.fresh) Object.assign(seen, { steps: [], numbers: {}, gates: null });
-    for (const [step, numbers] of value.events) {
+    waiting.hidden = Boolean(value);
+    description.hidden = !value;
+    if (!value) return void [picture, curves, gates].forEach((part) => (part.hidden = true));
+    if (value.fresh) Object.assign(seen, { steps: [], metrics: {}, gates: null });
+    for (const [step, metrics] of value.events) {
       seen.steps.push(step);
-      for (const [name, number] of Object.entries(numbers)) (seen.numbers[name] ??= []).push(number);
+      for (const [name, number] of Object.entries(metrics)) (seen.metrics[name] ??= []).push(number);
     }
-    if (value.gates) seen.gates = unpacked(value.gates);
-    said.innerHTML = value.said; // put together and escaped by Python
+    if (value.gates) seen.gates = decodeGates(value.gates);
+    description.innerHTML = value.description; // made and escaped by Python
     picture.hidden = !(value.picture || (picture.src && !value.fresh));
     if (value.picture) picture.src = value.picture;
-    said.dataset.state = value.state;
+    description.dataset.state = value.state;
     draw();
   }
 
-  watch("value", take);
+  watch("value", receive);
   new ResizeObserver(draw).observe(element);
-  new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] }); // dark or light
-  take();
+  onThemeChange(draw);
+  receive();
 }
 
-/** Names and a row of bytes a unit, from { names, calls, bytes in base64, call by call }. */
-function unpacked({ names, calls, bytes }) {
+/** The first two metrics over the steps, with an axis of its own each. Returns [data, layout]. */
+function curveFigure(metrics, steps, colours, withLayout) {
+  const axis = (name, index) => ({
+    ...{ overlaying: index ? "y" : undefined, side: index ? "right" : "left", title: { text: name } },
+    ...{ showgrid: false, zeroline: false, automargin: true, fixedrange: true },
+  });
+  const shown = metrics.slice(0, 2);
+  const lines = shown.map(([name, y], index) => ({ x: steps, y, name, yaxis: index ? "y2" : "y", mode: "lines", line: { color: colours[index] } }));
+  const axes = Object.fromEntries(shown.map(([name], index) => [index ? "yaxis2" : "yaxis", axis(name, index)]));
+  return [lines, withLayout({ ...axes, height: 240, showlegend: true, xaxis: { title: { text: "step" }, fixedrange: true, zeroline: false } })];
+}
+
+/** The place of each unit at each call in the current removal order. Returns [data, layout]. */
+function gateFigure({ names, rows }, colours, withLayout) {
+  const heat = {
+    ...{ type: "heatmap", z: rows, y: names, zmin: 0, zmax: 255, showscale: false },
+    ...{ colorscale: [[0, colours[2]], [1, colours[0]]], hovertemplate: "%{y}, call %{x}<extra></extra>" },
+  };
+  const yaxis = { automargin: true, fixedrange: true, autorange: "reversed", tickfont: { size: 9 } };
+  return [[heat], withLayout({ height: 70 + 14 * rows.length, yaxis, xaxis: { title: { text: "call" }, fixedrange: true } })];
+}
+
+/** Decode { names, calls, bytes in base64, call by call } into names and a row of bytes per unit. */
+function decodeGates({ names, calls, bytes }) {
   const flat = Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
   const rows = names.map((_, unit) => Array.from({ length: calls }, (_, call) => flat[call * names.length + unit]));
   return { names, rows };
@@ -65,14 +83,14 @@ export function mountList({ element, props, watch, trigger }) {
   function draw() {
     const rows = Array.isArray(props.value) ? props.value : [];
     element.classList.toggle("empty", !rows.length);
-    table.replaceChildren(row("th", props.columns), ...rows.map(({ cells }) => Object.assign(row("td", cells), { tabIndex: 0 })));
+    table.replaceChildren(makeRow("th", props.columns), ...rows.map(({ cells }) => Object.assign(makeRow("td", cells), { tabIndex: 0 })));
     rows.forEach(({ id }, index) => (table.rows[index + 1].dataset.id = id));
   }
 
-  const row = (kind, cells) => {
-    const made = document.createElement("tr");
-    made.append(...cells.map((cell) => Object.assign(document.createElement(kind), { textContent: cell })));
-    return made;
+  const makeRow = (kind, cells) => {
+    const row = document.createElement("tr");
+    row.append(...cells.map((cell) => Object.assign(document.createElement(kind), { textContent: cell })));
+    return row;
   };
   const pick = (event) => {
     const id = event.target.closest("[data-id]")?.dataset.id;

@@ -1,77 +1,74 @@
-// The Masks tab in the browser: one schedule, another beside it, cells switched by hand, what that costs at once.
+// The Masks tab in the browser: one schedule, another to compare with, cells edited by hand, and what that costs.
 
-import { same } from "./edits.js";
-import { KeepMap } from "./map.js";
+import { Heatmap } from "./heatmap.js";
 import { cost, pack, unpack } from "./schedule.js";
+import { same } from "./undo.js";
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 export function mountMask({ element, props, watch }) {
-  const [tiles, word] = [".tiles", ".edited"].map((name) => element.querySelector(name));
-  let given = null; // what Python said
-  let keep = null; // of the moment
+  const [tiles, note] = [".tiles", ".edited-note"].map((name) => element.querySelector(name));
+  let given = null; // what Python sent, its bits decoded
+  let keep = null; // what is shown
   let against = null;
-  const map = new KeepMap(element, props.library, (changed) => show(changed ?? given.keep), () => {});
+  const heatmap = new Heatmap(element, props, (edited) => show(edited ?? given.keep), () => {});
 
-  function show(changed) {
-    keep = changed;
-    const { graph, timesteps, figure, versus } = given;
-    map.show({ graph, keep, base: given.keep, timesteps, against, figure: against ? versus : figure });
-    word.hidden = keep === given.keep;
-    count();
+  function show(shown) {
+    keep = shown;
+    const { graph, timesteps } = given;
+    heatmap.show({ graph, keep, base: given.keep, timesteps, against, legend: "file" });
+    note.hidden = keep === given.keep;
+    tiles.replaceChildren(...tileRows({ graph, keep, against, other: given.other }).map((row) => makeTile(...row)));
   }
 
-  /** What it costs, and what the other costs. */
-  function count() {
-    const units = given.graph.units.length;
-    const there = (value) => `${value} in ${given.other.name}`;
-    const kept = percent(cost(given.graph, keep).kept);
-    const rows = [["MACs kept", kept, given.other && there(percent(given.other.kept))]];
-    const told = { "cells computed": (table) => sum(table).toLocaleString("en"), "calls entered": (table) => entered(table, units) };
-    for (const [name, of] of Object.entries(told)) rows.push([name, of(keep), against && there(of(against))]);
-    if (given.other && !against) rows.push(["cells that differ", "–", "the other has other units or calls: only what they cost and draw can be compared"]);
-    if (against) rows.push(["cells that differ", sum(keep.map((bit, index) => bit ^ against[index])).toLocaleString("en"), differing(units)]);
-    tiles.replaceChildren(...rows.map(([name, value, note]) => tile(name, value, note ?? "")));
-  }
-
-  /** Where they differ most. */
-  function differing(units) {
-    const count = (size, at) => Array.from({ length: size }, (_, one) => keep.reduce((many, bit, index) => many + (at(index) === one && bit !== against[index]), 0));
-    const most = (counts) => counts.indexOf(Math.max(...counts));
-    const [calls, columns] = [count(keep.length / units, (index) => Math.floor(index / units)), count(units, (index) => index % units)];
-    if (!sum(calls)) return "nowhere: they are the same";
-    return `most at call ${most(calls)} (${Math.max(...calls)}) and in ${given.graph.units[most(columns)].name} (${Math.max(...columns)})`;
-  }
-
-  function take() {
+  function receive() {
     const { value } = props;
-    element.classList.toggle("absent", !value);
+    element.classList.toggle("hidden", !value);
     if (!value) return void (given = keep = null);
     const size = value.timesteps.length * value.graph.units.length;
-    const [before, own] = [given?.keep, keep];
+    const [before, edited] = [given?.keep, keep];
     given = { ...JSON.parse(JSON.stringify(value)), keep: unpack(value.keep, size) };
     against = value.other?.keep ? unpack(value.other.keep, size) : null;
-    show(before !== own && same(before, given.keep) ? own : given.keep); // what was switched stays beside another one
+    show(before !== edited && same(before, given.keep) ? edited : given.keep); // edits stay while another file is compared
   }
 
-  window.explorerMask = () => (keep && keep !== given.keep ? pack(keep) : ""); // for Python, where something is done with it
-  watch("value", take);
-  take();
+  window.explorerManualMask = () => (keep && keep !== given.keep ? pack(keep) : ""); // for Python, which acts on it
+  watch("value", receive);
+  receive();
 }
 
-const sum = (table) => table.reduce((many, bit) => many + bit, 0);
+/** List name, value and note of each tile: what it costs, what the other costs, where they differ. */
+function tileRows({ graph, keep, against, other }) {
+  const units = graph.units.length;
+  const ofOther = (value) => `${value} in ${other.name}`;
+  const counted = { "cells computed": (table) => sum(table).toLocaleString("en"), "calls entered": (table) => callsEntered(table, units) };
+  const rows = [["MACs kept", percent(cost(graph, keep).kept), other && ofOther(percent(other.kept))]];
+  for (const [name, count] of Object.entries(counted)) rows.push([name, count(keep), against && ofOther(count(against))]);
+  if (other && !against) rows.push(["cells that differ", "–", "the other has other units or calls: only cost and pictures can be compared"]);
+  if (against) rows.push(["cells that differ", sum(keep.map((bit, index) => bit ^ against[index])).toLocaleString("en"), whereTheyDiffer(graph, keep, against)]);
+  return rows;
+}
 
-function entered(table, units) {
+function whereTheyDiffer(graph, keep, against) {
+  const units = graph.units.length;
+  const count = (size, at) => Array.from({ length: size }, (_, one) => keep.reduce((total, bit, index) => total + (at(index) === one && bit !== against[index]), 0));
+  const most = (counts) => counts.indexOf(Math.max(...counts));
+  const [calls, columns] = [count(keep.length / units, (index) => Math.floor(index / units)), count(units, (index) => index % units)];
+  if (!sum(calls)) return "nowhere: they are the same";
+  return `most at call ${most(calls)} (${Math.max(...calls)}) and in ${graph.units[most(columns)].name} (${Math.max(...columns)})`;
+}
+
+const sum = (table) => table.reduce((total, bit) => total + bit, 0);
+
+function callsEntered(table, units) {
   const calls = table.length / units;
   const runs = Array.from({ length: calls }, (_, call) => table.subarray(call * units, (call + 1) * units).some(Boolean));
   return `${runs.filter(Boolean).length} of ${calls}`;
 }
 
-/** Text only: names are those of a file. */
-function tile(name, value, note) {
+/** Make a tile of text only: names are those of a file. */
+function makeTile(name, value, note) {
   const box = document.createElement("div");
-  const [term, ...told] = ["dt", "dd", "dd"].map((kind) => document.createElement(kind));
-  [term, ...told].forEach((part, index) => (part.textContent = [name, value, note][index]));
-  box.append(term, ...told);
+  for (const [kind, text] of [["dt", name], ["dd", value], ["dd", note ?? ""]]) box.append(Object.assign(document.createElement(kind), { textContent: text }));
   return box;
 }

@@ -1,43 +1,66 @@
-// Draws props.value (a plotly figure) into .plot; the library is loaded once, after the first paint.
-const box = () => element.querySelector(".plot"); // which may come after this script, where a tab opens at once
+// A plotly figure that Python made, in the page's colours; and what every plotly figure of the page needs.
 
-function library() {
-  window.explorerPlotly ??= new Promise((resolve, reject) => {
+/** Load plotly.js once for the whole page, after the first paint. */
+export function loadPlotly(source) {
+  return (window.explorerPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = props.script;
+    script.src = source;
     script.onload = () => resolve(window.Plotly);
     script.onerror = () => reject(new Error("plotly.js did not load"));
     requestAnimationFrame(() => setTimeout(() => document.head.append(script), 0));
-  });
-  return window.explorerPlotly;
+  }));
 }
 
-function inColoursOfThePage(layout) {
+/** Draw a figure, or change what is drawn. plotly refers to its clip paths by the page's address, and loses them when that
+ * changes; so the first plot is empty, and then plotly is made to leave the address out. */
+export function drawFigure(plotly, box, data, layout) {
+  if (!box._context) {
+    plotly.newPlot(box, [], {}, { displayModeBar: false });
+    box._context._baseUrl = "";
+  }
+  return plotly.react(box, data, layout); // with a config, it would take the address anew
+}
+
+/** Give a layout the width of its box, and the font and colours of the page. */
+export function withTheme(layout, element, box) {
   const style = getComputedStyle(element);
   const text = style.getPropertyValue("--body-text-color").trim();
   const surface = style.getPropertyValue("--background-fill-primary").trim();
-  layout.width = box().clientWidth; // plotly's own `responsive` would forget the height that the figure asks for
+  layout.width = box.clientWidth; // plotly's own `responsive` would forget the height that the figure asks for
   layout.font = { ...layout.font, color: text, family: style.fontFamily };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: surface, bordercolor: text, font: { color: text } };
-  if (element.clientWidth < 480) {
-    layout.yaxis = { ...layout.yaxis, tickfont: { size: 8 } };
-    layout.xaxis = { ...layout.xaxis, dtick: undefined, nticks: 6, tickangle: 0 };
-  }
   return layout;
 }
 
-async function draw() {
-  element.classList.toggle("empty", !props.value);
-  if (!props.value) return;
-  const plotly = await library();
-  if (!box()) return;
-  const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
-  await plotly.react(box(), figure.data, inColoursOfThePage(figure.layout), { displayModeBar: false });
-  element.classList.add("drawn");
-}
+/** Draw again when the theme changes between light and dark. */
+export const onThemeChange = (draw) => new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
-watch("value", draw);
-new ResizeObserver(() => box() && box().clientWidth !== box()._fullLayout?.width && draw()).observe(element);
-new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] }); // dark or light
-library();
-draw();
+/** Draw again when the box has another width than the figure in it. `box()`: it may come after this script. */
+export const onResize = (element, box, draw) =>
+  new ResizeObserver(() => box() && box().clientWidth !== box()._fullLayout?.width && draw()).observe(element);
+
+/** Draw the figure in `props.value` into .plot. */
+export function mountFigure({ element, props, watch }) {
+  const box = () => element.querySelector(".plot"); // which may come after this script, where a tab opens at once
+
+  function forWidth(layout) {
+    if (element.clientWidth >= 480) return layout;
+    return { ...layout, yaxis: { ...layout.yaxis, tickfont: { size: 8 } }, xaxis: { ...layout.xaxis, dtick: undefined, nticks: 6, tickangle: 0 } };
+  }
+
+  async function draw() {
+    element.classList.toggle("empty", !props.value);
+    if (!props.value) return;
+    const plotly = await loadPlotly(props.library);
+    if (!box() || !props.value) return;
+    const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
+    await drawFigure(plotly, box(), figure.data, forWidth(withTheme(figure.layout, element, box())));
+    element.classList.add("drawn");
+  }
+
+  watch("value", draw);
+  onResize(element, box, draw);
+  onThemeChange(draw);
+  loadPlotly(props.library);
+  draw();
+}

@@ -1,173 +1,182 @@
-// Painting everything from the state, all in one frame.
+// Paints everything on Explore from the state, all in one frame.
 
-import { restore } from "./address.js";
-import { covered, rivalOf } from "./covering.js";
-import * as markup from "./parts.js";
-import { ROLES } from "./parts.js";
+import { captionMarkup, cardFacts, safeRatio, tileMarkup, winner } from "./captions.js";
+import { baselineMethod, galleryHit } from "./galleryLookup.js";
 import { paint, paintDifference } from "./pictures.js";
 import { floats, unpack } from "./schedule.js";
-import { film, map, parts, state, strips, table } from "./state.js";
-import { cards, safe, tiles, winner, words } from "./words.js";
+import { filmstrip, heatmap, parts, state, strips, table } from "./state.js";
+import { ROLES, fillAllPrompts } from "./templates.js";
+import { restoreSchedule } from "./urlState.js";
 
 /** Paint everything from the state, at once. */
 export function render() {
-  if (!parts.view || !state.asked.prompt) return;
+  if (!parts.view || !state.request.prompt) return;
   const { element } = parts.view;
-  const at = covered();
-  const source = state.drawn ? "drawn" : at ? "gallery" : "none";
+  const hit = galleryHit();
+  const source = state.generated ? "generated" : hit ? "gallery" : "none";
   element.querySelector(".view").dataset.source = source;
-  markScene(at);
-  if (at) preload(at);
-  renderPictures(at, source);
-  renderWall(at);
-  renderOthers(at);
-  renderMap(at);
-  markSafe(at);
-  const shown = { table, at, state, rival: table && rivalOf(), plan: state.plan };
-  element.querySelector(".tiles").innerHTML = tiles(shown);
-  element.querySelector(".words").innerHTML = words(shown);
+  markSample(hit);
+  if (hit) preload(hit);
+  renderPictures(hit, source);
+  renderAllPrompts(hit);
+  renderMethods(hit);
+  renderHeatmap(hit);
+  markSafeZone(hit);
+  const shown = shownNow(hit);
+  element.querySelector(".tiles").innerHTML = tileMarkup(shown);
+  element.querySelector(".captions").innerHTML = captionMarkup(shown);
 }
 
-export function renderPictures(at, source) {
+/** Gather what captions are made of. */
+const shownNow = (hit) => ({ table, hit, state, baseline: table && baselineMethod(), plan: state.plan, metrics: parts.view.props.metrics });
+
+export function renderPictures(hit, source) {
   const { element } = parts.view;
-  const told = cards({ table, at, state, rival: table && rivalOf() });
+  const facts = cardFacts(shownNow(hit));
   for (const role of ROLES) {
     const card = element.querySelector(`.card[data-role=${role}]`);
-    const canvas = card.querySelector(".own");
-    if (source === "drawn") paint(canvas, state.drawn.images?.[role]);
-    else if (at) {
-      const [method, tile] = { original: ["full", 0], pruned: [at.method, at.stop], rival: [rivalOf(), at.stop] }[role];
-      paint(canvas, ...(tile < 0 ? [strips.get(at.scene, "full"), 0] : [present(at, method) && strips.get(at.scene, method), tile]));
-    } else paint(canvas, undefined);
-    paintCard(card, told[role]);
+    const canvas = card.querySelector(".picture");
+    if (source === "generated") paint(canvas, state.generated.images?.[role]);
+    else if (hit) paint(canvas, ...galleryTile(hit, role));
+    else paint(canvas, undefined);
+    paintCard(card, facts[role]);
   }
-  element.querySelector(".footer").textContent = source === "drawn" ? state.drawn.footer : "";
-  if (source !== "drawn") element.querySelector(".film").hidden = true;
-  else if (element.querySelector(".film").hidden) film.show();
-  overlay();
+  element.querySelector(".footer").textContent = source === "generated" ? state.generated.footer : "";
+  if (source !== "generated") element.querySelector(".filmstrip").hidden = true;
+  else if (element.querySelector(".filmstrip").hidden) filmstrip.show();
+  paintOverlay();
 }
 
-/** Whether a method of the gallery can stand at this stop. */
-const present = (at, method) => method === "full" || at.stop < 0 || table.methods[method].stops[at.stop];
-
-function paintCard(card, told) {
-  card.querySelector("h2").textContent = told.title;
-  card.querySelector("p").textContent = told.what;
-  card.querySelector("dl").innerHTML = told.facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
-  card.querySelector(".own").setAttribute("aria-label", `${state.asked.prompt}, ${told.title.toLowerCase()}`);
-  card.querySelector(".counter").textContent = told.counter ?? "";
-  card.querySelector("progress").value = told.done ?? 1;
-  card.dataset.done = told.done === undefined || told.done === 1;
-  card.querySelector(".frame").classList.toggle("noise", Boolean(told.empty));
+/** Find the strip and the tile of a card. */
+function galleryTile({ sample, method, ratioIndex }, role) {
+  if (role === "original" || ratioIndex < 0) return [strips.get(sample, "full"), 0];
+  const shown = role === "pruned" ? method : baselineMethod();
+  return [table.methods[shown].results[ratioIndex] && strips.get(sample, shown), ratioIndex];
 }
 
-/** The original under the other two, for wipe, blink and difference. */
-export function overlay() {
+function paintCard(card, facts) {
+  card.querySelector("h2").textContent = facts.title;
+  card.querySelector("p").textContent = facts.what;
+  card.querySelector("dl").innerHTML = facts.rows.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
+  card.querySelector(".picture").setAttribute("aria-label", `${state.request.prompt}, ${facts.title.toLowerCase()}`);
+  card.querySelector(".counter").textContent = facts.counter ?? "";
+  card.querySelector("progress").value = facts.done ?? 1;
+  card.dataset.done = facts.done === undefined || facts.done === 1;
+  card.querySelector(".frame").classList.toggle("noise", Boolean(facts.empty));
+}
+
+/** Paint the original under the other two, for wipe, blink and difference. */
+export function paintOverlay() {
   const { element } = parts.view;
   const canvas = (role, which) => element.querySelector(`.card[data-role=${role}] .${which}`);
-  const original = canvas("original", "own");
+  const original = canvas("original", "picture");
   for (const role of ROLES.slice(1)) {
-    const under = canvas(role, "under");
-    under.width = under.height = original.width;
-    if (state.mode === "side" || !original.width || !canvas(role, "own").width) continue;
-    under.getContext("2d").drawImage(original, 0, 0);
-    if (state.mode === "difference") paintDifference(under, original, canvas(role, "own"), Number(element.querySelector(".gainer input").value));
+    const underlay = canvas(role, "underlay");
+    underlay.width = underlay.height = original.width;
+    if (state.mode === "side" || !original.width || !canvas(role, "picture").width) continue;
+    underlay.getContext("2d").drawImage(original, 0, 0);
+    if (state.mode === "difference") paintDifference(underlay, original, canvas(role, "picture"), Number(element.querySelector(".gain input").value));
   }
 }
 
-/** Every other method at this stop: a picture, its likeness, a click that takes it over. */
-function renderOthers(at) {
+/** Show every other method at this ratio: a picture, its PSNR, a click that chooses it. */
+function renderMethods(hit) {
   const { element } = parts.view;
-  element.querySelector(".others").hidden = !at;
-  if (!at) return;
-  const best = winner(table, at.stop);
-  for (const button of element.querySelectorAll(".others button")) {
+  element.querySelector(".methods").hidden = !hit;
+  if (!hit) return;
+  const { sample, ratioIndex } = hit;
+  const best = winner(table, ratioIndex);
+  for (const button of element.querySelectorAll(".methods button")) {
     const { method } = button.dataset;
-    const stop = at.stop < 0 ? table.original : table.methods[method].stops[at.stop];
-    button.setAttribute("aria-pressed", method === at.method || method === rivalOf());
-    button.classList.toggle("first", Boolean(stop) && method === best);
-    button.disabled = !stop;
-    paint(button.querySelector("canvas"), stop && strips.get(at.scene, at.stop < 0 ? "full" : method), Math.max(0, at.stop));
-    button.querySelector("small").textContent = !stop ? "cannot go so far" : `${stop.each.psnr[at.scene].toFixed(1)} dB`;
+    const result = ratioIndex < 0 ? table.original : table.methods[method].results[ratioIndex];
+    button.setAttribute("aria-pressed", method === hit.method || method === baselineMethod());
+    button.classList.toggle("winner", Boolean(result) && method === best);
+    button.disabled = !result;
+    paint(button.querySelector("canvas"), result && strips.get(sample, ratioIndex < 0 ? "full" : method), Math.max(0, ratioIndex));
+    button.querySelector("small").textContent = !result ? "out of range" : `${result.each.psnr[sample].toFixed(1)} dB`;
   }
 }
 
-/** Every scene by the method of the moment, the original beside it. */
-function renderWall(at) {
-  const wall = parts.view.element.querySelector(".wall");
-  wall.hidden = state.mode !== "wall" || !at;
-  if (wall.hidden) return;
-  if (!wall.children.length) markup.wall(wall, table.scenes);
-  const stop = at.stop < 0 ? table.original : table.methods[at.method].stops[at.stop];
-  for (const [scene, button] of [...wall.children].entries()) {
-    const [one, other] = button.querySelectorAll("canvas");
-    paint(one, strips.get(scene, "full"));
-    if (at.stop < 0) paint(other, strips.get(scene, "full"));
-    else paint(other, stop && strips.get(scene, at.method), at.stop);
-    button.querySelector("small").textContent = stop ? `${Math.min(99, stop.each.psnr[scene]).toFixed(0)} dB` : "–";
-    button.setAttribute("aria-pressed", scene === at.scene);
-    for (const method of ["full", at.method]) if (!strips.get(scene, method)) strips.load(scene, method).then((image) => image && schedulePaint());
+/** Show every sample by the current method, the original beside it. */
+function renderAllPrompts(hit) {
+  const box = parts.view.element.querySelector(".all-prompts");
+  box.hidden = state.mode !== "prompts" || !hit;
+  if (box.hidden) return;
+  if (!box.children.length) fillAllPrompts(box, table.samples);
+  const { method, ratioIndex } = hit;
+  const result = ratioIndex < 0 ? table.original : table.methods[method].results[ratioIndex];
+  for (const [sample, button] of [...box.children].entries()) {
+    const [original, pruned] = button.querySelectorAll("canvas");
+    paint(original, strips.get(sample, "full"));
+    if (ratioIndex < 0) paint(pruned, strips.get(sample, "full"));
+    else paint(pruned, result && strips.get(sample, method), ratioIndex);
+    button.querySelector("small").textContent = result ? `${Math.min(99, result.each.psnr[sample]).toFixed(0)} dB` : "–";
+    button.setAttribute("aria-pressed", sample === hit.sample);
+    for (const one of ["full", method]) loadStrip(sample, one);
   }
 }
 
-function renderMap(at) {
-  const ordered = at ? table.methods[at.method].goes : state.plan?.goes;
-  if (at || state.plan) document.querySelector("#show")?.classList.toggle("absent", !ordered); // only an order has something else to show
-  if (!map) return;
-  const what = ordered ? (state.asked.show ?? "decision") : "decision";
-  const { figures } = parts.view.props;
-  if (at) {
-    const method = table.methods[at.method];
-    const graph = table.graphs[method.granularity];
-    const size = table.timesteps.length * graph.units.length;
-    const stop = method.stops[at.stop];
-    const drawn = at.stop < 0 ? new Uint8Array(size).fill(1) : stop ? unpack(stop.keep, size) : null;
-    const values = what === "order" ? method.goes : what === "score" ? method.score : null;
-    if (drawn)
-      map.show({ graph, keep: state.edited ?? drawn, base: drawn, timesteps: table.timesteps, figure: figures[method.granularity],
-        values: values && floats(values), what, ratio: at.stop < 0 ? 0 : 1 - stop.kept });
-  } else if (state.plan) {
-    const { graph, keep, timesteps, figure, goes, score, reached } = state.plan;
-    const values = what === "order" ? goes : what === "score" ? score : null;
-    const bits = unpack(keep, timesteps.length * graph.units.length);
-    map.show({ graph, keep: state.edited ?? bits, base: bits, timesteps, figure, values: values && floats(values), what, ratio: reached });
+/** Show the schedule, or in its place the removal order or the scores that it follows from. */
+function renderHeatmap(hit) {
+  const source = hit ? table.methods[hit.method] : state.plan;
+  if (source) document.querySelector("#show")?.classList.toggle("hidden", !source.removal_ratio); // a mask has no order
+  if (!heatmap) return;
+  const what = source?.removal_ratio ? (state.request.show ?? "decision") : "decision";
+  const shown = hit ? galleryShown(hit) : state.plan && planShown(state.plan);
+  if (shown) {
+    const values = what === "decision" ? null : floats(source[what]);
+    heatmap.show({ ...shown, keep: state.edited ?? shown.base, values, what, legend: "schedule" });
   }
-  if (restore()) render();
+  if (restoreSchedule()) render();
 }
 
-function markScene(at) {
-  for (const button of parts.view.element.querySelectorAll(".scenes button"))
-    button.setAttribute("aria-pressed", Number(button.dataset.scene) === at?.scene);
+function galleryShown({ method, ratioIndex }) {
+  const { granularity, results } = table.methods[method];
+  const graph = table.graphs[granularity];
+  const size = table.timesteps.length * graph.units.length;
+  if (ratioIndex < 0) return { graph, base: new Uint8Array(size).fill(1), timesteps: table.timesteps, ratio: 0 };
+  const result = results[ratioIndex];
+  return result && { graph, base: unpack(result.keep, size), timesteps: table.timesteps, ratio: 1 - result.kept };
 }
 
-/** Under the slider: up to which ratio the pictures are still what was asked for. */
-function markSafe(at) {
+const planShown = ({ graph, keep, timesteps, reached }) => ({ graph, base: unpack(keep, timesteps.length * graph.units.length), timesteps, ratio: reached });
+
+function markSample(hit) {
+  for (const button of parts.view.element.querySelectorAll(".samples button"))
+    button.setAttribute("aria-pressed", Number(button.dataset.sample) === hit?.sample);
+}
+
+/** Mark under the slider up to which ratio the pictures still show what the prompt says. */
+function markSafeZone(hit) {
   const range = document.querySelector("#ratio input[type=range]");
   if (!range) return;
-  let zone = document.querySelector("#ratio .zone");
+  let zone = document.querySelector("#ratio .safe-zone");
   if (!zone) {
     zone = document.createElement("div");
-    zone.className = "zone";
-    zone.title = "Up to here a second network still finds the right name nearly as often as for the full run";
+    zone.className = "safe-zone";
+    zone.title = "Up to here a second network finds the right name nearly as often as for the full run";
     range.after(zone);
   }
-  const share = at ? safe(table, at.method) : null;
-  zone.hidden = share === null;
-  Object.assign(zone.style, { left: `${range.offsetLeft}px`, width: `${(range.offsetWidth * (share ?? 0)) / range.max}px`, top: `${range.offsetTop + range.offsetHeight + 3}px` });
+  const ratio = hit ? safeRatio(table, hit.method) : null;
+  zone.hidden = ratio === null;
+  Object.assign(zone.style, { left: `${range.offsetLeft}px`, width: `${(range.offsetWidth * (ratio ?? 0)) / range.max}px`, top: `${range.offsetTop + range.offsetHeight + 3}px` });
 }
 
-/** Fetch what the next movements need: this scene by the method of the moment first, then by all others. */
-function preload({ scene, method }) {
-  const wanted = ["full", method, rivalOf(), ...Object.keys(table.methods)];
-  for (const one of wanted) if (!strips.get(scene, one)) strips.load(scene, one).then((image) => image && schedulePaint());
+/** Fetch what the next movements need: this sample by the current method first, then by all others. */
+function preload({ sample, method }) {
+  for (const one of ["full", method, baselineMethod(), ...Object.keys(table.methods)]) loadStrip(sample, one);
 }
 
-let waiting = false;
-function schedulePaint() {
-  if (waiting) return;
-  waiting = true;
+function loadStrip(sample, method) {
+  if (!strips.get(sample, method)) strips.load(sample, method).then((image) => image && scheduleRender());
+}
+
+let scheduled = false;
+function scheduleRender() {
+  if (scheduled) return;
+  scheduled = true;
   requestAnimationFrame(() => {
-    waiting = false;
+    scheduled = false;
     render();
   });
 }

@@ -1,11 +1,18 @@
-// What the scripts of the Explore tab share: what is asked, edited, drawn and shown, and what the page brought along.
+// What the scripts of the Explore tab share: the request, what was edited and generated, and what the page brought along.
 
-export const opened = new URLSearchParams(location.search); // before anything writes into the address
-export const state = { asked: {}, mode: "side", edited: null, plan: null, drawn: null, wanted: opened.get("keep") };
+export const openedWith = new URLSearchParams(location.search); // before anything writes into the address
+export const state = {
+  request: {}, // the controls' values, by name
+  mode: "side", // of comparing
+  edited: null, // a schedule that was edited by hand
+  plan: null, // Python's answer
+  generated: null, // Python's pictures
+  scheduleFromUrl: openedWith.get("manual_schedule"),
+};
 export const parts = {}; // the page's component of the pictures, with its properties and events
-export let table, strips, map, film, visits;
+export let table, strips, heatmap, filmstrip, history;
 
-/** Set some of the last five, for everybody. */
-export function bring(what) {
-  ({ table = table, strips = strips, map = map, film = film, visits = visits } = what);
+/** Set some of the last five. */
+export function setShared(what) {
+  ({ table = table, strips = strips, heatmap = heatmap, filmstrip = filmstrip, history = history } = what);
 }

@@ -1,52 +1,51 @@
-// Three steps for a first visit, which can be left at any of them.
+// A tour of three steps for a first visit, which can be left at any of them.
 
 const STEPS = [
-  ["#ratio", "Drag this slider. It says how much of the network's arithmetic is left out; everything below follows at once."],
-  [".view .stage", "All three pictures grow from the same noise: the full run, the pruned one, and what as much arithmetic buys a good sampler that just takes fewer steps."],
-  ["#keep", "Each column is one call of the network, each row one of its parts. Blue is computed, the rest is handed back from before. Click a cell to change your mind."],
+  ["#ratio", "Drag this slider. It sets how much of the network's arithmetic is left out; everything below follows at once."],
+  [".view .viewer", "All three pictures grow from the same noise: the full run, the pruned one, and what the same amount of arithmetic buys a good sampler that just takes fewer steps."],
+  ["#heatmap", "Each column is one call of the network, each row one of its units. Blue is computed, the rest is reused from before. Click a cell to switch it."],
 ];
 
 let step = -1;
-let before;
+let focusedBefore;
 
-/** Begin, or go on; after the last step it ends. */
-export function next() {
-  mark(false);
+/** Begin, or go on; after the last step the tour ends. */
+export function nextStep() {
+  outline(false);
   step += 1;
-  if (step >= STEPS.length) return leave();
-  before ??= document.activeElement;
-  const [selector, words] = STEPS[step];
-  const target = document.querySelector(selector);
-  mark(true);
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  target?.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
-  const box = panel();
-  box.querySelector("p").textContent = words;
+  if (step >= STEPS.length) return endTour();
+  focusedBefore ??= document.activeElement;
+  const [selector, text] = STEPS[step];
+  outline(true);
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  document.querySelector(selector)?.scrollIntoView({ block: "center", behavior: reduced ? "auto" : "smooth" });
+  const box = findPanel();
+  box.querySelector("p").textContent = text;
   box.querySelector("small").textContent = `${step + 1} of ${STEPS.length}`;
   box.querySelector(".next").textContent = step + 1 < STEPS.length ? "Next" : "Done";
   box.querySelector(".next").focus();
 }
 
-export function leave() {
-  mark(false);
+export function endTour() {
+  outline(false);
   step = -1;
   document.querySelector(".tour")?.remove();
-  before?.focus();
-  before = undefined;
+  focusedBefore?.focus();
+  focusedBefore = undefined;
 }
 
-const mark = (on) => step >= 0 && document.querySelector(STEPS[step]?.[0])?.classList.toggle("toured", on);
+const outline = (on) => step >= 0 && document.querySelector(STEPS[step]?.[0])?.classList.toggle("tour-target", on);
 
-function panel() {
-  const there = document.querySelector(".tour");
-  if (there) return there;
+function findPanel() {
+  const existing = document.querySelector(".tour");
+  if (existing) return existing;
   const box = document.createElement("div");
   box.className = "tour";
   box.setAttribute("role", "dialog");
   box.setAttribute("aria-label", "Tour");
   box.innerHTML = "<p aria-live='polite'></p><div><small></small><button type='button' class='leave'>Leave</button><button type='button' class='next'></button></div>";
-  box.addEventListener("click", ({ target }) => (target.matches(".next") ? next() : target.matches(".leave") && leave()));
-  box.addEventListener("keydown", ({ key }) => key === "Escape" && leave());
+  box.addEventListener("click", ({ target }) => (target.matches(".next") ? nextStep() : target.matches(".leave") && endTour()));
+  box.addEventListener("keydown", ({ key }) => key === "Escape" && endTour());
   document.querySelector(".gradio-container").append(box);
   return box;
 }

@@ -1,76 +1,76 @@
-// Schedules that were switched by hand, one after another: back and forth with buttons or Ctrl+Z and Ctrl+Y.
+// Schedules that were edited by hand, one after another: undo and redo with buttons or Ctrl+Z and Ctrl+Y.
 
 export const same = (one, other) => Boolean(one && other) && one.length === other.length && one.every((bit, index) => bit === other[index]);
 
-export class Edits {
-  /** `element` has the buttons, and keys are heard in it; `edited` gets the schedule that is to be shown. */
-  constructor(element, edited) {
-    Object.assign(this, { edited, past: [], future: [], now: null });
+export class UndoStack {
+  /** `element` has the buttons and receives the keys; `onChange` gets the schedule that is to be shown. */
+  constructor(element, onChange) {
+    Object.assign(this, { onChange, past: [], future: [], current: null });
     this.buttons = [...element.querySelectorAll("[data-edit]")];
-    for (const button of this.buttons) button.addEventListener("click", () => this.go(button.dataset.edit));
+    for (const button of this.buttons) button.addEventListener("click", () => this.step(button.dataset.edit));
     element.addEventListener("keydown", (event) => {
-      const way = { z: event.shiftKey ? "redo" : "undo", y: "redo" }[event.key.toLowerCase()];
-      if (!way || !(event.ctrlKey || event.metaKey)) return;
+      const direction = { z: event.shiftKey ? "redo" : "undo", y: "redo" }[event.key.toLowerCase()];
+      if (!direction || !(event.ctrlKey || event.metaKey)) return;
       event.preventDefault();
-      this.go(way);
+      this.step(direction);
     });
   }
 
-  /** What is shown now; where it is not what was last made here, there is nothing to go back to. */
+  /** Note what is shown; where it is not the last edit, there is nothing to undo. */
   follow(keep) {
-    if (!same(keep, this.now)) Object.assign(this, { past: [], future: [], now: keep.slice() });
-    this.mark();
+    if (!same(keep, this.current)) Object.assign(this, { past: [], future: [], current: keep.slice() });
+    this.enableButtons();
   }
 
-  make(before, after) {
+  push(before, after) {
     if (same(before, after)) return;
     this.past.push(before.slice());
     this.future = [];
-    this.hand(after);
+    this.show(after);
   }
 
-  go(way) {
-    const [from, to] = way === "undo" ? [this.past, this.future] : [this.future, this.past];
+  step(direction) {
+    const [from, to] = direction === "undo" ? [this.past, this.future] : [this.future, this.past];
     if (!from.length) return;
-    to.push(this.now);
-    this.hand(from.pop());
+    to.push(this.current);
+    this.show(from.pop());
   }
 
-  hand(keep) {
-    this.now = keep;
-    this.mark();
-    this.edited(keep);
+  show(keep) {
+    this.current = keep;
+    this.enableButtons();
+    this.onChange(keep);
   }
 
-  mark() {
+  enableButtons() {
     for (const button of this.buttons) button.disabled = !{ undo: this.past, redo: this.future }[button.dataset.edit].length;
   }
 }
 
-/** Cells that the mouse is drawn across, from where it was pressed. `at(event)` says which cell; `paint(cells)` shows them
- * meanwhile, `done(cells)` takes them. A finger scrolls the page instead. */
-export function drags(box, at, paint, done) {
+/** Collect the cells that the mouse is dragged across. `cellAt(event)` finds a cell; `onMove(cells)` shows them meanwhile,
+ * `onEnd(cells)` takes them. A finger scrolls the page instead. */
+export function onDrag(box, cellAt, onMove, onEnd) {
   let cells = null;
   box.addEventListener("pointerdown", (event) => {
-    const from = event.pointerType !== "touch" && event.button === 0 && at(event);
+    const from = event.pointerType !== "touch" && event.button === 0 && cellAt(event);
     cells = from ? [from] : null;
   });
   window.addEventListener("pointermove", (event) => {
-    const to = cells && event.buttons & 1 && at(event);
+    const to = cells && event.buttons & 1 && cellAt(event);
     const last = cells?.at(-1);
     if (!to || (to.call === last.call && to.unit === last.unit)) return;
-    cells.push(...between(last, to));
-    paint(cells);
+    cells.push(...cellsBetween(last, to));
+    onMove(cells);
   });
   window.addEventListener("pointerup", () => {
-    if (cells?.length > 1) done(cells);
+    if (cells?.length > 1) onEnd(cells);
     cells = null;
   });
 }
 
-/** The cells on the way, the last one included. */
-function between(from, to) {
+/** List the cells from one to another, the last one included. */
+function cellsBetween(from, to) {
   const steps = Math.max(Math.abs(to.call - from.call), Math.abs(to.unit - from.unit));
-  const way = (name, step) => Math.round(from[name] + ((to[name] - from[name]) * step) / steps);
-  return Array.from({ length: steps }, (_, step) => ({ call: way("call", step + 1), unit: way("unit", step + 1) }));
+  const at = (name, step) => Math.round(from[name] + ((to[name] - from[name]) * step) / steps);
+  return Array.from({ length: steps }, (_, step) => ({ call: at("call", step + 1), unit: at("unit", step + 1) }));
 }

@@ -1,56 +1,54 @@
-// The Explore tab in the browser: one state, from which everything is painted. Python hears only of what is not in the
-// gallery. Here: what a visitor does, and what Python answers.
+// The Explore tab in the browser: one state, from which everything is painted. Python answers only what the gallery cannot.
+// Here: what a visitor does, and what Python answers.
 
-import { remember } from "./address.js";
-import { choiceOf, covered, plain, same } from "./covering.js";
-import { KeepMap } from "./map.js";
-import * as markup from "./parts.js";
-import { MODES, ROLES } from "./parts.js";
+import { playExample, play } from "./autoplay.js";
+import { controlsFor, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
+import { Heatmap } from "./heatmap.js";
+import { Filmstrip, History } from "./history.js";
 import { Strips, paint } from "./pictures.js";
-import { example, play } from "./play.js";
-import { overlay, render, renderPictures } from "./render.js";
+import { paintOverlay, render, renderPictures } from "./render.js";
 import { pack } from "./schedule.js";
-import { bring, film, opened, parts, state, strips, table, visits } from "./state.js";
-import { next as tour } from "./tour.js";
-import { Film, Visits } from "./visits.js";
+import { filmstrip, history, openedWith, parts, setShared, state, strips, table } from "./state.js";
+import { MODES, ROLES, fillMethods, fillModes, fillSamples, fillViewer, savePicture } from "./templates.js";
+import { nextStep } from "./tour.js";
+import { writeExplore } from "./urlState.js";
 
-/** The controls' values, by name. `moved`: whether a visitor did it, so that Python may be asked. */
-export function asked(values, moved) {
-  const before = state.asked;
-  state.asked = { ...before, ...values };
+/** Take over the controls' values, by name. `byVisitor`: whether a visitor changed them, so that Python may be called. */
+export function setRequest(values, byVisitor) {
+  const before = state.request;
+  state.request = { ...before, ...values };
   const unchanged = Object.entries(values).every(([name, value]) => before[name] === value || name === "show");
-  if (moved && !unchanged) leave();
-  const another = before.method && before.method !== state.asked.method;
-  if (moved && another && !state.returning && !covered() && plain()) return takeOver();
-  if (state.returning) {
-    Object.assign(state, { drawn: state.returning.drawn, returning: null });
-  }
-  remember();
+  if (byVisitor && !unchanged) reset();
+  const otherMethod = before.method && before.method !== state.request.method;
+  if (byVisitor && otherMethod && !state.returningTo && !galleryHit() && hasDefaultSettings()) return useGallerySettings();
+  if (state.returningTo) Object.assign(state, { generated: state.returningTo.generated, returningTo: null });
+  writeExplore();
   render();
-  if (moved && !covered() && !unchanged) parts.view?.trigger("plan");
+  if (byVisitor && !galleryHit() && !unchanged) parts.view?.trigger("plan");
 }
 
-/** Another question: what was drawn or edited for the last one goes. */
-function leave() {
-  Object.assign(state, { edited: null, drawn: null, left: true });
+/** Drop what was generated or edited for the last request. */
+function reset() {
+  Object.assign(state, { edited: null, generated: null, outdated: true });
 }
 
-/** Another method was chosen: take the settings that the gallery has of it, if it has any. */
-function takeOver() {
-  const name = Object.keys(table?.methods ?? {}).find((one) => table.methods[one].granularity && table.methods[one].method === state.asked.method);
-  const settings = name && choiceOf(name);
-  const scene = table?.scenes.some(({ prompt, seed }) => prompt === state.asked.prompt?.trim() && same(seed, state.asked.seed));
-  if (settings && scene && !Object.entries(settings).every(([field, value]) => same(value, state.asked[field]))) return choose(settings);
+/** After another method was chosen: choose the settings that the gallery has of it, if it has any. */
+function useGallerySettings() {
+  const { request } = state;
+  const name = Object.keys(table?.methods ?? {}).find((one) => table.methods[one].granularity && table.methods[one].method === request.method);
+  const settings = name && controlsFor(name);
+  const sample = table?.samples.some(({ prompt, seed }) => prompt === request.prompt?.trim() && same(seed, request.seed));
+  if (settings && sample && !Object.entries(settings).every(([field, value]) => same(value, request[field]))) return choose(settings);
   render();
-  remember();
+  writeExplore();
   parts.view?.trigger("plan");
 }
 
-/** The slider moved on while `name` was shown, whose settings may be others there; the controls follow when it rests. */
-function follow(name) {
+/** Keep showing `name` while the slider moves, whose settings may be others there; the controls follow when it settles. */
+function followMethod(name) {
   if (!table.methods[name].settings_at) return;
-  Object.assign(state.asked, choiceOf(name));
-  state.followed = true;
+  Object.assign(state.request, controlsFor(name));
+  state.controlsBehind = true;
 }
 
 // -- mounting
@@ -58,40 +56,40 @@ function follow(name) {
 export async function mountView(part) {
   parts.view = part;
   const { element, props, watch } = part;
-  markup.modes(element.querySelector(".modes"));
-  markup.stage(element.querySelector(".stage"));
-  bring({ film: new Film(element.querySelector(".film")), visits: new Visits(element.querySelector(".visits"), goBack) });
+  fillModes(element.querySelector(".modes"));
+  fillViewer(element.querySelector(".viewer"));
+  setShared({ filmstrip: new Filmstrip(element.querySelector(".filmstrip")), history: new History(element.querySelector(".history"), returnTo) });
   listen(element);
-  document.body.classList.toggle("embed", opened.has("embed")); // for a slide: pictures, map and slider alone
-  if (opened.get("view") in MODES) look(opened.get("view"));
-  watch("value", () => take(props.value));
+  document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone
+  if (openedWith.get("view") in MODES) setMode(openedWith.get("view"));
+  watch("value", () => receive(props.value));
   if (props.folder) {
-    const read = await (await fetch(`${props.folder}table.json`)).json();
-    bring({ strips: new Strips(props.folder, props.missing), table: read });
-    markup.others(element.querySelector(".others .row"), table.methods);
-    showScenes(element.querySelector(".scenes"));
+    const loaded = await (await fetch(`${props.folder}table.json`)).json();
+    setShared({ strips: new Strips(props.folder, props.missing), table: loaded });
+    fillMethods(element.querySelector(".methods .row"), table.methods);
+    showSamples(element.querySelector(".samples"));
   }
-  const amiss = element.querySelector(".amiss");
-  amiss.hidden = !props.said.length;
-  amiss.textContent = props.said.join(". ");
-  // only now: until then the page keeps what is asked in `explorerAsked`
-  window.explorer = { asked, byHand: () => (state.edited ? pack(state.edited) : ""), chosen, unit: () => state.unit };
-  if (window.explorerAsked) asked(window.explorerAsked, true);
-  if (!opened.size && table) example(element.querySelector(".play"), table.ratios, inView);
+  const warnings = element.querySelector(".warnings");
+  warnings.hidden = !props.warnings.length;
+  warnings.textContent = props.warnings.join(". ");
+  // only now: until then the page keeps the request in `explorerRequest`
+  window.explorer = { setRequest, manualSchedule: () => (state.edited ? pack(state.edited) : ""), chosenValues, unit: () => state.unit };
+  if (window.explorerRequest) setRequest(window.explorerRequest, true);
+  if (!openedWith.size && table) playExample(element.querySelector(".play"), table.ratios, stripIsHere);
 }
 
-export function mountMap(part) {
-  const edited = (keep) => {
-    leave();
+export function mountHeatmap(part) {
+  const onEdit = (keep) => {
+    reset();
     state.edited = keep;
-    remember();
+    writeExplore();
     render();
   };
-  const named = (unit) => {
+  const onUnit = (unit) => {
     state.unit = unit;
     part.trigger("unit");
   };
-  bring({ map: new KeepMap(part.element, part.props.library, edited, named) });
+  setShared({ heatmap: new Heatmap(part.element, part.props, onEdit, onUnit) });
   part.watch("value", () => {
     state.plan = part.props.value;
     render();
@@ -99,131 +97,140 @@ export function mountMap(part) {
   render();
 }
 
-// -- what Python drew
+// -- what Python generates
 
-/** What Python drew: three pictures with their facts, each as far as it has come. All go into the film; of
- * those that wait only the newest is painted, or one now and then, and none after the visitor has moved on. */
-const incoming = [];
-const LATEST = 250; // milliseconds without anything new to see, where moments come faster than they can be painted
-let taking;
+const queue = [];
+const PAINT_EVERY_MS = 250; // where messages come faster than they can be painted
+let receiving;
 let painted = 0;
-async function take(value) {
+
+/** Receive three pictures with their facts, each as far as it has come. All go into the filmstrip; of those that wait only
+ * the newest is painted, or one now and then, and none after the request has changed. */
+async function receive(value) {
   if (!value) return;
   if (value.cards.original.call === 0) begin();
-  incoming.push(value);
-  if (taking) return;
-  taking = true;
-  while (incoming.length) {
-    const next = incoming.shift();
-    const drawn = { ...next, images: await decoded(next.cards) };
-    if (state.left) continue;
-    state.drawn = drawn;
-    film.add(drawn.cards, drawn.images);
-    if (drawn.cards.rival.done) visits.add(state.asked, drawn, film.frames);
-    if (incoming.length && performance.now() - painted < LATEST) continue;
-    paintDrawn();
+  queue.push(value);
+  if (receiving) return;
+  receiving = true;
+  while (queue.length) {
+    const next = queue.shift();
+    const generated = { ...next, images: await decodeImages(next.cards) };
+    if (state.outdated) continue;
+    state.generated = generated;
+    filmstrip.add(generated.cards, generated.images);
+    if (generated.cards.baseline.done) history.add(state.request, generated, filmstrip.frames);
+    if (queue.length && performance.now() - painted < PAINT_EVERY_MS) continue;
+    paintGenerated();
     painted = performance.now();
   }
-  taking = false;
+  receiving = false;
 }
 
 function begin() {
-  state.left = false;
-  incoming.length = 0;
-  film.begin();
+  state.outdated = false;
+  queue.length = 0;
+  filmstrip.begin();
 }
 
-/** Back to something that was drawn before: its question, and its pictures with it. */
-function goBack(visit) {
-  state.returning = visit;
-  film.frames = visit.frames;
-  choose(visit.asked);
+/** Return to something that was generated before: its request, and its pictures with it. */
+function returnTo(entry) {
+  state.returningTo = entry;
+  filmstrip.frames = entry.frames;
+  choose(entry.request);
 }
 
-async function decoded(cards) {
+async function decodeImages(cards) {
   const images = {};
   for (const role of ROLES) {
     const source = cards[role].picture;
     if (!source) continue;
-    images[role] = state.drawn?.images[role]?.src === source ? state.drawn.images[role] : new Image();
+    images[role] = state.generated?.images[role]?.src === source ? state.generated.images[role] : new Image();
     images[role].src = source;
     await images[role].decode();
   }
   return images;
 }
 
-function paintDrawn() {
+function paintGenerated() {
   const view = parts.view.element.querySelector(".view");
-  if (view.dataset.source === "drawn") renderPictures(covered(), "drawn");
+  if (view.dataset.source === "generated") renderPictures(galleryHit(), "generated");
   else render();
 }
 
 // -- what a visitor does
 
-/** Whether the pictures of the moment are there. */
-function inView() {
-  const at = state.asked.prompt && covered();
-  return at && strips.get(at.scene, at.method);
+/** Whether the strip of the current pictures is loaded. */
+function stripIsHere() {
+  const hit = state.request.prompt && galleryHit();
+  return hit && strips.get(hit.sample, hit.method);
 }
 
-function showScenes(box) {
-  markup.scenes(box, table.scenes);
+function showSamples(box) {
+  fillSamples(box, table.samples);
   const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 300));
-  later(() => table.scenes.forEach((_, scene) => strips.load(scene, "full").then((image) => paint(box.children[scene].firstChild, image))));
+  later(() => table.samples.forEach((_, sample) => strips.load(sample, "full").then((image) => paint(box.children[sample].firstChild, image))));
 }
 
-let moving;
+let settling;
 
-/** The slider has come to rest, be it by mouse, finger or key. */
-function rest() {
-  remember();
-  if (state.followed) choose({});
-  state.followed = false;
-  if (!covered()) parts.view.trigger("plan");
+/** Follow the slider once it has come to rest, be it by mouse, finger or key. */
+function onSliderSettled() {
+  writeExplore();
+  if (state.controlsBehind) choose({});
+  state.controlsBehind = false;
+  if (!galleryHit()) parts.view.trigger("plan");
+}
+
+function onSliderInput({ target }) {
+  if (!target.closest("#ratio") || target.value === "") return;
+  const hit = galleryHit();
+  state.request.ratio = Number(target.value);
+  if (hit) followMethod(hit.method);
+  reset();
+  render();
+  clearTimeout(settling);
+  settling = setTimeout(onSliderSettled, 250);
+}
+
+function onClick({ target }) {
+  const view = parts.view.element.querySelector(".view");
+  const button = target.closest("button");
+  if (!button || button.closest(".history")) return;
+  const { mode, sample, method } = button.dataset;
+  if (mode) setMode(mode);
+  else if (sample !== undefined) choose({ prompt: table.samples[sample].prompt, seed: table.samples[sample].seed });
+  else if (method) choose(controlsFor(method));
+  else if (button.matches(".play")) play(button, table?.ratios ?? [0.2, 0.4, 0.6, 0.8]);
+  else if (button.matches(".start-tour")) nextStep();
+  else if (button.matches(".zoom")) view.dataset.zoom = { 1: 2, 2: 4, 4: 1 }[view.dataset.zoom ?? 1];
+  else if (button.matches(".save")) savePicture(button.closest(".card"), state.request);
+}
+
+/** Move zoom and wipe with the pointer. */
+function onPointerMove(event) {
+  const view = parts.view.element.querySelector(".view");
+  const frame = event.target.closest(".frame")?.getBoundingClientRect();
+  if (!frame) return;
+  const [x, y] = [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height].map((share) => `${100 * share}%`);
+  view.style.setProperty("--x", x);
+  view.style.setProperty("--y", y);
+  if (state.mode === "wipe" && (event.buttons || event.pointerType === "mouse")) view.style.setProperty("--wipe", x);
 }
 
 function listen(element) {
-  const view = element.querySelector(".view");
-  document.addEventListener("input", ({ target }) => {
-    if (!target.closest("#ratio") || target.value === "") return;
-    const at = covered();
-    state.asked.ratio = Number(target.value);
-    if (at) follow(at.method);
-    leave();
-    render();
-    clearTimeout(moving);
-    moving = setTimeout(rest, 250);
-  });
-  element.addEventListener("click", ({ target }) => {
-    const button = target.closest("button");
-    if (!button || button.closest(".visits")) return;
-    const { mode, scene, method } = button.dataset;
-    if (mode) look(mode);
-    else if (scene !== undefined) choose({ prompt: table.scenes[scene].prompt, seed: table.scenes[scene].seed });
-    else if (method) choose(choiceOf(method));
-    else if (button.matches(".play")) play(button, table?.ratios ?? [0.2, 0.4, 0.6, 0.8]);
-    else if (button.matches(".tourist")) tour();
-    else if (button.matches(".zoom")) view.dataset.zoom = { 1: 2, 2: 4, 4: 1 }[view.dataset.zoom ?? 1];
-    else if (button.matches(".save")) markup.save(button.closest(".card"), state.asked);
-  });
-  element.querySelector(".wiper input").addEventListener("input", ({ target }) => view.style.setProperty("--wipe", `${target.value}%`));
-  element.querySelector(".gainer input").addEventListener("input", overlay);
-  element.querySelector(".stage").addEventListener("pointermove", (event) => {
-    const frame = event.target.closest(".frame")?.getBoundingClientRect();
-    if (!frame) return;
-    const [x, y] = [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height].map((share) => `${100 * share}%`);
-    view.style.setProperty("--x", x);
-    view.style.setProperty("--y", y);
-    if (state.mode === "wipe" && (event.buttons || event.pointerType === "mouse")) view.style.setProperty("--wipe", x);
-  });
+  document.addEventListener("input", onSliderInput);
+  element.addEventListener("click", onClick);
+  element.querySelector(".wipe input").addEventListener("input", ({ target }) => element.querySelector(".view").style.setProperty("--wipe", `${target.value}%`));
+  element.querySelector(".gain input").addEventListener("input", paintOverlay);
+  element.querySelector(".viewer").addEventListener("pointermove", onPointerMove);
 }
 
-function look(mode) {
+function setMode(mode) {
   const { element } = parts.view;
   state.mode = mode;
   element.querySelector(".view").dataset.mode = mode;
   for (const button of element.querySelectorAll(".modes button")) button.setAttribute("aria-checked", button.dataset.mode === mode);
-  remember();
+  writeExplore();
   render();
 }
 
@@ -233,5 +240,5 @@ function choose(values) {
   parts.view.trigger("choose");
 }
 
-/** What was clicked, beside what the controls hold, in the order of `names`. */
-const chosen = (names) => names.map((name) => state.chosen[name] ?? state.asked[name] ?? null);
+/** List what was clicked, and else what the controls hold, in the order of `names`. */
+const chosenValues = (names) => names.map((name) => state.chosen[name] ?? state.request[name] ?? null);

@@ -1,104 +1,141 @@
-"""The Features tab: how alike a unit's output is at all pairs of calls, and what of that the schedule uses."""
+"""The Features tab: how similar a unit's output is at all pairs of calls, and what of that the schedule uses."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 
-from explorer import figures, shipped
-from explorer.experiment import Plan
-from explorer.features import Similarity
-from explorer.jobs.executors import Executor, Run
-from explorer.ui import address
-from explorer.ui.components import LIGHT, alert, as_value, markup, plotly_view, user_errors
-from explorer.work import Progress
+from explorer import figures
+from explorer.bundled import masks as bundled
+from explorer.experiment import ExperimentRequest, SchedulePlan, Status
+from explorer.jobs import tasks
+from explorer.jobs.executors.base import Executor, RunTask
+from explorer.measures.similarity_file import Similarity
+from explorer.progress import Progress
+from explorer.ui import url_state
+from explorer.ui.components import (
+    INSTANT_TYPED,
+    ExploreParts,
+    alert,
+    figure_json,
+    markup,
+    plotly_view,
+    user_errors,
+)
 
-WHY = """<p class="why">From call to call the picture changes a little, and so does most of what the network computes on
-the way: where the map is bright, the output at one call is almost that at the other, and may as well be handed back
-instead of computed. That is what makes pruning over time possible (Ma et al., DeepCache; Zhu et al., DiP-GO). Where it
-is dark, reuse hurts. The dots are the calls at which the schedule of the Explore tab reuses a value, each at the call
-whose value it is.</p>"""
-MAP = "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
-CURVES = "The same along the line beside the diagonal: each call with the one before. Grey: all other units."
+INTRO = """<p class="intro">From call to call the picture changes a little, and so does most of what the network
+computes on the way: where the map is bright, the output at one call is almost that at the other, and can be reused
+instead of computed. That is what makes pruning over time possible (Ma et al., DeepCache; Zhu et al., DiP-GO). Where
+it is dark, reuse hurts. The dots are the calls at which the schedule of the Explore tab reuses a value, each at the
+call whose value it is.</p>"""
+MAP_CAPTION = (
+    "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
+)
+CURVES_CAPTION = "The same along the line beside the diagonal: each call with the one before. Grey: all other units."
+UNIT_JS = "() => window.explorer.unit()"
 
 
-def build(
-    executor: Executor, asked: Mapping[str, gr.components.Component], tab: gr.Tab, keep: gr.HTML, tabs: gr.Tabs
-) -> None:
-    """Lay out the tab and connect it; `asked` are the controls of the question, `keep` the map that names units."""
-    markup(WHY)
-    own = gr.State(None)  # what this visitor measured
+class View(NamedTuple):
+    """The parts of the tab."""
+
+    unit: gr.Dropdown
+    measure: gr.Button
+    measured_on: gr.HTML
+    similarity: gr.HTML
+    adjacent: gr.HTML
+    own: gr.State  # what this visitor measured
+
+    @property
+    def shown(self) -> list[Any]:
+        return [self.unit, self.measured_on, self.similarity, self.adjacent]
+
+
+def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> None:
+    """Lay out the tab and connect it to Explore's request and heatmap."""
+    markup(INTRO)
+    own = gr.State(None)
     with gr.Row():
         unit = gr.Dropdown([], label="Unit", allow_custom_value=True, elem_id="unit", scale=3)
         measure = gr.Button("Measure my prompt", elem_id="measure", scale=1, min_width=160)
-    said = markup(elem_id="measured")
+    measured_on = markup(elem_id="measured")
     with gr.Row():
-        plot = plotly_view("The map comes in a moment.", MAP, elem_id="alike")
-        curves = plotly_view("The curves come in a moment.", CURVES, elem_id="adjacent")
+        with gr.Column(min_width=320):
+            similarity = plotly_view("The map is loading.", MAP_CAPTION, elem_id="similarity")
+        with gr.Column(min_width=320):
+            adjacent = plotly_view("The curves are loading.", CURVES_CAPTION, elem_id="adjacent")
+    view = View(unit, measure, measured_on, similarity, adjacent, own)
 
-    def show(request: gr.Request, name: str | None, mine: Similarity | None, *values: Any) -> tuple:
-        return shown(partial(executor.run, request.session_hash), tuple(asked), name, mine, values)
+    def on_show(request: gr.Request, name: str | None, own: Similarity | None, *values: Any) -> dict:
+        run = partial(executor.run, request.session_hash)
+        return show(run, view, name, own, dict(zip(explore.request, values, strict=True)))
 
-    def measured(request: gr.Request, *values: Any) -> Iterator[tuple]:
-        yield from on_measure(partial(executor.run, request.session_hash), tuple(asked), values)
+    def on_measure(request: gr.Request, *values: Any) -> Iterator[dict]:
+        run = partial(executor.run, request.session_hash)
+        yield from measure_features(run, view, dict(zip(explore.request, values, strict=True)))
 
-    inputs, outputs = [unit, own, *asked.values()], [unit, said, plot, curves]
-    light = {name: value for name, value in LIGHT.items() if name != "preprocess"}
-    tab.select(show, inputs, outputs, **light)
-    named = keep.unit(None, None, unit, js="() => window.explorer.unit()", api_visibility="private")
-    named.then(show, inputs, outputs, **light).then(lambda: gr.Tabs(selected="features"), None, tabs, **light)
-    unit.input(show, inputs, outputs, **light)
-    measure.click(measured, list(asked.values()), [own, said], show_progress="hidden", api_visibility="private").then(
-        show, inputs, outputs, **light
-    )
+    controls = list(explore.request.values())
+    showing = dict(fn=on_show, inputs=[unit, own, *controls], outputs=view.shown, **INSTANT_TYPED)
+    tab.select(**showing)
+    unit.input(**showing)
+    named = explore.heatmap.unit(None, None, unit, js=UNIT_JS, api_visibility="private")
+    named.then(**showing).then(lambda: gr.Tabs(selected="features"), None, tabs, **INSTANT_TYPED)
+    options = dict(show_progress="hidden", api_visibility="private")
+    measure.click(on_measure, controls, [own, measured_on], **options).then(**showing)
 
 
-def shown(run: Run, names: tuple[str, ...], unit: str | None, own: Similarity | None, values: tuple) -> tuple:
-    """The units to choose from, what the numbers are of, the map and the curves."""
-    with user_errors() as said:
-        question = address.question(dict(zip(names, values, strict=True)) | {"prompt": "-"})
-        found = own if _fits(own, question) else shipped.features(question.model, question.sampler, question.steps)
-        units = found.header.units
+def show(run: RunTask, view: View, unit: str | None, own: Similarity | None, values: Mapping[str, Any]) -> dict:
+    """Show the units to choose from, what was measured, the map and the curves."""
+    with user_errors() as sentences:
+        request = url_state.make_request({**values, "prompt": "-"})
+        measured = own if own is not None and _is_of(own, request) else _find(request)
+        units = measured.header.units
         unit = unit if unit in units else units[len(units) // 2]
         column = units.index(unit)
-        plan = next(run("plan", question))
-        figure = figures.similarity_map(found.alike[column], unit, reused(plan, unit))
-        curves = figures.adjacent_curves(units, found.adjacent, unit)
-        return gr.update(choices=list(units), value=unit), told(found), as_value(figure), as_value(curves)
-    return gr.update(), alert(said), None, None
+        reused = reused_calls(next(run(tasks.plan, request)), unit)
+        return {
+            view.unit: gr.update(choices=list(units), value=unit),
+            view.measured_on: describe(measured),
+            view.similarity: figure_json(figures.similarity_map(measured.alike[column], unit, reused)),
+            view.adjacent: figure_json(figures.adjacent_curves(units, measured.adjacent, unit)),
+        }
+    return {view.measured_on: alert(sentences), view.similarity: None, view.adjacent: None}
 
 
-def _fits(own: Similarity | None, question: Any) -> bool:
-    """Whether what a visitor measured is of this model and trajectory."""
-    if own is None:
-        return False
+def _find(request: ExperimentRequest) -> Similarity:
+    return bundled.feature_similarity(request.model, request.sampler, request.steps)
+
+
+def _is_of(own: Similarity, request: ExperimentRequest) -> bool:
+    """Tell whether what a visitor measured is of this model and trajectory."""
     header = own.header
-    return (header.model.id, header.sampler, header.steps) == (question.model, question.sampler, question.steps)
+    return (header.model.id, header.sampler, header.steps) == (request.model, request.sampler, request.steps)
 
 
-def reused(plan: Plan, unit: str) -> list[tuple[int, int]]:
-    """(call, call whose value it holds) wherever `unit` is not computed; none if the schedule has larger units."""
+def reused_calls(plan: SchedulePlan, unit: str) -> list[tuple[int, int]]:
+    """List (call, source call) wherever `unit` is not computed; empty if the schedule has larger units."""
     if unit not in plan.units:
         return []
     column = plan.units.index(unit)
-    return [(int(call), int(plan.source[call, column])) for call in np.flatnonzero(plan.fate[:, column])]
+    calls = np.flatnonzero(plan.status[:, column] != Status.COMPUTED)
+    return [(int(call), int(plan.source_call[call, column])) for call in calls]
 
 
-def told(found: Similarity) -> str:
-    """What the numbers are of."""
-    header = found.header
+def describe(measured: Similarity) -> str:
+    """Say what the numbers were measured on."""
+    header = measured.header
     pictures = "one picture" if header.pictures == 1 else f"{header.pictures} pictures"
     return f"<p>Measured on {pictures}, {header.sampler.upper()} with {header.steps} steps.</p>"
 
 
-def on_measure(run: Run, names: tuple[str, ...], values: tuple) -> Iterator[tuple]:
-    """Draw the visitor's prompt and compare the features of all calls."""
-    yield None, "<p role='status'>Drawing your prompt and comparing what every unit hands on at every call ...</p>"
-    with user_errors() as said:
-        for item in run("measure", address.question(dict(zip(names, values, strict=True)))):
+def measure_features(run: RunTask, view: View, values: Mapping[str, Any]) -> Iterator[dict]:
+    """Generate the visitor's prompt and compare the features of all calls."""
+    waiting = "Generating your prompt and comparing what every unit returns at every call ..."
+    yield {view.own: None, view.measured_on: f"<p role='status'>{waiting}</p>"}
+    with user_errors() as sentences:
+        for item in run(tasks.measure, url_state.make_request(values)):
             if not isinstance(item, Progress):
-                yield item, told(item)
+                yield {view.own: item, view.measured_on: describe(item)}
         return
-    yield None, alert(said)
+    yield {view.measured_on: alert(sentences)}

@@ -1,6 +1,6 @@
-"""The Masks tab: all masks there are, where they come from, what two differ in; bring one, edit one, take one away."""
+"""The Masks tab: all masks there are, where they come from, how two differ; upload, edit, keep and download them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -9,277 +9,292 @@ from uuid import uuid4
 
 import gradio as gr
 
-from explorer.jobs.executors import PLACES, Executor, Run
-from explorer.jobs.shelf import Shelf
-from explorer.masks import Importance, Mask
-from explorer.ui import address, browser
-from explorer.ui.components import LIGHT, alert, markup, plotly_view, user_errors
-from explorer.ui.looking import (
-    Chosen,
-    as_file,
-    at,
-    beside,
-    called,
-    decided,
-    file_name,
-    held_against,
-    on_draw,
-    rows,
-    schedule_of,
-    scheduled,
-    thinned,
+from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
+from explorer.jobs.mask_library import MaskEntry, MaskLibrary
+from explorer.ui import frontend
+from explorer.ui.auth import Visitor, delete_handler
+from explorer.ui.components import (
+    INSTANT,
+    INSTANT_TYPED,
+    OPEN_QUERY_JS,
+    ExploreParts,
+    alert,
+    markup,
+    picked_id,
+    plotly_view,
+    slider_maximum,
+    url_key_handler,
+    user_errors,
 )
-from explorer.ui.told import origin
-from explorer.ui.visitors import Visitor, deleting
-from explorer.widths import WidthImportance
+from explorer.ui.markup import provenance
+from explorer.ui.views import masks as views
+from explorer.ui.views.masks import Selection
 
-WHY = """<p class="why">A mask is one small file: which units of a network run at which call, or which heads, neurons
-and channels stay. An order is a mask for every ratio. Here are those that come with this page, those of your jobs, and
-what you bring along; a file is read, never run.</p>"""
+INTRO = """<p class="intro">A mask is one small file: which units of a network run at which call, or which heads,
+neurons and channels stay. An importance is a mask for every ratio. Here are those that come with this page, those of
+your jobs, and those that you upload; a file is read, never run.</p>"""
 CAPTION = (
-    "Click a cell to switch it, draw the mouse across several, click a bar for a whole call or unit; with the "
-    "keyboard: arrows, space, c for the call, u for the unit, Ctrl+Z and Ctrl+Y. What nobody reads any more goes, too."
+    "Click a cell to switch it, drag the mouse across several, click a bar for a whole call or unit; with the "
+    "keyboard: arrows, space, c for the call, u for the unit, Ctrl+Z and Ctrl+Y. What no unit reads is removed."
 )
-COLUMNS = ("mask", "model", "from", "made")
-FILTERS = ("all", "embedded", "yours")
-FIRST = 0.2  # at which an order over widths is looked at first
-NOW = LIGHT | {"preprocess": True}
-BY_HAND = "(...values) => [...values.slice(0, -1), window.explorerMask?.() ?? '']"
-ADDRESS = browser.in_address("mask")
-SAVE = """(file) => {
-    if (!file) return;
-    const { name, content } = JSON.parse(file);
-    const href = `data:application/octet-stream;base64,${content}`;
-    Object.assign(document.createElement("a"), { download: name, href }).click();
-}"""
-GO = "(query) => { if (query) location.search = query; }"
+COLUMNS = ("mask", "model", "source", "made")
+FILTERS = ("all", "bundled", "yours")
+FIRST_RATIOS = {"schedule": 0.5, "widths": 0.2}  # at which an importance is shown first
 
 
-class Parts(NamedTuple):
-    """What the tab is made of."""
+class View(NamedTuple):
+    """The parts of the tab."""
 
     id: gr.Textbox
-    by_hand: gr.Textbox  # the schedule that was switched, which the browser fills in
-    which: gr.Radio
+    edits: gr.Textbox  # the schedule that was edited, which the browser fills in
+    filter: gr.Radio
     table: gr.HTML
     upload: gr.UploadButton
     alert: gr.HTML
     head: gr.HTML
     ratio: gr.Slider
     other: gr.Dropdown
-    view: gr.HTML
-    left: gr.HTML
-    bars: gr.Row
+    heatmap: gr.HTML
+    summary: gr.HTML
+    figures: gr.Row
     heads: gr.HTML
-    shares: gr.HTML
+    bars: gr.HTML
     name: gr.Textbox
     keep: gr.Button
-    forget: gr.Button
+    delete: gr.Button
     explore: gr.Button
-    whole: gr.Button
+    importance: gr.Button
     save: gr.Button
-    draw: gr.Button
+    generate: gr.Button
     stop: gr.Button
     pictures: gr.HTML
-    goal: gr.Textbox
+    query: gr.Textbox
     file: gr.Textbox
 
     @property
     def shown(self) -> list[Any]:
-        """What a look at a mask changes."""
-        what = [self.alert, self.head, self.ratio, self.other, self.view, self.left, self.bars, self.heads, self.shares]
-        acts = [self.name, self.keep, self.forget, self.explore, self.whole, self.save, self.draw, self.stop]
-        return [*what, *acts, self.pictures]
+        """What showing a mask changes."""
+        hidden = {"id", "edits", "filter", "table", "upload", "query", "file"}
+        return [part for name, part in self._asdict().items() if name not in hidden]
+
+    def emptied(self) -> dict[Any, Any]:
+        """Show no mask."""
+        buttons = [self.keep, self.delete, self.explore, self.importance, self.save, self.generate, self.stop]
+        hidden = [self.ratio, self.other, self.figures, self.name, *buttons]
+        empty = {self.head: "", self.heatmap: None, self.summary: "", self.heads: None, self.bars: None}
+        return dict.fromkeys(hidden, gr.update(visible=False)) | empty | {self.alert: "", self.pictures: ""}
 
 
-def build(
-    executor: Executor, shelf: Shelf, asked: Mapping[str, gr.components.Component], tab: gr.Tab, visitor: Visitor
-) -> None:
-    """Lay out the tab and connect it; `asked` are the controls of Explore, whose prompt and seed are drawn."""
-    markup(WHY)
+def build(executor: Executor, library: MaskLibrary, explore: ExploreParts, tab: gr.Tab, visitor: Visitor) -> None:
+    """Lay out the tab and connect it; prompt and seed are those of Explore."""
+    markup(INTRO)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            left = _there()
+            left = _make_list()
         with gr.Column(scale=5, min_width=320):
-            right = _shown()
-    hidden = {name: gr.Textbox(visible="hidden", elem_id=f"mask-{name}") for name in ("id", "by_hand", "goal", "file")}
-    parts = Parts(**hidden, **left, **right)
-    _connect(executor, shelf, parts, tab, visitor)
-    _connect_drawing(executor, shelf, parts, asked)
+            right = _make_selected()
+    hidden = {name: gr.Textbox(visible="hidden", elem_id=f"mask-{name}") for name in ("id", "edits", "query", "file")}
+    view = View(**hidden, **left, **right)
+    _connect_selection(executor, library, view, tab, visitor)
+    _connect_changes(library, view, visitor)
+    _connect_downloads(library, view)
+    _connect_generate(executor, library, view, explore)
 
 
-def _there() -> dict[str, Any]:
-    """What there is to choose from."""
-    left: dict[str, Any] = dict(which=gr.Radio(list(FILTERS), value="all", label="Show", elem_id="mask-which"))
+def _make_list() -> dict[str, Any]:
+    """Make what there is to choose from."""
+    left: dict[str, Any] = dict(filter=gr.Radio(list(FILTERS), value="all", label="Show", elem_id="mask-filter"))
     left["upload"] = gr.UploadButton("Upload a mask", file_types=[".safetensors"], elem_id="mask-upload")
-    left["table"] = browser.pick_list(COLUMNS, "Nothing here yet: upload a mask, or edit one.", elem_id="masks")
+    left["table"] = frontend.pick_list(COLUMNS, "Nothing here yet: upload a mask, or edit one.", elem_id="masks")
     return left
 
 
-def _shown() -> dict[str, Any]:
-    """The mask of the moment, and what can be done with it."""
+def _make_selected() -> dict[str, Any]:
+    """Make the selected mask, and what can be done with it."""
     hidden: dict[str, Any] = dict(visible=False, min_width=80)
     right: dict[str, Any] = dict(alert=markup(elem_id="mask-alert"), head=markup(elem_id="mask-head"))
     with gr.Row():
-        label, info = "Pruning ratio", "at which an order is looked at"
+        label, info = "Pruning ratio", "at which an importance is shown"
         right["ratio"] = gr.Slider(0, 0.95, 0.5, step=0.01, label=label, info=info, visible=False, elem_id="mask-ratio")
-        right["other"] = gr.Dropdown([], label="Hold against", visible=False, elem_id="mask-other", interactive=True)
+        right["other"] = gr.Dropdown([], label="Compare with", visible=False, elem_id="mask-other", interactive=True)
     with gr.Row(elem_classes=["buttons", "many"]):
-        right["draw"] = gr.Button("Draw", variant="primary", elem_id="mask-draw", **hidden)
+        right["generate"] = gr.Button("Generate", variant="primary", elem_id="mask-generate", **hidden)
         right["stop"] = gr.Button("Stop", elem_id="mask-stop", **hidden)
         right["explore"] = gr.Button("Open in Explore", elem_id="mask-explore", **hidden)
         right["save"] = gr.Button("Download mask", elem_id="mask-save", **hidden)
-        right["whole"] = gr.Button("Download order", elem_id="mask-whole", **hidden)
-        right["forget"] = gr.Button("Delete", elem_id="mask-forget", **hidden)
+        right["importance"] = gr.Button("Download importance", elem_id="mask-importance", **hidden)
+        right["delete"] = gr.Button("Delete", elem_id="mask-delete", **hidden)
     right["pictures"] = markup(elem_id="mask-pictures")
-    right["view"] = browser.mask_map(CAPTION, elem_id="mask")
-    right["left"] = markup(elem_id="mask-left")
-    with gr.Row(visible=False) as right["bars"]:
-        right["heads"] = plotly_view("", "A row is an attention, a cell one of its heads.", elem_id="mask-heads")
-        right["shares"] = plotly_view("", "A bar is a layer: the share of its units that stays.", elem_id="mask-shares")
+    right["heatmap"] = frontend.mask_heatmap(CAPTION, elem_id="mask")
+    right["summary"] = markup(elem_id="mask-summary")
+    with gr.Row(visible=False) as right["figures"]:
+        with gr.Column(min_width=320):
+            right["heads"] = plotly_view("", "A row is an attention, a cell one of its heads.", elem_id="mask-heads")
+        with gr.Column(min_width=320):
+            right["bars"] = plotly_view("", "A bar is a layer: the share that stays.", elem_id="mask-bars")
     with gr.Row():
         label, info = "Keep as", "a name for what you made; it appears under yours"
-        right["name"] = gr.Textbox(
-            label=label, info=info, max_lines=1, max_length=80, visible=False, elem_id="mask-name"
-        )
+        limits = dict(max_lines=1, max_length=80, visible=False)
+        right["name"] = gr.Textbox(label=label, info=info, elem_id="mask-name", **limits)
         right["keep"] = gr.Button("Keep", elem_id="mask-keep", **hidden)
     return right
 
 
-def _connect(executor: Executor, shelf: Shelf, parts: Parts, tab: gr.Tab, visitor: Visitor) -> None:
-    """Which event asks what. Whatever brings another mask, its change shows it."""
+def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab: gr.Tab, visitor: Visitor) -> None:
+    """Connect the list. Every event that brings another mask changes its id, and that shows it."""
+    owner = visitor.owner
+
+    def on_show(id: str, owner: str, ratio: float | None = None, other: str | None = None, edits: str = "") -> dict:
+        return show_mask(partial(executor.run, uuid4().hex), library, view, owner, id, ratio, other, edits)
+
+    listing = dict(
+        fn=partial(views.list_rows, library), inputs=[owner, view.filter], outputs=view.table, **INSTANT_TYPED
+    )
+    showing = dict(fn=on_show, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
+    visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
+    gr.on([tab.select, view.filter.change], **listing)
+    shown = view.id.change(on_show, [view.id, owner], view.shown, **INSTANT_TYPED)
+    shown.then(**listing).then(None, view.id, None, js=frontend.write_url_js("mask"), api_visibility="private")
+    selected = [view.id, owner, view.ratio, view.other]
+    view.ratio.input(inputs=selected, **showing)
+    view.other.input(inputs=[*selected, view.edits], js=frontend.WITH_EDITS_JS, **showing)
+    view.table.pick(picked_id, None, view.id, **INSTANT_TYPED)
+
+
+def _connect_changes(library: MaskLibrary, view: View, visitor: Visitor) -> None:
+    """Connect uploading, keeping and deleting, which not every visitor may do."""
     owner, guard = visitor.owner, visitor.guard
 
-    def brought(request: gr.Request, file: str | None, who: str) -> tuple:
-        with user_errors() as said:
+    def on_upload(request: gr.Request, file: str | None, owner: str) -> dict:
+        with user_errors() as sentences:
             try:
-                guard.refuse_unless_allowed(who, request)
-                return "", shelf.add(file or "", file_name(file), who).id
+                guard.check_allowed(owner, request)
+                return {view.alert: "", view.id: library.add(file or "", views.file_name(file), owner).id}
             finally:
                 Path(file or "").unlink(missing_ok=True)
-        return alert(said), gr.skip()
+        return {view.alert: alert(sentences)}
 
-    def kept(request: gr.Request, id: str, share: float, name: str, who: str, letters: str) -> tuple:
-        with user_errors() as said:
-            guard.refuse_unless_allowed(who, request)
-            return "", shelf.keep(schedule_of(shelf.find(id), share, letters), name, who).id
-        return alert(said), gr.skip()
+    def on_keep(request: gr.Request, id: str, ratio: float, name: str, owner: str, edits: str) -> dict:
+        with user_errors() as sentences:
+            guard.check_allowed(owner, request)
+            mask = views.schedule_of(library.find(id), Selection(id, ratio, edits))
+            return {view.alert: "", view.id: library.keep(mask, name, owner).id}
+        return {view.alert: alert(sentences)}
 
-    listing = dict(fn=partial(rows, shelf), inputs=[owner, parts.which], outputs=parts.table, **NOW)
+    outputs = [view.alert, view.id]
+    view.upload.upload(on_upload, [view.upload, owner], outputs, **INSTANT_TYPED)
+    kept = [view.id, view.ratio, view.name, owner, view.edits]
+    view.keep.click(on_keep, kept, outputs, js=frontend.WITH_EDITS_JS, **INSTANT_TYPED)
+    on_delete = delete_handler(guard, library.delete, view.alert, view.id)
+    view.delete.click(on_delete, [view.id, owner], outputs, **INSTANT_TYPED)
 
-    def look(*what: Any) -> tuple:
-        return looked(partial(executor.run, uuid4().hex), shelf, *what)
 
-    looking = dict(fn=look, outputs=parts.shown, trigger_mode="always_last", **NOW)
-    wanted = [parts.id, owner, parts.ratio, parts.other]
-    visitor.came.then(asked_for, None, parts.id, **NOW)
-    gr.on([tab.select, parts.which.change], **listing)
-    showing = parts.id.change(look, [parts.id, owner], parts.shown, **NOW)
-    showing.then(**listing).then(None, parts.id, None, js=ADDRESS, api_visibility="private")
-    parts.ratio.input(inputs=wanted, **looking)
-    parts.other.input(inputs=[*wanted, parts.by_hand], js=BY_HAND, **looking)
-    parts.table.pick(picked, None, parts.id, **NOW)
-    parts.upload.upload(brought, [parts.upload, owner], [parts.alert, parts.id], **NOW)
-    at = [parts.id, parts.ratio]
-    parts.keep.click(kept, [*at, parts.name, owner, parts.by_hand], [parts.alert, parts.id], js=BY_HAND, **NOW)
-    parts.forget.click(deleting(guard, shelf.forget), [parts.id, owner], [parts.alert, parts.id], **NOW)
-    for button, act, goal, after in (
-        (parts.explore, opened, parts.goal, GO),
-        (parts.save, saved, parts.file, SAVE),
-        (parts.whole, partial(saved, whole=True), parts.file, SAVE),
+def _connect_downloads(library: MaskLibrary, view: View) -> None:
+    """Connect the buttons that open a mask in Explore and save it; the browser does the second half."""
+    selected = [view.id, view.ratio, view.edits]
+    for button, make, output, js in (
+        (view.explore, views.explore_link, view.query, OPEN_QUERY_JS),
+        (view.save, views.mask_file, view.file, frontend.SAVE_FILE_JS),
+        (view.importance, views.importance_file, view.file, frontend.SAVE_FILE_JS),
     ):
-        doing = button.click(partial(act, shelf), [*at, parts.by_hand], [parts.alert, goal], js=BY_HAND, **NOW)
-        doing.then(None, goal, None, js=after, api_visibility="private")
+        handler = action_handler(library, view.alert, output, make)
+        made = button.click(handler, selected, [view.alert, output], js=frontend.WITH_EDITS_JS, **INSTANT_TYPED)
+        made.then(None, output, None, js=js, api_visibility="private")
 
 
-def _connect_drawing(
-    executor: Executor, shelf: Shelf, parts: Parts, asked: Mapping[str, gr.components.Component]
-) -> None:
-    """What the mask draws, and what the other one does, for the prompt and seed of Explore."""
+def _connect_generate(executor: Executor, library: MaskLibrary, view: View, explore: ExploreParts) -> None:
+    """Connect what generates pictures by the mask, and by the other one, for the prompt and seed of Explore."""
+    names = ("prompt", "seed", "baseline_sampler")
 
-    def drawn(request: gr.Request, id: str, share: float, other: str | None, *values: Any) -> Iterator[tuple]:
-        question, letters = dict(zip(("prompt", "seed", "rival"), values[:3], strict=True)), values[3]
-        run = partial(executor.run, drawer(request))
-        yield from on_draw(run, shelf, Chosen(id, share, letters, other), question)
+    def on_generate(
+        gradio_request: gr.Request, id: str, ratio: float, other: str | None, *values: Any
+    ) -> Iterator[dict]:
+        from_explore, edits = dict(zip(names, values[:-1], strict=True)), values[-1]
+        run = partial(executor.run, run_owner(gradio_request))
+        with user_errors() as sentences:
+            for pictures in views.generate_pictures(run, library, Selection(id, ratio, edits, other), from_explore):
+                yield {view.alert: "", view.pictures: pictures}
+            return
+        yield {view.alert: alert(sentences), view.pictures: ""}
 
-    def halt(request: gr.Request) -> None:
-        executor.stop(drawer(request))
+    def on_stop(gradio_request: gr.Request) -> None:
+        executor.stop(run_owner(gradio_request))
 
-    wanted = [parts.id, parts.ratio, parts.other, *(asked[name] for name in ("prompt", "seed", "rival")), parts.by_hand]
-    drawing = parts.draw.click(
-        drawn,
-        wanted,
-        [parts.alert, parts.pictures],
-        js=BY_HAND,
+    generating = view.generate.click(
+        on_generate,
+        [view.id, view.ratio, view.other, *(explore.request[name] for name in names), view.edits],
+        [view.alert, view.pictures],
+        js=frontend.WITH_EDITS_JS,
         trigger_mode="multiple",
-        concurrency_limit=PLACES,
-        concurrency_id="draw",
-        **LIGHT | {"queue": True},
+        concurrency_limit=MAX_CONCURRENT,
+        concurrency_id="generate",
+        **INSTANT | {"queue": True},
     )
-    parts.stop.click(halt, None, None, cancels=[drawing], **LIGHT)
+    view.stop.click(on_stop, None, None, cancels=[generating], **INSTANT)
 
 
-def drawer(request: gr.Request) -> str:
-    """For whom this tab draws: what Explore draws for the same visitor goes on beside it."""
+def run_owner(request: gr.Request) -> str:
+    """Name the owner of this tab's runs, so that a run of Explore for the same visitor goes on."""
     return f"{request.session_hash}-masks"
 
 
-def asked_for(request: gr.Request) -> str:
-    """The mask that the address names."""
-    return request.query_params.get("mask", "")[:60]
-
-
-def picked(event: gr.EventData) -> str:
-    """The mask of a row of the list."""
-    return str(event.id)[:60]
-
-
-def looked(
-    run: Run,
-    shelf: Shelf,
-    id: str,
+def show_mask(
+    run: RunTask,
+    library: MaskLibrary,
+    view: View,
     owner: str,
-    share: float | None = None,
+    id: str,
+    ratio: float | None = None,
     other: str | None = None,
-    letters: str = "",
-) -> tuple:
-    """A mask with all that can be done with it; for `Parts.shown`. What costs the same costs what was made by hand."""
-    hidden = gr.update(visible=False)
-    nothing = ("", hidden, hidden, None, "", hidden, None, None, *[hidden] * 8, "")
+    edits: str = "",
+) -> dict:
+    """Show a mask with all that can be done with it; a rule is compared at the cost of what was edited."""
     if not id:
-        return "", *nothing
-    with user_errors() as said:
-        item = shelf.find(id)
-        found = item.open()
-        share = share if share is not None else 0.5 if isinstance(found, Importance) else FIRST
-        order, mask = isinstance(found, Importance | WidthImportance), at(found, share)
-        choices = beside(shelf, item, owner)
-        other = other if other in [one for _, one in choices] else None
-        second = held_against(run, shelf, item, Chosen(id, share, letters, other))
-        largest = int(100 * found.header.max_ratio) / 100
-        schedule, show = isinstance(mask, Mask), gr.update(visible=True)
-        only = [gr.update(visible=one) for one in (schedule, schedule, item.owner == owner and item.how != "a job's")]
-        acts = (*only, gr.update(visible=schedule), gr.update(visible=order), show, show, show)
-        choosing = gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices))
-        slider = gr.update(visible=order, maximum=max(largest, 0.01), value=min(share, largest))
-        head = f"<h2>{escape(called(item))}</h2>{origin(mask.header, item.how)}"
-        return "", head, slider, choosing, *(scheduled(mask, second) if schedule else thinned(mask, second)), *acts, ""
-    return alert(said), *nothing
+        return view.emptied()
+    with user_errors() as sentences:
+        entry = library.find(id)
+        header = entry.header
+        ratio = FIRST_RATIOS[header.prunes] if ratio is None else ratio
+        choices = views.comparison_choices(library, entry, owner)
+        other = other if other in [value for _, value in choices] else None
+        selection = Selection(id, ratio, edits, other)
+        mask = views.mask_of(entry, selection._replace(manual_schedule=""))
+        second = views.comparison(run, library, entry, selection)
+        largest = slider_maximum(header)
+        is_importance, show = header.kind == "importance", gr.update(visible=True)
+        slider = dict(maximum=max(largest, 0.01), value=min(ratio, largest))
+        return view.emptied() | {
+            view.head: f"<h2>{escape(views.title(entry))}</h2>{provenance(mask.header, entry.source)}",
+            view.ratio: gr.update(visible=is_importance, **slider),
+            view.other: gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices)),
+            view.importance: gr.update(visible=is_importance),
+            view.delete: gr.update(visible=entry.owner == owner and entry.source != "job"),
+            **dict.fromkeys([view.save, view.generate, view.stop], show),
+            **(_show_schedule if mask.prunes == "schedule" else _show_widths)(view, mask, second),
+        }
+    return view.emptied() | {view.alert: alert(sentences)}
 
 
-def opened(shelf: Shelf, id: str, share: float, letters: str) -> tuple[str, str]:
-    """The query of Explore's address for an order, or for the schedule of the moment where it was switched by hand."""
-    with user_errors() as said:
-        item = shelf.find(id)
-        if isinstance(item.open(), Importance) and not letters:
-            return "", address.of_order(item, item.header, share)
-        return "", address.of_mask(schedule_of(item, share, letters))
-    return alert(said), ""
+def _show_schedule(view: View, mask: Any, other: tuple[str, Any] | None) -> dict:
+    show = gr.update(visible=True)
+    buttons = dict.fromkeys([view.name, view.keep, view.explore], show)
+    return {view.heatmap: views.schedule_json(mask, other), view.summary: views.size_note(mask)} | buttons
 
 
-def saved(shelf: Shelf, id: str, share: float, letters: str, whole: bool = False) -> tuple[str, str]:
-    """The mask that is looked at, or the order that it is taken from, as a file."""
-    with user_errors() as said:
-        item = shelf.find(id)
-        return "", as_file(item, item.open() if whole else decided(item, share, letters))
-    return alert(said), ""
+def _show_widths(view: View, widths: Any, other: tuple[str, Any] | None) -> dict:
+    heads, bars = views.width_figures(widths)
+    figures = {view.figures: gr.update(visible=True), view.heads: heads, view.bars: bars}
+    return {view.summary: views.width_summary(widths, other)} | figures
+
+
+def action_handler(
+    library: MaskLibrary, alert_box: gr.HTML, output: gr.Textbox, make: Callable[[MaskEntry, Selection], str]
+) -> Callable[[str, float, str], dict]:
+    """Make the handler of a button: put what `make` makes of the selected mask into `output`, or show an alert."""
+
+    def on_click(id: str, ratio: float, edits: str) -> dict:
+        with user_errors() as sentences:
+            return {alert_box: "", output: make(library.find(id), Selection(id, ratio, edits))}
+        return {alert_box: alert(sentences), output: ""}
+
+    return on_click

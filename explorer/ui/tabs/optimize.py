@@ -1,4 +1,4 @@
-"""The Optimize tab: start a method behind the page, watch it learn, stop and resume it, take away what it found."""
+"""The Optimize tab: start a method behind the page, watch it learn, pause and resume it, take its result away."""
 
 import json
 from collections.abc import Callable
@@ -7,42 +7,49 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer import catalogue
 from explorer.jobs.estimates import estimate
-from explorer.jobs.executors import Executor
-from explorer.jobs.foreman import METHODS, Foreman, learns
-from explorer.jobs.ledger import ENDED
-from explorer.jobs.shelf import JOB, Shelf
-from explorer.masks import Importance
-from explorer.pruners.configs import CONFIGS, WIDTHS
-from explorer.ui import address, browser, controls
-from explorer.ui.components import LIGHT, alert, markup, user_errors
-from explorer.ui.visitors import Guard, Visitor, deleting
-from explorer.ui.watching import STATES, Watch, settings_of
-from explorer.widths import found_in
+from explorer.jobs.executors.base import Executor
+from explorer.jobs.manager import JOB_METHODS, JobManager, can_finish_early
+from explorer.jobs.mask_library import JOB_PREFIX, MaskLibrary
+from explorer.jobs.store import ENDED, Job
+from explorer.masks.result import load_header
+from explorer.models.catalogue import available_models
+from explorer.pruners import PRUNERS
+from explorer.ui import controls, frontend, url_state
+from explorer.ui.auth import Guard, Visitor, delete_handler
+from explorer.ui.components import (
+    INSTANT_TYPED,
+    OPEN_QUERY_JS,
+    alert,
+    markup,
+    picked_id,
+    slider_maximum,
+    url_key_handler,
+    user_errors,
+)
+from explorer.ui.views.optimize import FILTERS, JobView, settings_from_controls
 
-WHY = """<p class="why">Here the methods themselves run, behind the page: they go on when you close it, and every step
-is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it shows,
-also from elsewhere.</p>"""
-POLL, LIST = 1.0, 5.0  # seconds between two looks at a job, and at the list, while the job runs
-JOBS = ("job", "state", "done", "begun", "")  # columns of the list
-ACTS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplicate": "Duplicate", "forget": "Delete"}
-ROWS = ("rows",)  # those of FLUX, which no model of the page is
-NOW = LIGHT | {"preprocess": True}
-ADDRESS = browser.in_address("job")
-LOOK = "(job) => { location.search = new URLSearchParams({ mask: `job-${job}`, tab: 'masks' }); }"
-GO = "(address) => { if (address) location.search = address; }"
+INTRO = """<p class="intro">Here the methods themselves run, behind the page: they go on when you close it, and every
+step is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it
+shows, also on other devices.</p>"""
+POLL_S, LIST_POLL_S = 1.0, 5.0  # between two updates of a job, and of the list, while the job runs
+COLUMNS = ("job", "state", "done", "begun", "")
+ACTIONS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplicate": "Duplicate", "delete": "Delete"}
+FLUX_ONLY = ("prune_adaln",)  # settings for a model that is not on the page
+DEFAULT_METHOD = "dipgo"
+MAX_SLIDER_RATIO = 0.95
+MASKS_JS = f"(job) => {{ location.search = new URLSearchParams({{ mask: `{JOB_PREFIX}${{job}}`, tab: 'masks' }}); }}"
 
 
-class Parts(NamedTuple):
-    """What the tab is made of."""
+class View(NamedTuple):
+    """The parts of the tab."""
 
     owner: gr.State  # whose jobs they are
-    job: gr.Textbox  # its id; a State does not tell of its changes where the queue is left out
+    job: gr.Textbox  # its id; a State does not report changes of events without a queue
     cursor: gr.State
     preset: gr.Textbox  # settings to begin with, where a job is duplicated, as JSON
     timer: gr.Timer
-    slow: gr.Timer
+    list_timer: gr.Timer
     model: gr.Dropdown
     method: gr.Dropdown
     prompts: gr.Textbox
@@ -52,223 +59,240 @@ class Parts(NamedTuple):
     finish: gr.Button
     resume: gr.Button
     duplicate: gr.Button
-    forget: gr.Button
+    delete: gr.Button
     save: gr.DownloadButton
-    found: gr.Row
+    masks: gr.Button
+    result: gr.Row
     ratio: gr.Slider
     explore: gr.Button
-    look: gr.Button
-    goal: gr.Textbox
-    which: gr.Radio
+    query: gr.Textbox
+    filter: gr.Radio
     table: gr.HTML
 
     @property
-    def seen(self) -> list[Any]:
-        """What a look at a job changes."""
-        acts = [self.stop, self.finish, self.resume, self.duplicate, self.forget]
-        return [
-            self.alert,
-            self.view,
-            self.cursor,
-            self.timer,
-            self.slow,
-            *acts,
-            self.save,
-            self.look,
-            self.found,
-            self.ratio,
-        ]
+    def shown(self) -> list[Any]:
+        """What showing a job changes."""
+        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.masks]
+        return [self.alert, self.view, self.cursor, self.timer, self.list_timer, *buttons, self.result, self.ratio]
+
+    def emptied(self) -> dict[Any, Any]:
+        """Show no job."""
+        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.masks]
+        hidden = dict.fromkeys([*buttons, self.result], gr.update(visible=False))
+        timers = {self.timer: gr.Timer(active=False), self.list_timer: gr.Timer(active=False)}
+        return {self.alert: "", self.view: None, self.cursor: 0} | timers | hidden
 
 
-def build(page: gr.Blocks, executor: Executor, foreman: Foreman, shelf: Shelf, tab: gr.Tab, visitor: Visitor) -> None:
+def build(
+    page: gr.Blocks, executor: Executor, job_manager: JobManager, library: MaskLibrary, tab: gr.Tab, visitor: Visitor
+) -> None:
     """Lay out the tab and connect it."""
-    markup(WHY)
+    markup(INTRO)
     states: dict[str, Any] = dict(
         owner=visitor.owner,
         job=gr.Textbox(visible="hidden", elem_id="job-id"),
         cursor=gr.State(0),
         preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
+        timer=gr.Timer(POLL_S, active=False),
+        list_timer=gr.Timer(LIST_POLL_S, active=False),
     )
-    states |= dict(timer=gr.Timer(POLL, active=False), slow=gr.Timer(LIST, active=False))
     with gr.Row():
-        with gr.Column(scale=2, min_width=300, elem_id="job-asked"):
-            left, place = _asked()
+        with gr.Column(scale=2, min_width=300, elem_id="job-request"):
+            left, settings_column = _make_request()
         with gr.Column(scale=5, min_width=320):
-            right = _shown()
-    parts, watch = Parts(**states, **left, **right), Watch(foreman, executor)
-    with place:
-        _settings(page, foreman, parts, visitor.guard)
-    _connect(foreman, shelf, parts, watch, tab, visitor)
+            right = _make_selected()
+    view, job_view = View(**states, **left, **right), JobView(job_manager, executor)
+    with settings_column:
+        _render_settings(page, job_manager, view, visitor.guard)
+    _connect_selection(view, job_view, tab, visitor)
+    _connect_actions(job_manager, library, view, job_view, visitor.guard)
 
 
-def _asked() -> tuple[dict[str, Any], gr.Column]:
-    """What is asked of a job, and the place for the settings of its method."""
-    models = [row["id"] for row in catalogue.listing() if row["available"]]
-    label, info = "Prompts", "one a line; empty: the model's own names"
-    asked: dict[str, Any] = dict(interactive=True)  # which Gradio does not see, as others make the inputs
+def _make_request() -> tuple[dict[str, Any], gr.Column]:
+    """Make the controls of a job's request, and the place for the settings of its method."""
+    models = available_models()
+    label, info = "Prompts", "one per line; empty: the model's own names"
+    shared: dict[str, Any] = dict(interactive=True)  # which Gradio does not infer, because @gr.render makes the events
     left = dict(
-        model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **asked),
-        method=gr.Dropdown(list(METHODS), label="Method", value="dipgo", elem_id="job-method", **asked),
-        prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **asked),
+        model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **shared),
+        method=gr.Dropdown(list(JOB_METHODS), label="Method", value=DEFAULT_METHOD, elem_id="job-method", **shared),
+        prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **shared),
     )
     return left, gr.Column(elem_id="job-settings")
 
 
-def _shown() -> dict[str, Any]:
-    """The job of the moment, what can be done with it, and all jobs."""
+def _make_selected() -> dict[str, Any]:
+    """Make the selected job, what can be done with it, and the list of jobs."""
     right: dict[str, Any] = dict(alert=markup(elem_id="job-alert"))
-    right["view"] = browser.job_view("Start a job, or choose one from the list.", elem_id="job")
+    right["view"] = frontend.job_view("Start a job, or choose one from the list.", elem_id="job")
     with gr.Row(elem_classes=["buttons", "many"]):
-        for name, label in ACTS.items():
+        for name, label in ACTIONS.items():
             right[name] = gr.Button(label, elem_id=f"job-{name}", min_width=80, visible=False)
         right["save"] = gr.DownloadButton("Download", elem_id="job-save", min_width=80, visible=False)
-        right["look"] = gr.Button("Open in Masks", elem_id="job-look", min_width=80, visible=False)
-    with gr.Row(visible=False) as right["found"]:
+        right["masks"] = gr.Button("Open in Masks", elem_id="job-masks", min_width=80, visible=False)
+    with gr.Row(visible=False) as right["result"]:
         label, info = "Pruning ratio", "at which it opens in Explore"
-        right["ratio"] = gr.Slider(0, 0.95, 0.5, step=0.01, label=label, info=info, elem_id="job-ratio", scale=3)
+        shared = dict(step=0.01, label=label, info=info, elem_id="job-ratio", scale=3)
+        right["ratio"] = gr.Slider(0, MAX_SLIDER_RATIO, 0.5, **shared)
         right["explore"] = gr.Button("Open in Explore", variant="primary", elem_id="job-explore", min_width=140)
-    right["goal"] = gr.Textbox(visible=False)
+    right["query"] = gr.Textbox(visible=False)
     markup("<h2>Jobs</h2>")
-    right["which"] = gr.Radio(list(STATES), value="all", label="Show", elem_id="job-which")
-    right["table"] = browser.pick_list(JOBS, "No jobs yet.", elem_id="jobs")
+    right["filter"] = gr.Radio(list(FILTERS), value="all", label="Show", elem_id="job-filter")
+    right["table"] = frontend.pick_list(COLUMNS, "No jobs yet.", elem_id="jobs")
     return right
 
 
-def _settings(page: gr.Blocks, foreman: Foreman, parts: Parts, guard: Guard) -> None:
-    """The controls of the chosen method, made anew for another one; what it will take; the start."""
+def _render_settings(page: gr.Blocks, job_manager: JobManager, view: View, guard: Guard) -> None:
+    """Make the controls of the chosen method, anew for another one; the estimate; the start."""
 
-    @gr.render(inputs=[parts.method, parts.preset], triggers=[page.load, parts.method.change, parts.preset.change])
-    def fields(method: str, preset: str) -> None:
-        begins = json.loads(preset).get(method, {})
-        start, guess = gr.Button("Start", variant="primary", elem_id="job-start"), markup(elem_id="job-guess")
-        with gr.Accordion(f"Settings of {method}", open=bool(begins), elem_id="job-more"):
-            made = controls.of_config((CONFIGS | WIDTHS)[method], "set", skip=ROWS, values=begins)
-        keys = tuple(made)
+    @gr.render(inputs=[view.method, view.preset], triggers=[page.load, view.method.change, view.preset.change])
+    def render(method: str, preset: str) -> None:
+        values = json.loads(preset).get(method, {})
+        start = gr.Button("Start", variant="primary", elem_id="job-start")
+        estimate_box = markup(elem_id="job-estimate")
+        with gr.Accordion(f"Settings of {method}", open=bool(values), elem_id="job-more"):
+            made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
+        keys, inputs = tuple(made), list(made.values())
 
-        def guessed(model: str, *given: Any) -> str:
-            with user_errors() as said:
-                return f"<p>{escape(estimate(model, method, settings_of(keys, given)).sentence())}</p>"
-            return alert(said)
+        def on_change(model: str, *given: Any) -> str:
+            with user_errors() as sentences:
+                return f"<p>{escape(estimate(model, method, settings_from_controls(keys, given)).describe())}</p>"
+            return alert(sentences)
 
-        def begun(request: gr.Request, who: str, model: str, lines: str, *given: Any) -> tuple:
-            with user_errors() as said:
-                guard.refuse_unless_allowed(who, request)
+        def on_start(request: gr.Request, owner: str, model: str, lines: str, *given: Any) -> dict:
+            with user_errors() as sentences:
+                guard.check_allowed(owner, request)
                 prompts = [line.strip() for line in lines.splitlines() if line.strip()]
-                job = foreman.submit(who, method, model, settings_of(keys, given), prompts)
-                return "", job.id
-            return alert(said), gr.skip()
+                job = job_manager.submit(owner, method, model, settings_from_controls(keys, given), prompts)
+                return {view.alert: "", view.job: job.id}
+            return {view.alert: alert(sentences)}
 
-        changes = [parts.model.change, *(control.change for control in made.values())]
-        gr.on(changes, guessed, [parts.model, *made.values()], guess, trigger_mode="always_last", **NOW)
-        asked = [parts.owner, parts.model, parts.prompts, *made.values()]
-        start.click(begun, asked, [parts.alert, parts.job], **NOW)
-
-
-def _connect(foreman: Foreman, shelf: Shelf, parts: Parts, watch: Watch, tab: gr.Tab, visitor: Visitor) -> None:
-    """Which event asks what. Whatever brings another job, its change shows it from the first step on."""
-
-    def anew(id: str, owner: str) -> tuple:
-        return looked(watch, id, 0, owner)
-
-    def more(id: str, after: int, owner: str) -> tuple:
-        return looked(watch, id, after, owner)
-
-    listing = dict(fn=watch.rows, inputs=[parts.owner, parts.which], outputs=parts.table, **NOW)
-    looking = dict(fn=more, inputs=[parts.job, parts.cursor, parts.owner], outputs=parts.seen, **NOW)
-    at_job = [parts.job, parts.owner]
-    visitor.came.then(asked_for, None, parts.job, **NOW).then(**listing)
-    showing = parts.job.change(anew, at_job, parts.seen, **NOW).then(**listing)
-    showing.then(None, parts.job, None, js=ADDRESS, api_visibility="private")
-    parts.timer.tick(**looking)
-    gr.on([parts.which.change, tab.select], **listing)
-    parts.slow.tick(
-        lambda owner, which, id: (watch.rows(owner, which), gr.Timer(active=watch.works(id))),
-        [parts.owner, parts.which, parts.job],
-        [parts.table, parts.slow],
-        **NOW,
-    )
-    acts = {parts.stop: foreman.stop, parts.finish: foreman.finish, parts.resume: foreman.resume}
-    for button, act in acts.items():
-        button.click(done_to(act, visitor.guard), at_job, [parts.alert, parts.timer], **NOW).then(**looking).then(
-            **listing
-        )
-    parts.forget.click(deleting(visitor.guard, foreman.forget), at_job, [parts.alert, parts.job], **NOW)
-    copy = [parts.model, parts.method, parts.prompts, parts.preset]
-    parts.duplicate.click(lambda id: copied(foreman, id), parts.job, copy, **NOW)
-    parts.table.pick(picked, None, parts.job, **NOW)
-    at_ratio = [parts.job, parts.ratio]
-    opening = parts.explore.click(
-        lambda id, share: opened(shelf, id, share), at_ratio, [parts.alert, parts.goal], **NOW
-    )
-    opening.then(None, parts.goal, None, js=GO, api_visibility="private")
-    parts.look.click(None, parts.job, None, js=LOOK, api_visibility="private")
+        changes = [view.model.change, *(control.change for control in inputs)]
+        gr.on(changes, on_change, [view.model, *inputs], estimate_box, trigger_mode="always_last", **INSTANT_TYPED)
+        start.click(on_start, [view.owner, view.model, view.prompts, *inputs], [view.alert, view.job], **INSTANT_TYPED)
 
 
-def asked_for(request: gr.Request) -> str:
-    """The job that the address names."""
-    return request.query_params.get("job", "")[:40]
+def _events(view: View, job_view: JobView) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make the arguments of an event that updates the selected job, and of one that updates the list."""
+
+    def on_update(id: str, after: int, owner: str) -> dict:
+        return show_job(job_view, view, id, after, owner)
+
+    update = dict(fn=on_update, inputs=[view.job, view.cursor, view.owner], outputs=view.shown, **INSTANT_TYPED)
+    listing = dict(fn=job_view.rows, inputs=[view.owner, view.filter], outputs=view.table, **INSTANT_TYPED)
+    return update, listing
 
 
-def picked(event: gr.EventData) -> str:
-    """The job of a row of the list."""
-    return str(event.id)[:40]
+def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visitor) -> None:
+    """Connect list and timers. Every event that brings another job changes its id, and that shows all its steps."""
+    update, listing = _events(view, job_view)
+
+    def on_job(id: str, owner: str) -> dict:
+        return show_job(job_view, view, id, 0, owner)
+
+    def on_list_timer(owner: str, which: str, id: str) -> dict:
+        return {view.table: job_view.rows(owner, which), view.list_timer: gr.Timer(active=job_view.is_active(id))}
+
+    visitor.loaded.then(url_key_handler("job"), None, view.job, **INSTANT_TYPED).then(**listing)
+    shown = view.job.change(on_job, [view.job, view.owner], view.shown, **INSTANT_TYPED).then(**listing)
+    shown.then(None, view.job, None, js=frontend.write_url_js("job"), api_visibility="private")
+    view.timer.tick(**update)
+    gr.on([view.filter.change, tab.select], **listing)
+    listed = [view.owner, view.filter, view.job]
+    view.list_timer.tick(on_list_timer, listed, [view.table, view.list_timer], **INSTANT_TYPED)
+    view.table.pick(picked_id, None, view.job, **INSTANT_TYPED)
 
 
-def done_to(act: Callable[[str, str], Any], guard: Guard) -> Callable[[gr.Request, str, str], tuple]:
-    """A button: pause, finish or resume, and a look soon."""
+def _connect_actions(
+    job_manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, guard: Guard
+) -> None:
+    """Connect the buttons of the selected job."""
+    update, listing = _events(view, job_view)
+    selected = [view.job, view.owner]
+    actions = {view.stop: job_manager.stop, view.finish: job_manager.finish, view.resume: job_manager.resume}
+    for button, act in actions.items():
+        handler = action_handler(act, guard, view)
+        button.click(handler, selected, [view.alert, view.timer], **INSTANT_TYPED).then(**update).then(**listing)
+    on_delete = delete_handler(guard, job_manager.delete, view.alert, view.job)
+    view.delete.click(on_delete, selected, [view.alert, view.job], **INSTANT_TYPED)
 
-    def touch(request: gr.Request, id: str, owner: str) -> tuple:
-        with user_errors() as said:
-            guard.refuse_unless_allowed(owner, request)
+    def on_duplicate(id: str) -> dict:
+        job = job_manager.store.get(id)
+        settings = {name: value for name, value in job.settings.items() if name != "stop_after"}  # of an early finish
+        preset, prompts = json.dumps({job.method: settings, "of": job.id}), "\n".join(job.prompts)
+        return {view.model: job.model, view.method: job.method, view.prompts: prompts, view.preset: preset}
+
+    def on_explore(id: str, ratio: float) -> dict:
+        return explore_link(library, view, id, ratio)
+
+    copied = [view.model, view.method, view.prompts, view.preset]
+    view.duplicate.click(on_duplicate, view.job, copied, **INSTANT_TYPED)
+    opening = view.explore.click(on_explore, [view.job, view.ratio], [view.alert, view.query], **INSTANT_TYPED)
+    opening.then(None, view.query, None, js=OPEN_QUERY_JS, api_visibility="private")
+    view.masks.click(None, view.job, None, js=MASKS_JS, api_visibility="private")
+
+
+def action_handler(act: Callable[[str, str], Any], guard: Guard, view: View) -> Callable[[gr.Request, str, str], dict]:
+    """Make the handler of a button that pauses, finishes or resumes; an update follows soon."""
+
+    def on_click(request: gr.Request, id: str, owner: str) -> dict:
+        with user_errors() as sentences:
+            guard.check_allowed(owner, request)
             act(id, owner)
-        return alert(said), gr.Timer(active=True)
+        return {view.alert: alert(sentences), view.timer: gr.Timer(active=True)}
 
-    return touch
-
-
-def copied(foreman: Foreman, id: str) -> tuple:
-    """The controls as a job had them, to change and start again."""
-    job = foreman.ledger.get(id)
-    settings = {name: value for name, value in job.settings.items() if name != "end"}  # it may have been finished early
-    return job.model, job.method, "\n".join(job.prompts), json.dumps({job.method: settings, "of": id})
+    return on_click
 
 
-def looked(watch: Watch, id: str, after: int, owner: str) -> tuple:
-    """What is new of a job since the cursor, and what can be done with it; for `Parts.seen`."""
-    hidden = gr.update(visible=False)
-    nothing = (None, 0, *[gr.Timer(active=False)] * 2, *[hidden] * 5, hidden, hidden, hidden, gr.skip())
+def show_job(job_view: JobView, view: View, id: str, after: int, owner: str) -> dict:
+    """Show what is new of a job since the cursor `after`, and what can be done with it."""
     if not id:
-        return "", *nothing
-    with user_errors() as said:
-        job, events = watch.ledger.get(id), watch.ledger.events(id, after)
-        mine, file = job.owner == owner, watch.ledger.results / (job.result or "none")
-        finds = job.state not in ("done", "finishing") and learns(job.method) and 0 < job.done < job.total
-        can = (job.state in ("queued", "running"), finds, job.state in ("interrupted", "failed"))
-        acts = [gr.update(visible=mine and one) for one in can]
-        acts += [gr.update(visible=True), gr.update(visible=mine and job.state in (*ENDED, "queued"))]
-        schedule = job.state == "done" and job.method in CONFIGS
-        largest = int(100 * found_in(file).header.max_ratio) / 100 if schedule else 0.95
-        return (
-            gr.skip(),
-            watch.news(job, events, fresh=not after),
-            events[-1].cursor if events else after,
-            gr.Timer(active=job.state not in ENDED),
-            gr.skip() if job.state in ENDED else gr.Timer(active=True),  # its own tick ends it, with a last list
-            *acts,
-            gr.update(visible=job.state == "done", value=str(file) if job.state == "done" else None),
-            gr.update(visible=job.state == "done"),
-            gr.update(visible=schedule),
-            gr.update(maximum=largest) if schedule else gr.skip(),
-        )
-    return alert(said), *nothing
+        return view.emptied()
+    with user_errors() as sentences:
+        job, events = job_view.store.get(id), job_view.store.events(id, after)
+        # at the end, the list's timer stops by its own tick, with a last update of the list
+        list_timer = {} if job.state in ENDED else {view.list_timer: gr.Timer(active=True)}
+        return {
+            view.view: job_view.update(job, events, fresh=not after),
+            view.cursor: events[-1].cursor if events else after,
+            view.timer: gr.Timer(active=job.state not in ENDED),
+            **list_timer,
+            **_show_actions(view, job, job.owner == owner),
+            **_show_result(job_view, view, job),
+        }
+    return view.emptied() | {view.alert: alert(sentences)}
 
 
-def opened(shelf: Shelf, id: str, share: float) -> tuple[str, str]:
-    """The query of Explore's address for what a job found, an order at a ratio."""
-    with user_errors() as said:
-        item = shelf.find(f"{JOB}{id}")
-        found = item.open()
-        return "", address.of_order(item, found.header, share) if isinstance(found, Importance) else address.of_mask(
-            found
-        )
-    return alert(said), ""
+def _show_actions(view: View, job: Job, is_owner: bool) -> dict:
+    unfinished = 0 < job.done < job.total
+    can = {
+        view.stop: job.state in ("queued", "running"),
+        view.finish: job.state not in ("done", "finishing") and can_finish_early(job.method) and unfinished,
+        view.resume: job.state in ("interrupted", "failed"),
+        view.delete: job.state in (*ENDED, "queued"),
+    }
+    actions = {button: gr.update(visible=is_owner and possible) for button, possible in can.items()}
+    return actions | {view.duplicate: gr.update(visible=True)}
+
+
+def _show_result(job_view: JobView, view: View, job: Job) -> dict:
+    if job.state != "done":
+        return dict.fromkeys([view.save, view.masks, view.result], gr.update(visible=False))
+    file = job_view.store.results / (job.result or "none")
+    header = load_header(file)
+    is_schedule = header.prunes == "schedule"
+    slider = {view.ratio: gr.update(maximum=slider_maximum(header))} if is_schedule else {}
+    return {
+        view.save: gr.update(visible=True, value=str(file)),
+        view.masks: gr.update(visible=True),
+        view.result: gr.update(visible=is_schedule),
+        **slider,
+    }
+
+
+def explore_link(library: MaskLibrary, view: View, id: str, ratio: float) -> dict:
+    """Make the query of Explore's address for the result of a job; an importance opens at a ratio."""
+    with user_errors() as sentences:
+        entry = library.find(f"{JOB_PREFIX}{id}")
+        return {view.alert: "", view.query: url_state.explore_query(entry, entry.open(), ratio)}
+    return {view.alert: alert(sentences), view.query: ""}

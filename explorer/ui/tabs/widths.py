@@ -1,221 +1,290 @@
-"""The Smaller tab: a network with fewer heads, neurons, rows or channels, what is left of it, and what it draws."""
+"""The Width pruning tab: a network with fewer heads, neurons or channels, what is left of it, and what it generates."""
 
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer import figures, shipped
-from explorer.experiment import Frame, Question, widths_for
-from explorer.figures import used_at
-from explorer.jobs.executors import PLACES, Executor, Run
-from explorer.sites import WidthHeader
-from explorer.ui import address, browser
-from explorer.ui.components import LIGHT, Explored, alert, as_value, markup, plotly_view, user_errors
-from explorer.ui.story import nearer
-from explorer.ui.told import cards, numbers, spaced, title
-from explorer.widths import Widths
+from explorer import figures
+from explorer.bundled import masks as bundled
+from explorer.experiment import ExperimentRequest, widths_at
+from explorer.jobs import tasks
+from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
+from explorer.masks.width import Widths
+from explorer.masks.width_header import WidthHeader
+from explorer.sampling.generate import Frame
+from explorer.ui import frontend, url_state
+from explorer.ui.components import (
+    INSTANT,
+    INSTANT_TYPED,
+    ExploreParts,
+    alert,
+    figure_json,
+    markup,
+    plotly_view,
+    slider_maximum,
+    user_errors,
+)
+from explorer.ui.markup import cards, throttle, width_tiles, width_title
+from explorer.ui.views.explore import compare_ssim
 
-WHY = """<p class="why">A schedule leaves parts of the network out at some calls; here they go for good. Attention heads
-and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order that a method
-learned: what is left is a network with fewer parameters, which needs less memory and less time at every call. Prompt,
-seed, steps and guidance are those of the Explore tab.</p>"""
-HEADS = "A row is an attention, a cell one of its heads. Blue stays, pale is gone."
-SHARES = "A bar is a layer: the share of its neurons, rows or channels that stays."
-CURVE = (
+INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
+calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in
+the order that a method learned. What is left is a network with fewer parameters, which needs less memory and less
+time at every call. Prompt, seed, steps and guidance are those of the Explore tab.</p>"""
+HEADS_CAPTION = "A row is an attention, a cell one of its heads. Blue stays, pale is removed."
+BARS_CAPTION = "A bar is a layer: the share of its neurons or channels that stays."
+CURVE_CAPTION = (
     "Diff-Pruning's idea: with the same pictures and noise the loss is largest where there is little noise. Only "
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
 )
-WAITING = "What is left is drawn in a moment."
-ROLES = {"original": "Original", "pruned": "Smaller", "rival": "Same cost, fewer steps"}
-PAPER = 0.05  # the threshold of Diff-Pruning
+WAITING = "The figure is loading."
+TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
+PAPER_THRESHOLD = 0.05  # of Diff-Pruning
+SAME_AS_EXPLORE = ("prompt", "seed", "steps", "sampler", "guidance", "baseline_sampler")
 
 
-def build(executor: Executor, explored: Explored, tab: gr.Tab, tabs: gr.Tabs) -> list[gr.components.Component]:
-    """Lay out the tab and connect it to the question on Explore. Returns what `from_address` is for."""
-    markup(WHY)
-    asked = explored.question
+class View(NamedTuple):
+    """The parts of the tab."""
+
+    file: gr.Dropdown
+    ratio: gr.Slider
+    generate: gr.Button
+    stop: gr.Button
+    alert: gr.HTML
+    summary: gr.HTML
+    pictures: gr.HTML
+    heads_column: gr.Column
+    heads: gr.HTML
+    bars: gr.HTML
+    loss_column: gr.Column
+    threshold: gr.Slider
+    timesteps: gr.HTML
+    loss_curve: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        """What showing a file changes."""
+        figures_shown = [self.heads_column, self.heads, self.bars, self.loss_column, self.timesteps, self.loss_curve]
+        return [self.file, self.ratio, self.alert, self.summary, *figures_shown]
+
+
+class Selection(NamedTuple):
+    """What is shown: a file of a model, at a ratio; the threshold is Diff-Pruning's."""
+
+    model: str
+    file: str | None
+    ratio: float
+    threshold: float = PAPER_THRESHOLD
+
+
+def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> View:
+    """Lay out the tab and connect it to Explore. Returns the view, which `from_url` fills in."""
+    markup(INTRO)
+    view = _make_view()
+    model, request = explore.request["model"], explore.request
+    shown = dict(inputs=[model, view.file, view.ratio, view.threshold], trigger_mode="always_last", **INSTANT_TYPED)
+    tab.select(
+        lambda *selected: show(view, Selection(*selected)), outputs=view.shown, **shown | {"trigger_mode": "once"}
+    )
+    # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
+    dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
+    gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
+    picked = [*view.shown, view.threshold]
+    view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
+    _connect_generate(executor, view, request)
+    for event in (explore.loaded.then, model.change):
+        event(list_files, model, explore.widths, **INSTANT)
+
+    def on_choice(model: str, file: str) -> dict:
+        return {view.file: list_files(model, file), explore.widths: None}
+
+    opening = explore.widths.select(on_choice, [model, explore.widths], [view.file, explore.widths], **INSTANT)
+    opening.then(lambda: gr.Tabs(selected="widths"), None, tabs, **INSTANT)
+    for control, key in ((view.file, "widths"), (view.ratio, "widths_ratio")):
+        control.change(None, control, None, js=frontend.write_url_js(key), api_visibility="private")
+    return view
+
+
+def _make_view() -> View:
     with gr.Row():
-        file = gr.Dropdown([], label="Learned by", elem_id="learned", scale=2)
+        file = gr.Dropdown([], label="Learned by", elem_id="widths-file", scale=2)
         label, info = "Pruning ratio", "share of the network's parameters to remove"
-        ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="share", scale=3)
+        ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="widths-ratio", scale=3)
         with gr.Column(scale=1, min_width=150):
-            draw = gr.Button("Draw", variant="primary", elem_id="draw-smaller")
-            stop = gr.Button("Stop", elem_id="stop-smaller")
-    trouble = markup(elem_id="smaller-alert")
-    tiles = markup(elem_id="left")
-    pictures = markup(elem_id="smaller-pictures")
+            generate = gr.Button("Generate", variant="primary", elem_id="widths-generate")
+            stop = gr.Button("Stop", elem_id="widths-stop")
+    alert_box = markup(elem_id="widths-alert")
+    summary = markup(elem_id="widths-summary")
+    pictures = markup(elem_id="widths-pictures")
     with gr.Row():
-        with gr.Column(min_width=320, visible=False) as attentions:
-            heads = plotly_view(WAITING, HEADS, elem_id="heads")
+        with gr.Column(min_width=320, visible=False) as heads_column:
+            heads = plotly_view(WAITING, HEADS_CAPTION, elem_id="widths-heads")
         with gr.Column(min_width=320):
-            shares = plotly_view(WAITING, SHARES, elem_id="widths")
-    with gr.Column(visible=False, elem_id="expansion") as expansion:
+            bars = plotly_view(WAITING, BARS_CAPTION, elem_id="widths-bars")
+    with gr.Column(visible=False, elem_id="widths-loss") as loss_column:
         label, info = "Threshold", "the share of the largest loss at which the method stops; the paper's is 0.05"
-        threshold = gr.Slider(0, 0.5, PAPER, step=0.005, label=label, info=info, elem_id="threshold")
-        said = markup(elem_id="looked")
-        curve = plotly_view(WAITING, CURVE, elem_id="curve")
+        shared = dict(step=0.005, label=label, info=info, elem_id="threshold")
+        threshold = gr.Slider(0, 0.5, PAPER_THRESHOLD, **shared)
+        timesteps = markup(elem_id="widths-timesteps")
+        loss_curve = plotly_view(WAITING, CURVE_CAPTION, elem_id="loss-curve")
+    controls = (file, ratio, generate, stop, alert_box, summary, pictures)
+    return View(*controls, heads_column, heads, bars, loss_column, threshold, timesteps, loss_curve)
 
-    def drawn(request: gr.Request, stem: str | None, share: float, *values: Any) -> Iterator[tuple[str, str]]:
-        run = partial(executor.run, request.session_hash)
-        yield from on_draw(run, stem, share, dict(zip(asked, values, strict=True)))
 
-    def halt(request: gr.Request) -> None:
-        executor.stop(request.session_hash)
+def _connect_generate(executor: Executor, view: View, request: Mapping[str, gr.components.Component]) -> None:
+    def on_generate(gradio_request: gr.Request, file: str | None, ratio: float, *values: Any) -> Iterator[dict]:
+        run = partial(executor.run, gradio_request.session_hash)
+        yield from generate(run, view, file, ratio, dict(zip(request, values, strict=True)))
 
-    light = {name: value for name, value in LIGHT.items() if name != "preprocess"}
-    inputs = [asked["model"], file, ratio, threshold]
-    outputs = [file, ratio, trouble, tiles, attentions, heads, shares, expansion, said, curve]
-    tab.select(shown, inputs, outputs, **light)
-    # One event, so that the answer to an earlier value never comes after that to a later one.
-    moved = [ratio.input, ratio.release, threshold.input, threshold.release]  # a reset is a release
-    gr.on(moved, dragged, inputs, outputs, trigger_mode="always_last", **light)
-    file.input(picked, inputs, [*outputs, threshold], trigger_mode="always_last", **light)
-    drawing = draw.click(
-        drawn,
-        [file, ratio, *asked.values()],
-        [trouble, pictures],
+    def on_stop(gradio_request: gr.Request) -> None:
+        executor.stop(gradio_request.session_hash)
+
+    generating = view.generate.click(
+        on_generate,
+        [view.file, view.ratio, *request.values()],
+        [view.alert, view.pictures],
         trigger_mode="multiple",
-        concurrency_limit=PLACES,
-        concurrency_id="draw",
-        **LIGHT | {"queue": True},
+        concurrency_limit=MAX_CONCURRENT,
+        concurrency_id="generate",
+        **INSTANT | {"queue": True},
     )
-    stop.click(halt, None, None, cancels=[drawing], **LIGHT)
-    chosen = explored.smaller
-    for event in (explored.came.then, asked["model"].change):
-        event(listed, asked["model"], chosen, **LIGHT)
-    opening = chosen.select(
-        lambda model, stem: (listed(model, stem), None), [asked["model"], chosen], [file, chosen], **LIGHT
-    )
-    opening.then(lambda: gr.Tabs(selected="smaller"), None, tabs, **LIGHT)
-    for control, name in ((file, "learned"), (ratio, "share")):
-        control.change(None, control, None, js=browser.in_address(name), api_visibility="private")
-    return [file, ratio]
+    view.stop.click(on_stop, None, None, cancels=[generating], **INSTANT)
 
 
-def listed(model: str, stem: str | None = None) -> dict:
-    """The smaller networks of a model, to choose from, and the chosen one."""
-    there = shipped.widths(model)
-    return gr.update(choices=[(title(one), name) for name, one in there.items()], value=stem, visible=bool(there))
+def list_files(model: str, file: str | None = None) -> dict:
+    """Offer the width files of a model, and choose one."""
+    headers = bundled.width_headers(model)
+    choices = [(width_title(header), name) for name, header in headers.items()]
+    return gr.update(choices=choices, value=file, visible=bool(headers))
 
 
-def from_address(request: gr.Request) -> tuple[Any, Any]:
-    """The file and the ratio that an address names; what is not there changes nothing."""
-    query = request.query_params
-    model, stem = query.get("model", Question.model_fields["model"].default), query.get("learned")
-    there, share = shipped.widths(model), query.get("share", "")
-    if stem not in there:
-        return gr.skip(), gr.skip()
-    known = re.fullmatch(r"0?\.\d{1,9}|0", share)
-    top = most(there[stem])
-    return listed(model, stem), gr.update(maximum=top) | ({"value": min(float(share), top)} if known else {})
+def from_url(view: View, query: Mapping[str, str]) -> dict:
+    """Choose the file and the ratio that an address names; what is not there changes nothing."""
+    file, ratio = url_state.read_key(query, "widths"), url_state.read_key(query, "widths_ratio")
+    model = query.get("model", ExperimentRequest.model_fields["model"].default)
+    headers = bundled.width_headers(model)
+    if file not in headers:
+        return {view.file: gr.skip()}
+    largest = slider_maximum(headers[file])
+    value = {"value": min(float(ratio), largest)} if re.fullmatch(r"0?\.\d{1,9}|0", ratio) else {}
+    return {view.file: list_files(model, file), view.ratio: gr.update(maximum=largest) | value}
 
 
-def most(header: WidthHeader) -> float:
-    """The largest ratio of the slider for a file."""
-    return int(100 * header.max_ratio) / 100
+def show(view: View, selection: Selection) -> dict:
+    """Show the files to choose from, what is left in numbers and figures, the loss over timesteps."""
+    model, file, ratio, threshold = selection
+    headers, hidden = bundled.width_headers(model), gr.update(visible=False)
+    if not headers:
+        sentence = f"no widths come with the project for {model}; make a file with the command prune"
+        empty = {view.summary: "", view.heads: None, view.bars: None, view.timesteps: "", view.loss_curve: None}
+        no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
+        return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}
+    file = file if file in headers else next(iter(headers))
+    header = headers[file]
+    largest = slider_maximum(header)
+    widths = widths_at(file_request(model, header, min(max(ratio, 0.0), largest)))
+    return {
+        view.file: list_files(model, file),
+        view.ratio: gr.update(maximum=largest) | ({"value": largest} if ratio > largest else {}),
+        view.alert: "",
+        view.summary: width_tiles(widths),
+        view.heads_column: gr.update(visible=any(dim.endswith(":heads") for dim in widths.keep)),
+        view.heads: figure_json(figures.head_map(widths.keep)),
+        view.bars: figure_json(figures.share_bars(widths.keep)),
+        view.loss_column: gr.update(visible=bool(header.trace)),
+        view.timesteps: f"<p role='status'>{_timesteps_sentence(headers, file, widths, threshold)}</p>",
+        view.loss_curve: figure_json(figures.threshold_curve(header.trace, threshold)),
+    }
 
 
-def shown(model: str, stem: str | None, share: float, floor: float) -> tuple:
-    """The files to choose from, the largest ratio, what is left in numbers and as maps, the curve over timesteps."""
-    there, hidden = shipped.widths(model), gr.update(visible=False)
-    if not there:
-        said = alert([f"no widths come with the project for {model}; make a file with the command prune"])
-        return gr.update(choices=[], value=None), gr.update(), said, "", hidden, None, None, hidden, "", None
-    stem = stem if stem in there else next(iter(there))
-    header = there[stem]
-    widths = widths_for(asked_of(model, header, min(max(share, 0.0), most(header))))
-    slider = gr.update(maximum=most(header)) | ({"value": most(header)} if share > most(header) else {})
-    has_heads = any(name.endswith(":heads") for name in widths.keep)
-    maps = (
-        gr.update(visible=has_heads),
-        as_value(figures.head_map(widths.keep)),
-        as_value(figures.share_bars(widths.keep)),
-    )
-    curve = as_value(figures.threshold_curve(header.trace, floor))
-    looked = f"{used_at(header.trace, floor)} of {len(header.trace)} timesteps are looked at. "
-    looked += others_picked(there, stem, widths) if header.trace else ""
-    walk = gr.update(visible=bool(header.trace)), f"<p role='status'>{looked}</p>", curve
-    return listed(model, stem), slider, "", numbers(widths), *maps, *walk
+def _timesteps_sentence(headers: Mapping[str, WidthHeader], file: str, widths: Widths, threshold: float) -> str:
+    trace = headers[file].trace
+    used = f"{figures.num_used_timesteps(trace, threshold)} of {len(trace)} timesteps are used. "
+    return used + (threshold_overlap(headers, file, widths) if trace else "")
 
 
-def dragged(model: str, stem: str | None, share: float, floor: float) -> tuple:
-    """What is shown by the file whose threshold is nearest to the dragged one."""
-    there = shipped.widths(model)
-    return shown(model, with_threshold(there, stem, floor) if stem in there else stem, share, floor)
+def on_drag(view: View, selection: Selection) -> dict:
+    """Show the file whose threshold is nearest to the dragged one."""
+    headers, file = bundled.width_headers(selection.model), selection.file
+    if file in headers:
+        file = file_with_threshold(headers, file, selection.threshold)
+    return show(view, selection._replace(file=file))
 
 
-def picked(model: str, stem: str | None, share: float, floor: float) -> tuple:
-    """What is shown by a file of the list, and the threshold that it was learned with."""
-    header = shipped.widths(model).get(stem)
-    floor = header.pruner.config.get("threshold", floor) if header else floor
-    return *shown(model, stem, share, floor), floor
+def on_file(view: View, selection: Selection) -> dict:
+    """Show a file of the list, and the threshold that it was learned with."""
+    header = bundled.width_headers(selection.model).get(selection.file or "")
+    threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
+    return show(view, selection._replace(threshold=threshold)) | {view.threshold: threshold}
 
 
-def with_threshold(there: Mapping[str, WidthHeader], stem: str, floor: float) -> str:
-    """The file that was learned as this one, but with the threshold nearest to `floor`, if it has one at all."""
-    own = there[stem].pruner
+def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:
+    """Find the file that was learned as this one, but with the nearest threshold; itself, if it has none."""
+    own = headers[file].pruner
     if "threshold" not in own.config:
-        return stem
-    alike = {
-        name: abs(header.pruner.config["threshold"] - floor)
-        for name, header in there.items()
+        return file
+    distances = {
+        name: abs(header.pruner.config["threshold"] - threshold)
+        for name, header in headers.items()
         if header.pruner.name == own.name
         and header.pruner.config | {"threshold": None} == own.config | {"threshold": None}
     }
-    return min(alike, key=alike.__getitem__)
+    return min(distances, key=distances.__getitem__)
 
 
-def others_picked(there: Mapping[str, WidthHeader], stem: str, widths: Widths) -> str:
-    """How many of the channels that stay would have gone with the paper's threshold."""
-    header, paper = there[stem], with_threshold(there, stem, PAPER)
+def threshold_overlap(headers: Mapping[str, WidthHeader], file: str, widths: Widths) -> str:
+    """Say how many of the channels that stay would be removed with the paper's threshold."""
+    header, paper = headers[file], file_with_threshold(headers, file, PAPER_THRESHOLD)
     own = header.pruner.config["threshold"]
-    said = f"The channels above are those of threshold {own:g}, the nearest that was learned"
-    if paper == stem:
-        return f"{said}: the paper's."
-    ratio = min(widths.header.ratio.asked, there[paper].max_ratio)
-    keep = widths_for(asked_of(header.model.id, there[paper], ratio)).keep
-    other = sum(int((kept & ~keep[site]).sum()) for site, kept in widths.keep.items())
+    sentence = f"The channels above are those of threshold {own:g}, the nearest that was learned"
+    if paper == file:
+        return f"{sentence}: the paper's."
+    ratio = min(widths.header.ratio.asked or 0.0, headers[paper].max_ratio)
+    keep = widths_at(file_request(header.model.id, headers[paper], ratio)).keep
+    others = sum(int((kept & ~keep[dim]).sum()) for dim, kept in widths.keep.items())
     total = sum(int(kept.sum()) for kept in widths.keep.values())
-    return f"{said}: {other:,} of {total:,} are others than those of the paper's {PAPER:g}."
+    return f"{sentence}: {others:,} of {total:,} are others than those of the paper's {PAPER_THRESHOLD:g}."
 
 
-def asked_of(model: str, header: WidthHeader, share: float, **others: Any) -> Question:
-    """The question that a file answers at a ratio."""
+def file_request(model: str, header: WidthHeader, ratio: float, **others: Any) -> ExperimentRequest:
+    """Make the request that a file answers at a ratio."""
     settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
-    return Question(model=model, method=header.pruner.name, settings=settings, ratio=share, **others)
+    return ExperimentRequest(model=model, method=header.pruner.name, settings=settings, ratio=ratio, **others)
 
 
-def on_draw(run: Run, stem: str | None, share: float, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The alert and the three pictures, one update a call."""
-    yield "", cards({}, {}, ROLES)
-    with user_errors() as said:
-        on_explore = address.question(values)
-        there = shipped.widths(on_explore.model)
-        if stem not in there:
-            raise ValueError(f"there are no widths to draw with for {on_explore.model}")
-        same = {name: getattr(on_explore, name) for name in ("prompt", "seed", "steps", "sampler", "guidance", "rival")}
-        question = asked_of(on_explore.model, there[stem], share, **same)
+def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:
+    """Generate the three pictures, one update per call; or show an alert."""
+    nothing = cards({}, {}, TITLES)
+    yield {view.alert: "", view.pictures: nothing}
+    with user_errors() as sentences:
+        on_explore = url_state.make_request(values)
+        headers = bundled.width_headers(on_explore.model)
+        if file not in headers:
+            raise ValueError(f"there are no widths to generate with for {on_explore.model}")
+        same = {name: getattr(on_explore, name) for name in SAME_AS_EXPLORE}
+        request = file_request(on_explore.model, headers[file], ratio, **same)
         frames: dict[str, Frame] = {}
-        seen: dict[str, bytes] = {}
-        for frame in spaced(run("compare", question)):
+        pictures: dict[str, bytes] = {}
+        for frame in throttle(run(tasks.compare, request)):
             frames[frame.role] = frame
-            seen |= {frame.role: frame.picture} if frame.picture else {}
-            yield "", cards(frames, seen, ROLES)
-        yield "", cards(frames, seen, ROLES) + footer(question, frames)
-    if said:
-        yield alert(said), cards({}, {}, ROLES)
+            pictures |= {frame.role: frame.picture} if frame.picture else {}
+            yield {view.pictures: cards(frames, pictures, TITLES)}
+        yield {view.pictures: cards(frames, pictures, TITLES) + footer(request, frames)}
+    if sentences:
+        yield {view.alert: alert(sentences), view.pictures: nothing}
 
 
-def footer(question: Question, frames: Mapping[str, Frame]) -> str:
-    """Who came nearer to the original, and what the pictures belong to."""
-    drawn = (
-        f"Drawn for “{question.prompt}”, seed {question.seed}, {question.steps} steps, guidance {question.guidance:g}, "
-        f"{question.method} at {question.ratio:.0%} of the parameters."
+def footer(request: ExperimentRequest, frames: Mapping[str, Frame]) -> str:
+    """Say which picture is nearer to the original, and which request the pictures belong to."""
+    generated = (
+        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
+        f"{request.method} at {request.ratio:.0%} of the parameters."
     )
-    rival = frames.get("rival")
-    words = nearer("the smaller network", question.rival, rival.calls if rival else 0, frames.get("pruned"), rival)
-    return f'{words}<p class="footer">{escape(drawn)}</p>'
+    baseline = frames.get("baseline")
+    calls = baseline.calls if baseline else 0
+    verdict = compare_ssim("the pruned network", request.baseline_sampler, calls, frames.get("pruned"), baseline)
+    return f'{verdict}<p class="footer">{escape(generated)}</p>'

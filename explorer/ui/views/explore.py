@@ -1,114 +1,121 @@
-"""What the Explore tab says: plans and frames -> words, and what the browser reads. Everything foreign is escaped."""
+"""What the Explore tab shows: plans and frames, in words and as the browser reads them. Foreign text is escaped."""
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from explorer.experiment import Frame, Plan, Question
-from explorer.figures import keep_heatmap
-from explorer.graph import BlockGraph
-from explorer.letters import floats, packed
+from explorer.experiment import ExperimentRequest, SchedulePlan
+from explorer.masks.encoding import encode_bits, encode_floats
+from explorer.measures.table import METRICS
+from explorer.sampling.generate import Frame
+from explorer.ui.views.heatmap import graph_json
 
-TOLD = ("order", "asked", "reached", "max_ratio", "kept", "macs_kept", "macs_total")
-TOLD += ("rival_sampler", "rival_steps", "rival_kept")
-NEAR = 0.005  # SSIM: nearer than this is a tie
+PLAN_FIELDS = (
+    *("order", "asked", "reached", "max_ratio", "kept", "macs_kept", "macs_total"),
+    *("baseline_sampler", "baseline_steps", "baseline_kept"),
+)
+FRAME_FIELDS = ("call", "calls", "seconds", "done", "ssim", "psnr")
+TIE_SSIM = 0.005
 
 
 @dataclass(frozen=True)
 class Card:
-    """One of the three pictures, at whatever call it has reached."""
+    """One of the three pictures, as far as it has come."""
 
     role: str
-    what: str  # how it is drawn
+    what: str  # how it is generated
     kept: float | None = None  # share of the MACs
     frame: Frame | None = None
     picture: bytes | None = None
 
+    def updated(self, frame: Frame) -> "Card":
+        """Return the card with a newer frame; a frame without a picture keeps the last one."""
+        return replace(self, frame=frame, picture=frame.picture or self.picture)
 
-def dealt(question: Question, plan: Plan) -> dict[str, Card]:
-    """The three cards of a question that is about to be drawn."""
-    how = "by hand" if question.keep else question.method
+
+def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]:
+    """Make the three cards of a request whose pictures are about to be generated."""
+    method = "edited by hand" if request.manual_schedule else request.method
+    baseline = f"{plan.baseline_sampler.upper()}, {plan.baseline_steps} steps"
     return {
-        "original": Card("original", f"{question.sampler.upper()}, {plan.calls} calls", 1.0),
-        "pruned": Card("pruned", f"{how}, {plan.reached:.0%} of the MACs skipped", plan.kept),
-        "rival": Card("rival", f"{plan.rival_sampler.upper()}, {plan.rival_steps} steps", plan.rival_kept),
+        "original": Card("original", f"{request.sampler.upper()}, {plan.calls} calls", 1.0),
+        "pruned": Card("pruned", f"{method}, {plan.reached:.0%} of the MACs skipped", plan.kept),
+        "baseline": Card("baseline", baseline, plan.baseline_kept),
     }
 
 
-def shown(cards: Mapping[str, Card], question: Question) -> dict[str, Any]:
-    """The cards as the browser reads them, and what they belong to, because the controls may have moved on."""
+def cards_json(cards: Mapping[str, Card], request: ExperimentRequest) -> dict[str, Any]:
+    """Write the cards as the browser reads them, and their request, as the controls may hold another one by now."""
+    method = "a schedule edited by hand" if request.manual_schedule else request.method
     footer = (
-        f"Drawn for “{question.prompt}”, seed {question.seed}, {question.steps} steps, guidance "
-        f"{question.guidance:g}, {'a schedule by hand' if question.keep else question.method} at {question.ratio:.0%}."
+        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
+        f"{request.guidance:g}, {method} at {request.ratio:.0%}."
     )
-    return {"cards": {role: _card(card) for role, card in cards.items()}, "footer": footer}
+    return {"cards": {role: _card_json(card) for role, card in cards.items()}, "footer": footer}
 
 
-def _card(card: Card) -> dict[str, Any]:
+def _card_json(card: Card) -> dict[str, Any]:
     frame, picture = card.frame, card.picture
-    told = {"what": card.what, "kept": card.kept, "call": 0, "calls": 1, "done": False}
+    card_json = {"what": card.what, "kept": card.kept, "call": 0, "calls": 1, "done": False}
     if frame:
-        told |= {name: getattr(frame, name) for name in ("call", "calls", "seconds", "done", "ssim", "psnr")}
-        told |= {"ssim": 1.0, "psnr": 100.0} if card.role == "original" and frame.done else {}
+        card_json |= {name: getattr(frame, name) for name in FRAME_FIELDS}
+        card_json |= {"ssim": 1.0, "psnr": METRICS["psnr"].best} if card.role == "original" and frame.done else {}
     if picture:
-        told["picture"] = "data:image/png;base64," + b64encode(picture).decode()
-    return told
+        card_json["picture"] = "data:image/png;base64," + b64encode(picture).decode()
+    return card_json
 
 
-def planned(question: Question, plan: Plan) -> dict[str, Any]:
-    """A plan as the browser reads it: the schedule in letters, the units, the figure it is drawn with, the cost."""
-    graph, figure = plan.graph, keep_heatmap(plan.units, plan.shares, plan.timesteps, plan.fate, plan.source)
-    found = {
-        "graph": graph_of(graph),
-        "keep": packed(plan.fate == 0),
+def plan_json(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Any]:
+    """Write a plan as the browser reads it: the bits of the schedule, the units, the cost."""
+    plan_json = {name: getattr(plan, name) for name in PLAN_FIELDS} | {
+        "graph": graph_json(plan.graph),
+        "keep": encode_bits(plan.keep),
         "timesteps": plan.timesteps.tolist(),
-        "figure": json.loads(figure.to_json()),
-        "sampler": question.sampler,
+        "sampler": request.sampler,
     }
-    found |= {name: floats(value) for name in ("goes", "score") if (value := getattr(plan, name)) is not None}
-    return found | {name: getattr(plan, name) for name in TOLD}
+    tables = {name: getattr(plan, name) for name in ("removal_ratio", "score")}
+    return plan_json | {name: encode_floats(table) for name, table in tables.items() if table is not None}
 
 
-def graph_of(graph: BlockGraph) -> dict[str, Any]:
-    """Units and their MACs, as the browser reads them."""
-    return {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed}
+def verdict(request: ExperimentRequest, plan: SchedulePlan, cards: Mapping[str, Card]) -> str:
+    """Say which of the two with the same cost came nearer to the original; empty if they were not finished."""
+    fewer_steps = "skipping whole calls, that is DDIM with fewer steps,"
+    what = fewer_steps if is_only_fewer_steps(request, plan) else "pruning"
+    pruned, baseline = cards["pruned"].frame, cards["baseline"].frame
+    return compare_ssim(what, plan.baseline_sampler, plan.baseline_steps, pruned, baseline)
 
 
-def verdict(question: Question, plan: Plan, cards: Mapping[str, Card]) -> str:
-    """Which of the two that cost the same came nearer to the original; empty if they were not finished."""
-    what = "skipping whole calls, that is DDIM with fewer steps," if only_fewer_steps(question, plan) else "pruning"
-    return nearer(what, plan.rival_sampler, plan.rival_steps, cards["pruned"].frame, cards["rival"].frame)
-
-
-def nearer(what: str, sampler: str, steps: int, pruned: Frame | None, rival: Frame | None) -> str:
-    """Whether `what` or a sampler with fewer steps is nearer to the original; empty if they were not finished."""
-    if pruned is None or rival is None or pruned.ssim is None or rival.ssim is None:
+def compare_ssim(what: str, sampler: str, steps: int, pruned: Frame | None, baseline: Frame | None) -> str:
+    """Say whether `what` or a sampler with fewer steps is nearer to the original; empty if they were not finished."""
+    if pruned is None or baseline is None or pruned.ssim is None or baseline.ssim is None:
         return ""
     plain = f"plain {sampler.upper()} with {steps} steps"
-    if abs(pruned.ssim - rival.ssim) < NEAR:
-        words = f"A tie: {plain} comes as near to the original as {what.rstrip(',')} does"
-    elif rival.ssim > pruned.ssim:
-        words = f"Here {what} does not pay: {plain} comes nearer to the original"
+    if abs(pruned.ssim - baseline.ssim) < TIE_SSIM:
+        sentence = f"A tie: {plain} comes as near to the original as {what.rstrip(',')} does"
+    elif baseline.ssim > pruned.ssim:
+        sentence = f"Here {what} does not pay: {plain} comes nearer to the original"
     else:
-        words = f"Here {what} pays: it comes nearer to the original than {plain}"
-    figures = f"SSIM {pruned.ssim:.3f} pruned, {rival.ssim:.3f} {sampler.upper()}"
-    return f'<p class="verdict">{words} ({figures}). One prompt and one seed: try others.</p>'
+        sentence = f"Here {what} pays: it comes nearer to the original than {plain}"
+    metric = METRICS["ssim"]
+    numbers = f"{metric.label} {metric.format(pruned.ssim)} pruned, {metric.format(baseline.ssim)} {sampler.upper()}"
+    return f'<p class="verdict">{sentence} ({numbers}). One prompt and one seed: try others.</p>'
 
 
-def only_fewer_steps(question: Question, plan: Plan) -> bool:
-    """Whether a schedule is nothing but a coarser sampler: whole calls skipped under DDIM."""
-    runs = (plan.fate == 0).any(axis=1)
-    plain = question.sampler == "ddim" and plan.order == 0
-    return plain and not runs.all() and bool((plan.fate[runs] == 0).all())
+def is_only_fewer_steps(request: ExperimentRequest, plan: SchedulePlan) -> bool:
+    """Tell whether a schedule is nothing but a coarser sampler: whole calls skipped under DDIM."""
+    entered = plan.keep.any(axis=1)
+    plain = request.sampler == "ddim" and plan.order == 0
+    return plain and not entered.all() and bool(plan.keep[entered].all())
 
 
-def never_seen(words: Sequence[str], heeded: bool = True) -> str:
-    """The words of a prompt that the model does not know; that it pays the prompt no heed, if so."""
-    if not heeded:
-        return '<p class="unseen" role="status">this model draws without being asked: the prompt changes nothing</p>'
-    if not words:
+def unknown_words_note(words: Sequence[str], uses_prompt: bool = True) -> str:
+    """Name the words of a prompt that the model does not know, or say that it ignores the prompt."""
+    if not uses_prompt:
+        note = "this model is unconditional: the prompt is ignored"
+    elif words:
+        note = f"never seen in training: <b>{escape(', '.join(words))}</b>"
+    else:
         return ""
-    return f'<p class="unseen" role="status">never seen in training: <b>{escape(", ".join(words))}</b></p>'
+    return f'<p class="unknown-words" role="status">{note}</p>'

@@ -1,4 +1,4 @@
-"""What the Masks tab shows of files: in a list, as a map or bars, beside another one; what they are asked to draw."""
+"""What the Masks tab shows of files: in a list, as a heatmap or bars, compared with another one, and their pictures."""
 
 import json
 from base64 import b64encode
@@ -6,202 +6,240 @@ from collections.abc import Iterator, Mapping
 from time import localtime, strftime
 from typing import Any, NamedTuple
 
-import gradio as gr
-
 from explorer import figures
-from explorer.drawing import Frame
-from explorer.experiment import Question
-from explorer.files import bytes_of
-from explorer.jobs.executors import Run
-from explorer.jobs.shelf import Item, Shelf, embedded
-from explorer.letters import packed
-from explorer.masks import Header, Importance, Mask
-from explorer.sites import WidthHeader
-from explorer.ui import address
-from explorer.ui.components import alert, as_value, user_errors
-from explorer.ui.story import graph_of
-from explorer.ui.told import cards, numbers, spaced, tiles, title
-from explorer.widths import Found, WidthImportance, Widths
+from explorer.experiment import ExperimentRequest
+from explorer.jobs import tasks
+from explorer.jobs.executors.base import RunTask
+from explorer.jobs.mask_library import MaskEntry, MaskLibrary, bundled_entries
+from explorer.masks.encoding import encode_bits
+from explorer.masks.file_format import FileHeader, to_bytes
+from explorer.masks.result import PruningResult
+from explorer.masks.schedule import Schedule
+from explorer.masks.width import Widths
+from explorer.sampling.generate import Frame
+from explorer.ui import url_state
+from explorer.ui.components import figure_json, user_errors
+from explorer.ui.markup import cards, throttle, tiles, width_tiles, width_title
+from explorer.ui.views.heatmap import graph_json
 
 RULES = ("uniform", "random")
 RULE = "rule:"  # before one of them
-CELLS = 40_000  # more are not drawn
+MAX_CELLS = 40_000  # of a heatmap
+NAMED_BY_VISITOR = ("uploaded", "manual")  # sources
+
+
+class Selection(NamedTuple):
+    """What is shown: a file, a ratio for an importance, the schedule where it was edited, a file to compare with."""
+
+    id: str
+    ratio: float
+    manual_schedule: str = ""
+    other: str | None = None
 
 
 def file_name(path: str | None) -> str:
-    """What a file that came was called, which Gradio made harmless; it is only shown."""
+    """Find what an uploaded file was called, which Gradio made harmless; it is only shown."""
     return (path or "").rpartition("/")[2].removesuffix(".safetensors")
 
 
-def rows(shelf: Shelf, owner: str, which: str) -> list[dict[str, Any]]:
-    """The list: what is the visitor's own first, newest first."""
-    own = shelf.own(owner) if which != "embedded" else []
-    found = []
-    for item in own + (embedded() if which != "yours" else []):
-        name, model = item.name, "damaged"
+def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, Any]]:
+    """List files, the visitor's own first, newest first; `which` is all, bundled or yours."""
+    entries = library.owned_by(owner) if which != "bundled" else []
+    rows = []
+    for entry in entries + (bundled_entries() if which != "yours" else []):
+        name, model = entry.name, "damaged"
         with user_errors():
-            name, model = called(item), item.header.model.id
-        when = strftime("%d %b %Y", localtime(item.created))
-        found.append({"id": item.id, "cells": [name, model, item.how, when]})
-    return found
+            name, model = title(entry), entry.header.model.id
+        made = strftime("%d %b %Y", localtime(entry.created))
+        rows.append({"id": entry.id, "cells": [name, model, entry.source, made]})
+    return rows
 
 
-def called(item: Item) -> str:
-    """What a file is called; widths that nobody named by what they are."""
-    own = item.how in ("uploaded", "by hand")
-    return title(item.header) if isinstance(item.header, WidthHeader) and not own else item.name
+def title(entry: MaskEntry) -> str:
+    """Name a file; widths that no visitor named by what they are."""
+    by_visitor = entry.source in NAMED_BY_VISITOR
+    return width_title(entry.header) if entry.header.prunes == "widths" and not by_visitor else entry.name
 
 
-def at(found: Found, share: float) -> Mask | Widths:
-    """The mask of an order at a ratio, or the largest that it can reach; a mask as it is."""
-    if isinstance(found, Importance | WidthImportance):
-        return found.at(min(max(float(share), 0.0), found.header.max_ratio))
-    return found
+def clamp_ratio(header: FileHeader, ratio: float) -> float:
+    """Limit a ratio to what a file can reach."""
+    return min(max(float(ratio), 0.0), header.max_ratio)
 
 
-def decided(item: Item, share: float, letters: str) -> Mask | Widths:
-    """What is looked at, as it was switched by hand."""
-    mask = at(item.open(), share)
-    return mask.by_hand(letters) if letters and isinstance(mask, Mask) else mask
+def mask_of(entry: MaskEntry, selection: Selection) -> Any:
+    """Find the mask that is shown: a file at a ratio, as it was edited by hand. Raises ValueError if it is damaged."""
+    result = entry.open()
+    mask = result.at(clamp_ratio(result.header, selection.ratio))
+    edited = selection.manual_schedule and mask.prunes == "schedule"
+    return mask.with_manual_keep(selection.manual_schedule) if edited else mask
 
 
-def schedule_of(item: Item, share: float, letters: str) -> Mask:
-    """The schedule that is looked at, as it was switched by hand. Raises ValueError for widths."""
-    mask = decided(item, share, letters)
-    if not isinstance(mask, Mask):
+def schedule_of(entry: MaskEntry, selection: Selection) -> Schedule:
+    """Find the schedule that is shown. Raises ValueError for widths."""
+    mask = mask_of(entry, selection)
+    if mask.prunes != "schedule":
         raise ValueError("heads, neurons and channels are for all calls; this is for schedules")
     return mask
 
 
-def beside(shelf: Shelf, item: Item, owner: str) -> list[tuple[str, str]]:
-    """What can be held against a file: others for the same model, and for a schedule what needs no learning."""
-    own = item.header
+def comparison_choices(library: MaskLibrary, entry: MaskEntry, owner: str) -> list[tuple[str, str]]:
+    """List what a file can be compared with: others for the same model, and for a schedule also the rules."""
+    header = entry.header
     files = [
-        (f"{called(other)} ({other.how})", other.id)
-        for other in [*shelf.own(owner), *embedded()]
-        if other.id != item.id and _fits(own, other)
+        (f"{title(other)} ({other.source})", other.id)
+        for other in [*library.owned_by(owner), *bundled_entries()]
+        if other.id != entry.id and _is_comparable(header, other)
     ]
-    return [(f"{rule}, same cost", RULE + rule) for rule in RULES if isinstance(own, Header)] + files
+    return [(f"{rule}, same cost", RULE + rule) for rule in RULES if header.prunes == "schedule"] + files
 
 
-def _fits(own: Header | WidthHeader, other: Item) -> bool:
-    """Schedules for the same model; widths also for the same sites."""
+def _is_comparable(header: FileHeader, other: MaskEntry) -> bool:
+    """Tell whether another file is for the same model, and for widths also of the same dimensions."""
     with user_errors():
-        two = other.header
-        if own.model.id == two.model.id and isinstance(own, WidthHeader) and isinstance(two, WidthHeader):
-            return [(site.name, site.size) for site in own.sites] == [(site.name, site.size) for site in two.sites]
-        return own.model.id == two.model.id and isinstance(own, Header) and isinstance(two, Header)
+        second = other.header
+        if (header.prunes, header.model.id) != (second.prunes, second.model.id):
+            return False
+        return header.prunes == "schedule" or _sizes(header) == _sizes(second)
     return False
 
 
-def held_against(run: Run, shelf: Shelf, item: Item, chosen: "Chosen") -> tuple[str, Mask | Widths] | None:
-    """The other one, by name. Raises ValueError where there is none."""
-    if not chosen.other:
+def _sizes(header: Any) -> list[tuple[str, int]]:
+    return [(dim.name, dim.size) for dim in header.dims]
+
+
+def comparison(run: RunTask, library: MaskLibrary, entry: MaskEntry, selection: Selection) -> tuple[str, Any] | None:
+    """Find name and mask of the file to compare with, if one is chosen. Raises ValueError where it is missing."""
+    if not selection.other:
         return None
-    if not chosen.other.startswith(RULE):
-        other = shelf.find(chosen.other)
-        return called(other), at(other.open(), chosen.share)
-    mask = schedule_of(item, chosen.share, chosen.letters)
-    plan = next(run("plan", rule_of(item, chosen, {"prompt": "-"})))
-    return chosen.other.removeprefix(RULE), Mask(mask.header, plan.fate == 0)
+    if not selection.other.startswith(RULE):
+        other = library.find(selection.other)
+        return title(other), mask_of(other, Selection(other.id, selection.ratio))
+    plan = next(run(tasks.plan, rule_request(entry, selection, {"prompt": "-"})))
+    return selection.other.removeprefix(RULE), plan.schedule
 
 
-def rule_of(item: Item, chosen: "Chosen", asked: Mapping[str, Any]) -> Question:
-    """The question that asks a rule for as much as a schedule leaves out."""
-    header, kept = item.header, schedule_of(item, chosen.share, chosen.letters).kept
-    settings = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "reach")}
-    question = question_of(item, chosen.share, "", asked)
-    changes = {"method": chosen.other.removeprefix(RULE), "settings": settings, "ratio": max(0.0, 1 - kept)}
-    return address.offered(Question(**question.model_dump() | changes))
+def rule_request(entry: MaskEntry, selection: Selection, explore: Mapping[str, Any]) -> ExperimentRequest:
+    """Make the request by which a rule removes as much as the schedule that is shown."""
+    header, kept = entry.header, schedule_of(entry, selection).macs_fraction
+    settings = {name: getattr(header, name) for name in ("granularity", "reuse", "order", "max_extrapolation")}
+    request = file_request(entry, Selection(entry.id, selection.ratio), explore)
+    changes = {"method": str(selection.other).removeprefix(RULE), "settings": settings, "ratio": max(0.0, 1 - kept)}
+    return url_state.check_offered(ExperimentRequest(**request.model_dump() | changes))
 
 
-def scheduled(mask: Mask, other: tuple[str, Mask] | None) -> tuple:
-    """The map of a schedule; for `view` to `shares` of `Parts`."""
-    header, nothing = mask.header, (gr.update(visible=False), None, None)
-    if mask.keep.size > CELLS:
-        size = f"{header.calls:,} calls of {len(header.units):,} units"
-        return None, f"<p>{size} are too many to draw; {mask.kept:.1%} of the MACs stay.</p>", *nothing
-    names = header.graph.names
-    figure, versus = (as_value(figures.blank_heatmap(names, header.calls, w)) for w in (figures.ALONE, figures.BESIDE))
-    value = {"graph": graph_of(header.graph), "keep": packed(mask.keep), "timesteps": list(range(header.calls))}
-    value |= {"figure": figure, "versus": versus, "other": None}
+def file_request(entry: MaskEntry, selection: Selection, explore: Mapping[str, Any]) -> ExperimentRequest:
+    """Make the request that a file answers, with the prompt, the seed and the baseline of Explore."""
+    header = entry.header
+    names = ("steps", "sampler", "guidance")
+    trajectory = {name: getattr(header, name, header.pruner.config.get(name)) for name in names}
+    trajectory = {name: value for name, value in trajectory.items() if value is not None}
+    ratio = clamp_ratio(header, selection.ratio)
+    manual = {"manual_schedule": selection.manual_schedule}
+    return url_state.check_offered(
+        ExperimentRequest(model=header.model.id, ratio=ratio, **manual, **trajectory, **explore)
+    )
+
+
+def schedule_json(mask: Schedule, other: tuple[str, Schedule] | None) -> dict[str, Any] | None:
+    """Write a schedule, and one to compare with, as the browser reads them; None for one that is too large to show."""
+    if mask.keep.size > MAX_CELLS:
+        return None
+    graph = mask.header.graph
+    value = {"graph": graph_json(graph), "keep": encode_bits(mask.keep), "timesteps": list(range(mask.header.calls))}
+    if other is None:
+        return value | {"other": None}
+    name, second = other
+    same_cells = second.keep.shape == mask.keep.shape and second.header.graph.names == graph.names
+    keep = encode_bits(second.keep) if same_cells else None
+    return value | {"other": {"name": name, "keep": keep, "kept": second.macs_fraction}}
+
+
+def size_note(mask: Schedule) -> str:
+    """Describe a schedule that is too large to show."""
+    if mask.keep.size <= MAX_CELLS:
+        return ""
+    size = f"{mask.header.calls:,} calls of {len(mask.header.units):,} units"
+    return f"<p>{size} are too many to show; {mask.macs_fraction:.1%} of the MACs stay.</p>"
+
+
+def width_summary(widths: Widths, other: tuple[str, Widths] | None) -> str:
+    """Show what is left of a network, and how another one differs."""
+    if other is None:
+        return width_tiles(widths)
+    name, second = other
+    differing = {dim: int((keep ^ second.keep[dim]).sum()) for dim, keep in widths.keep.items()}
+    most = max(differing, key=differing.__getitem__)
+    where = f"most in {most} ({differing[most]})" if differing[most] else "nowhere: they are the same"
+    return width_tiles(widths) + tiles(
+        [
+            ("elements that differ", f"{sum(differing.values()):,}", where),
+            ("parameters there", f"{second.params_fraction:.1%}", f"in {name}; {widths.params_fraction:.1%} here"),
+            ("MACs there", f"{second.macs_fraction:.1%}", f"of a call; {widths.macs_fraction:.1%} here"),
+        ]
+    )
+
+
+def width_figures(widths: Widths) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw the heads that stay, and the share of neurons or channels that stays in each layer."""
+    return figure_json(figures.head_map(widths.keep)), figure_json(figures.share_bars(widths.keep))
+
+
+def file_json(entry: MaskEntry, result: PruningResult) -> str:
+    """Write a file for the browser to save: its name and its bytes, as JSON."""
+    name = "".join(letter if letter.isalnum() or letter in "-_+. " else "-" for letter in entry.name)
+    reached = result.header.ratio.reached
+    ratio = "" if result.header.kind == "importance" or reached is None else f" {100 * reached:.0f}"
+    content = b64encode(to_bytes(result)).decode()
+    return json.dumps({"name": f"{name}{ratio}.safetensors", "content": content})
+
+
+def explore_link(entry: MaskEntry, selection: Selection) -> str:
+    """Make the query of Explore's address for an importance, or for the schedule that is shown where it was edited."""
+    result = schedule_of(entry, selection) if selection.manual_schedule else entry.open()
+    return url_state.explore_query(entry, result, selection.ratio)
+
+
+def mask_file(entry: MaskEntry, selection: Selection) -> str:
+    """Make the file of the mask that is shown."""
+    return file_json(entry, mask_of(entry, selection))
+
+
+def importance_file(entry: MaskEntry, selection: Selection) -> str:
+    """Make the file of the importance that the mask is taken from."""
+    return file_json(entry, entry.open())
+
+
+def generate_pictures(
+    run: RunTask, library: MaskLibrary, selection: Selection, explore: Mapping[str, Any]
+) -> Iterator[str]:
+    """Generate the pictures of the whole network, the mask, the other one and the few-step baseline, call by call.
+
+    `explore`: prompt, seed and baseline of Explore. Raises ValueError for what cannot be generated.
+    """
+    entry = library.find(selection.id)
+    other = comparison(run, library, entry, selection)
+    titles = {"original": "Original", "pruned": "This mask"}
+    titles |= ({"other": other[0]} if other else {}) | {"baseline": "Same cost, fewer steps"}
+    runs = {"pruned": (file_request(entry, selection, explore), mask_of(entry, selection), True)}
     if other:
-        name, second = other
-        same = second.keep.shape == mask.keep.shape and second.header.graph.names == names
-        value["other"] = {"name": name, "keep": packed(second.keep) if same else None, "kept": second.kept}
-    return value, "", *nothing
+        runs["other"] = (_other_request(library, entry, selection, explore), other[1], False)
+    frames: dict[str, Frame] = {}
+    pictures: dict[str, bytes] = {}
+    yield cards(frames, pictures, titles)
+    for role, arguments in runs.items():
+        for frame in throttle(run(tasks.compare, *arguments)):
+            if frame.role == "original" and role == "other":
+                continue
+            shown = role if frame.role == "pruned" else frame.role
+            frames[shown] = frame
+            pictures |= {shown: frame.picture} if frame.picture else {}
+            yield cards(frames, pictures, titles)
 
 
-def thinned(widths: Widths, other: tuple[str, Widths] | None) -> tuple:
-    """What is left of a network; for `view` to `shares` of `Parts`."""
-    told = numbers(widths)
-    if other:
-        name, second = other
-        gone = {site: int((keep ^ second.keep[site]).sum()) for site, keep in widths.keep.items()}
-        most = max(gone, key=gone.__getitem__)
-        where = f"most in {most} ({gone[most]})" if gone[most] else "nowhere: they are the same"
-        told += tiles(
-            [
-                ("units that differ", f"{sum(gone.values()):,}", where),
-                ("parameters there", f"{second.kept:.1%}", f"in {name}; {widths.kept:.1%} here"),
-                ("MACs there", f"{second.kept_macs:.1%}", f"of a call; {widths.kept_macs:.1%} here"),
-            ]
-        )
-    maps = as_value(figures.head_map(widths.keep)), as_value(figures.share_bars(widths.keep))
-    return None, told, gr.update(visible=True), *maps
-
-
-def as_file(item: Item, found: Found) -> str:
-    """A file for the browser to save: its name and its bytes, as JSON."""
-    plain = "".join(letter if letter.isalnum() or letter in "-_+. " else "-" for letter in item.name)
-    reached = found.header.ratio.reached
-    share = "" if found.header.kind == "importance" or reached is None else f" {100 * reached:.0f}"
-    content = b64encode(bytes_of(found)).decode()
-    return json.dumps({"name": f"{plain}{share}.safetensors", "content": content})
-
-
-def question_of(item: Item, share: float, letters: str, asked: Mapping[str, Any]) -> Question:
-    """The question that a file answers, with the prompt, the seed and the rival of Explore."""
-    header = item.header
-    its = {name: getattr(header, name, header.pruner.config.get(name)) for name in ("steps", "sampler", "guidance")}
-    its = {name: value for name, value in its.items() if value is not None}
-    ratio = min(max(float(share), 0.0), header.max_ratio)
-    return address.offered(Question(model=header.model.id, ratio=ratio, keep=letters, **its, **asked))
-
-
-class Chosen(NamedTuple):
-    """What is looked at: a file, a ratio for an order, the schedule where it was switched by hand, another file."""
-
-    id: str
-    share: float
-    letters: str = ""
-    other: str | None = None
-
-
-def on_draw(run: Run, shelf: Shelf, chosen: Chosen, asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The alert and the pictures, one update a call: the whole network, the mask, the other one, the few-step rival."""
-    roles = {"original": "Original", "pruned": "This mask", "other": "", "rival": "Same cost, fewer steps"}
-    with user_errors() as said:
-        item = shelf.find(chosen.id)
-        runs = {"pruned": (question_of(item, chosen.share, chosen.letters, asked), str(item.path), True)}
-        if chosen.other and chosen.other.startswith(RULE):
-            roles["other"] = chosen.other.removeprefix(RULE)
-            runs["other"] = (rule_of(item, chosen, asked), "", False)
-        elif chosen.other:
-            other = shelf.find(chosen.other)
-            roles["other"] = called(other)
-            runs["other"] = (question_of(other, chosen.share, "", asked), str(other.path), False)
-        roles = {role: name for role, name in roles.items() if name}
-        frames: dict[str, Frame] = {}
-        seen: dict[str, bytes] = {}
-        yield "", cards(frames, seen, roles)
-        for role, asking in runs.items():
-            for frame in spaced(run("compare", *asking)):
-                if frame.role == "original" and role == "other":
-                    continue
-                shown = role if frame.role == "pruned" else frame.role
-                frames[shown] = frame
-                seen |= {shown: frame.picture} if frame.picture else {}
-                yield "", cards(frames, seen, roles)
-        return
-    yield alert(said), ""
+def _other_request(
+    library: MaskLibrary, entry: MaskEntry, selection: Selection, explore: Mapping[str, Any]
+) -> ExperimentRequest:
+    if str(selection.other).startswith(RULE):
+        return rule_request(entry, selection, explore)
+    other = library.find(str(selection.other))
+    return file_request(other, Selection(other.id, selection.ratio), explore)

@@ -1,0 +1,1 @@
+"""What ships in assets/: importances of schedules and widths, feature similarities, and the gallery. Loads no torch."""

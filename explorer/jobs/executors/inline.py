@@ -1,0 +1,37 @@
+"""Runs tasks in the thread of the caller: for tests, and for hosts that lend a GPU to the page's own process."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from explorer.jobs.executors.base import NewestRuns, Task
+
+
+def run_here(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """Run a task in this thread."""
+    yield from task(*arguments)
+
+
+class InlineExecutor:
+    """Runs tasks in the caller's thread; `run_task` says how a task comes to its items."""
+
+    def __init__(self, run_task: Callable[[Task, tuple[Any, ...]], Iterator[Any]] = run_here) -> None:
+        self._run_task = run_task
+        self._runs: NewestRuns[object] = NewestRuns(lambda run: None)  # a run looks for its end between two items
+
+    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+        run = object()
+        self._runs.begin(owner, task, run)
+        try:
+            for item in self._run_task(task, arguments):
+                if not self._runs.is_newest(run):
+                    return
+                yield item
+        finally:
+            self._runs.remove(run)
+
+    def stop(self, owner: str) -> None:
+        """End what the owner runs, after the current item."""
+        self._runs.stop(owner)
+
+    def is_busy(self, owner: str, task: Task) -> bool:
+        return self._runs.has(owner, task)

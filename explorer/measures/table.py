@@ -1,0 +1,73 @@
+"""The metrics, one row each: evaluation, page and gallery read the rows. Loads no torch."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `kind` says what it is computed from: a picture and its `reference`, the embeddings of a picture and
+    its prompt by a second model (`encoder`), or the features of a whole `set` of pictures."""
+
+    name: str
+    label: str
+    kind: Literal["reference", "encoder", "set"]
+    unit: str
+    digits: int
+    higher_is_better: bool
+    help: str
+    best: float = float("inf")  # larger values are clamped to it, so that means stay finite
+    on_page: bool = False  # whether it is fast enough for every picture of the page
+    needs: str | None = None  # a package that must be installed
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function of `measures.metrics` that computes it."""
+        return getattr(import_module("explorer.measures.metrics"), self.name)
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be computed here; None where it can."""
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            return f"{self.label} needs {self.needs}, which is not installed; the other metrics do without it"
+        return None
+
+    def format(self, value: float | None) -> str:
+        """Write a value with its digits and unit; a dash for none."""
+        if value is None:
+            return "–"
+        return f"{value:.{self.digits}f}{' ' + self.unit if self.unit else ''}"
+
+
+_SSIM = "Structural similarity to the original: 1 is the same picture."
+_PSNR = "Distance to the original in decibels: 6 dB more is half the error; above 40 dB no difference is visible."
+_NAMED = "How often a second network, which never taught the first, has the right name among its five first guesses."
+_CLIP = "How near picture and prompt are for a second network: 100 times the cosine of their features."
+_LPIPS = "Learned perceptual distance (Zhang et al. 2018)."
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("ssim", "SSIM", "reference", "", 3, True, _SSIM, on_page=True),
+        Metric("psnr", "PSNR", "reference", "dB", 1, True, _PSNR, best=100.0, on_page=True),
+        Metric("ms_ssim", "MS-SSIM", "reference", "", 3, True, "SSIM over several scales (Wang et al. 2003)."),
+        Metric("lpips", "LPIPS", "reference", "", 3, False, _LPIPS, needs="torchvision"),
+        Metric("clip_score", "CLIP score", "encoder", "", 1, True, _CLIP),
+        Metric(
+            "retrieval_top1",
+            "right name first",
+            "encoder",
+            "",
+            3,
+            True,
+            _NAMED.replace("among its five first guesses", "as its first guess"),
+        ),
+        Metric("retrieval_top5", "name in its top 5", "encoder", "", 3, True, _NAMED),
+        Metric("kid", "KID", "set", "", 4, False, "Kernel inception distance to real pictures."),
+        Metric("fid", "FID", "set", "", 2, False, "Frechet inception distance to real pictures."),
+    )
+}
+REFERENCE_METRICS = tuple(metric for metric in METRICS.values() if metric.kind == "reference")
+PAGE_METRICS = tuple(metric for metric in METRICS.values() if metric.on_page)

@@ -1,0 +1,49 @@
+"""What there is to know about one class of denoisers, and the layers that its walk yields. Loads no torch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Layer(NamedTuple):
+    """One row of the walk over a denoiser: its stage, the modules that make it up and the layers it reads."""
+
+    name: str
+    stage: str
+    modules: tuple[str, ...]
+    reads: tuple[int, ...]
+    same_shape: bool  # input and output have one shape, so that a change can be added to the input
+    streams: tuple[str, ...] = ()  # arguments that carry the hidden states, as returned; empty: the first argument
+
+
+def transformer_branches(module: Any, path: str) -> Iterator[str]:
+    """Yield attention and feed-forward of a diffusers transformer block, or of all blocks of a small transformer."""
+    for index, block in enumerate(getattr(module, "transformer_blocks", ())):
+        yield from transformer_branches(block, f"{path}.transformer_blocks.{index}")
+    if hasattr(module, "attn1"):
+        yield from (f"{path}.{part}" for part in ("attn1", "attn2", "ff") if getattr(module, part, None) is not None)
+
+
+@dataclass(frozen=True)
+class DenoiserSpec:
+    """One row per class of denoisers; `architectures.DENOISERS` is the table."""
+
+    walk: Callable[[Any], Iterator[Layer]]  # the layers of a network in running order
+    example_inputs: Callable[[Any, int, int], dict[str, Any]]  # (denoiser, latent size, text length) -> arguments
+    sample: str = "sample"  # the arguments of a call
+    timestep: str = "timestep"
+    expand_timestep: bool = False  # whether the timestep must have one entry per batch element
+    branches: Callable[[Any, str], Iterator[str]] = transformer_branches  # of a module: what its block adds to a stream
+    sync_channels: Callable[[Any], None] | None = None  # after channels went; None: channels of this class cannot go
+
+    def timestep_for(self, sample: Any, timestep: Any) -> Any:
+        """Shape a scheduler's timestep as the denoiser takes it for a batch (B, ...)."""
+        return timestep.expand(len(sample)).to(sample.device) if self.expand_timestep else timestep
+
+
+def latents_and_timestep(denoiser: Any, size: int, sample: str) -> Mapping[str, Any]:
+    """Build latents (1, C, size, size) and a timestep (1,), on the denoiser's device."""
+    import torch
+
+    latents = torch.zeros(1, denoiser.config.in_channels, size, size, device=denoiser.device, dtype=denoiser.dtype)
+    return {sample: latents, "timestep": torch.ones(1, device=denoiser.device)}

@@ -1,0 +1,1 @@
+"""From noise to pictures: schedulers, the denoising loop, and generating a batch under a schedule or with widths."""

@@ -1,0 +1,34 @@
+"""Every EXPLORER_* environment variable, in one place; an empty value means the default. Loads no torch."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator sets. A field `jobs_nice` is read from EXPLORER_JOBS_NICE."""
+
+    model_config = SettingsConfigDict(env_prefix="EXPLORER_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    data: Path = Field(Path("data"), description="folder for what the page writes: jobs, masks, uploads")
+    runs: Path = Field(Path("runs"), description="folder for checkpoints of training and of `precompute`")
+    device: str = Field(
+        "", max_length=40, description="torch device; empty: a GPU where PyTorch finds one, else the CPU"
+    )
+    scheduler: str = Field(
+        "", description="address of a Dask scheduler, tls://host:8786; empty: jobs run on this machine"
+    )
+    password: str = Field("", description="needed to start jobs, upload and delete; empty: everybody may")
+    rate_limit_per_minute: int = Field(30, ge=1, description="changes that one address may make per minute")
+    jobs_max_concurrent: int = Field(1, ge=1, description="jobs that run at the same time")
+    jobs_max_per_user: int = Field(3, ge=1, description="unfinished jobs per visitor")
+    jobs_max_total: int = Field(30, ge=1, description="unfinished jobs of all visitors together")
+    jobs_max_minutes: float = Field(120, gt=0, description="minutes that one attempt at a job may take")
+    jobs_workers: int = Field(1, ge=1, le=256, description="workers that share one job")
+    jobs_nice: int = Field(10, ge=0, le=19, description="niceness of job processes, so that pictures come first")
+
+
+def settings() -> Settings:
+    """Read the environment as it is now. Raises pydantic.ValidationError for a value that is out of range."""
+    return Settings()

@@ -1,0 +1,255 @@
+"""Rebuilds what follows from the models: the catalogue's numbers, schedules, widths, results, the gallery, figures.
+
+    PARTS["results"](100, report)   # pictures per candidate, and a function that is called with each Progress
+
+Each part continues where it stopped: what it has so far is in a folder of EXPLORER_RUNS. Importing this loads no torch.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explorer import experiment
+from explorer.bundled import gallery
+from explorer.bundled import masks as bundled
+from explorer.models import catalogue
+from explorer.models.model import Model
+from explorer.models.prompts import model_names, repeat_to, split_names
+from explorer.progress import Progress, run_to_completion
+from explorer.pruners import PUBLISHED, method_config
+from explorer.pruners.resume import SavedState, run_with_saved_state
+from explorer.settings import settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from explorer.evaluation.candidates import Candidate, ReferenceRun
+    from explorer.studies.width_study import WidthStudy
+
+Report = Callable[[Progress], None]
+
+# What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
+TRAJECTORIES: Mapping[tuple[str, int], Mapping[str, Any]] = {
+    ("ddim", 25): {"order": 0},
+    ("dpm++", 20): {"order": 0},
+    ("pndm", 50): {"init": "even"},
+    ("ddim", 50): {},
+}
+SEEDS = (1, 2)  # beside the bundled file's 0
+FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
+RESULTS = catalogue.ASSETS / "results"
+UNET = "emoji-unet"
+
+
+def measure_catalogue(num_images: int, report: Report) -> None:
+    """Fill in the catalogue's parameters and MACs."""
+    catalogue.measure()
+
+
+def learn_schedules(num_images: int, report: Report) -> None:
+    """Learn schedules for emoji-unet by DiP-GO, with our algorithm and with the published one."""
+    model = catalogue.load(UNET)
+    for ((sampler, steps), own), name in itertools.product(TRAJECTORIES.items(), ("", "published-")):
+        out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
+        chosen = PUBLISHED | FEWER_ITERATIONS if name else own
+        _learn_dipgo(model, {"sampler": sampler, "steps": steps, **chosen}, out, report)
+
+
+def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
+    """Learn the importance `out` unless it is there; a search that was stopped is resumed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        return
+    config = method_config("dipgo", chosen)
+    about = {"model": model.revision, "config": config.model_dump(mode="json")}
+    saved = SavedState(_runs_folder("schedules") / out.name, about)
+    state = saved.load() if saved.path.exists() else None
+    work = experiment.prune(model, "dipgo", config, state=state)
+    run_with_saved_state(work, saved, report).save(out)
+    saved.delete()
+
+
+def run_ablations(num_images: int, report: Report) -> None:
+    """Measure what each decision inside DiP-GO contributes, and what searches without a gradient find."""
+    from explorer.studies.ablations import ablate, search
+
+    model = catalogue.load(UNET)
+    for name, work in {"ablations": ablate(model, _runs_folder("ablations")), "searches": search(model)}.items():
+        _write_summary(f"{model.id}-{name}", run_to_completion(work, report))
+
+
+def run_width_study(num_images: int, report: Report) -> None:
+    """Compare all methods for heads, neurons and channels, and bundle what the page uses."""
+    from explorer.studies.width_study import STUDIES
+
+    for name, study in STUDIES.items():
+        _run_width_study(catalogue.load(name), study, num_images, report)
+
+
+def _run_width_study(model: Model, study: "WidthStudy", num_images: int, report: Report) -> None:
+    """Learn what is not learned yet for one model, evaluate, and bundle."""
+    from explorer.studies.width_study import learn_importances, make_candidates
+
+    runs = _runs_folder(f"widths/{model.id}")
+    for kind, names in study.variants.items():
+        importances = run_to_completion(learn_importances(model, names, runs), report)
+        candidates = make_candidates(model, study.reference, importances)
+        _evaluate(model, study.reference, candidates, num_images, kind, report)
+    for name in study.bundled:
+        out = bundled.WIDTHS / model.id / f"{name}.safetensors"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(runs / out.name, out)
+
+
+def evaluate_suite(num_images: int, report: Report) -> None:
+    """Evaluate all baselines and the bundled schedules of emoji-unet, for the two full runs that the papers use."""
+    from explorer.evaluation.candidates import ReferenceRun
+    from explorer.evaluation.results import publish
+    from explorer.studies import baseline_suite
+
+    model, runs = catalogue.load(UNET), _runs_folder("results")
+    for reference in (ReferenceRun("ddim", 50), ReferenceRun("dpm++", 25)):
+        name = f"{reference.sampler}-{reference.steps}"
+        work = baseline_suite.run(model, reference, runs, num_images)
+        _write_summary(f"{model.id}-{name}", run_to_completion(work, report))
+        publish(runs / f"{name}.parquet", RESULTS / f"{model.id}-{name}.parquet")
+
+
+def evaluate_deepcache(num_images: int, report: Report) -> None:
+    """Evaluate DeepCache at every interval and branch, with a sixth of the pictures because there are many."""
+    from explorer.evaluation.candidates import ReferenceRun, make_samples
+    from explorer.evaluation.results import publish
+    from explorer.studies.baseline_suite import deepcache_candidates
+
+    model, reference = catalogue.load(UNET), ReferenceRun("ddim", 50)
+    runs, name = _runs_folder("results"), f"{model.id}-ddim-50-deepcache"
+    samples, file = make_samples(split_names(model, "evaluation"), max(2, num_images // 6)), runs / "deepcache.parquet"
+    options: dict[str, Any] = {"resume": True, "keep": runs / "references"}
+    candidates = deepcache_candidates(model, reference)
+    work = experiment.evaluate(model, reference, candidates, samples, file, **options)
+    _write_summary(name, run_to_completion(work, report))
+    publish(file, RESULTS / f"{name}.parquet")
+
+
+def evaluate_head_to_head(num_images: int, report: Report) -> None:
+    """Compare what was learned with the strongest baselines, on twice as many pictures.
+
+    Where there are no earlier results to choose the baselines by, a quarter of the pictures is used.
+    """
+    from explorer.evaluation.candidates import ReferenceRun
+    from explorer.evaluation.results import read_results
+    from explorer.studies.head_to_head import with_strongest_baselines, with_two_baselines
+
+    model = catalogue.load(UNET)
+    work: Generator[Progress, None, list[Candidate]]
+    for sampler, steps in TRAJECTORIES:
+        reference, earlier = ReferenceRun(sampler, steps), RESULTS / f"{model.id}-{sampler}-{steps}.parquet"
+        if earlier.exists():
+            work = with_strongest_baselines(model, reference, read_results(earlier)[1])
+            count = 2 * num_images
+        else:
+            work, count = with_two_baselines(model, reference), max(2, num_images // 4)
+        _evaluate(model, reference, run_to_completion(work, report), count, "head-to-head", report)
+
+
+def evaluate_seeds(num_images: int, report: Report) -> None:
+    """Learn by DiP-GO for 50 steps with other seeds, and evaluate on the pictures of the head-to-head comparison."""
+    from explorer.evaluation.candidates import ReferenceRun
+    from explorer.studies.baseline_suite import bundled_candidates
+    from explorer.studies.head_to_head import RATIOS
+
+    model, reference = catalogue.load(UNET), ReferenceRun("ddim", 50)
+    folder = bundled.SCHEDULES / model.id / "seeds"
+    for seed in SEEDS:
+        out = folder / f"dipgo-{reference.sampler}-{reference.steps}-seed-{seed}.safetensors"
+        chosen = {"sampler": reference.sampler, "steps": reference.steps, "seed": seed}
+        _learn_dipgo(model, chosen, out, report)
+    candidates = [one for ratio in RATIOS for one in bundled_candidates(model, reference, ratio, folder)]
+    _evaluate(model, reference, candidates, 2 * num_images, "seeds", report)
+
+
+def make_gallery(num_images: int, report: Report) -> None:
+    """Render and pack the gallery that the slider shows."""
+    from explorer.studies.gallery_pack import pack
+    from explorer.studies.gallery_render import render
+
+    model, runs = catalogue.load(UNET), _runs_folder("gallery")
+    run_to_completion(render(model, runs), report)
+    pack(model, runs, gallery.FOLDER)
+
+
+def measure_features(num_images: int, report: Report) -> None:
+    """Measure how similar features are along the trajectories that the page begins with, on a third of the pictures."""
+    from explorer.measures.feature_similarity import measure
+
+    model = catalogue.load(UNET)
+    for sampler, steps in (("ddim", 50), ("ddim", 25)):
+        out = catalogue.ASSETS / "features" / model.id / f"{sampler}-{steps}.safetensors"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.exists():
+            prompts = repeat_to(model_names(model), max(2, num_images // 3))
+            run_to_completion(measure(model, prompts, sampler=sampler, steps=steps), report).save(out)
+
+
+def draw_result_figures(num_images: int, report: Report) -> None:
+    """Draw the figures of all results and report their rankings. Needs kaleido (requirements-dev.txt) and a browser."""
+    from explorer.evaluation.results import read_results
+    from explorer.studies.report import describe_ranking, draw_figures, ratios_with_several
+
+    files = sorted(RESULTS.glob("*.parquet"))
+    for number, file in enumerate(files, start=1):
+        draw_figures(file)
+        _, rows = read_results(file)
+        for ratio in ratios_with_several(rows):
+            report(Progress(number, len(files), f"{file.stem}, {describe_ranking(rows, ratio)}"))
+
+
+def _evaluate(
+    model: Model,
+    reference: "ReferenceRun",
+    candidates: "Sequence[Candidate]",
+    count: int,
+    what: str,
+    report: Report,
+) -> None:
+    """Evaluate candidates on `count` pictures of the evaluation names; their rows and summary become results."""
+    from explorer.evaluation.candidates import make_samples
+    from explorer.evaluation.results import publish
+
+    name = f"{model.id}-{reference.sampler}-{reference.steps}-{what}"
+    samples = make_samples(split_names(model, "evaluation"), count)
+    file = _runs_folder("results") / f"{name}.parquet"
+    options: dict[str, Any] = {"resume": True, "converged_steps": 0}
+    work = experiment.evaluate(model, reference, candidates, samples, file, **options)
+    _write_summary(name, run_to_completion(work, report))
+    publish(file, RESULTS / f"{name}.parquet")
+
+
+def _write_summary(name: str, summary: "pd.DataFrame") -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    summary.to_json(RESULTS / f"{name}.json", orient="records", indent=1)
+
+
+def _runs_folder(part: str) -> Path:
+    """Return the folder where a part keeps what it has so far."""
+    folder = settings().runs / part
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# what the command `precompute` runs, in this order where no part is named: (pictures per candidate, report)
+PARTS: Mapping[str, Callable[[int, Report], None]] = {
+    "catalogue": measure_catalogue,
+    "schedules": learn_schedules,
+    "ablations": run_ablations,
+    "width-study": run_width_study,
+    "results": evaluate_suite,
+    "deepcache": evaluate_deepcache,
+    "head-to-head": evaluate_head_to_head,
+    "seeds": evaluate_seeds,
+    "gallery": make_gallery,
+    "features": measure_features,
+    "figures": draw_result_figures,
+}

@@ -1,0 +1,1 @@
+"""Turns numbers into what the tabs show."""

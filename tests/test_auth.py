@@ -1,0 +1,89 @@
+"""Who may change something, and how often; the page behind a password, in a real browser."""
+
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import expect
+
+from explorer.ui import auth
+from explorer.ui.auth import Guard, address_of
+from tests.page_fixtures import Visitor, free_port, serve
+
+
+def request(host="1.2.3.4", **headers):
+    return SimpleNamespace(client=SimpleNamespace(host=host), headers=headers)
+
+
+def test_without_a_password_everybody_may():
+    guard = Guard()
+    guard.check_allowed("me", request())
+    assert not guard.is_locked_for("me")
+
+
+def test_with_a_password_only_visitors_who_gave_it_may():
+    guard = Guard("open sesame")
+    assert guard.is_locked_for("me")
+    with pytest.raises(ValueError, match="needs the password"):
+        guard.check_allowed("me", request())
+    for wrong in ("", "open", "ößé"):
+        with pytest.raises(ValueError, match="that is not the password"):
+            guard.sign_in("me", wrong, request())
+    guard.sign_in("me", "open sesame", request())
+    guard.check_allowed("me", request())
+    assert guard.is_locked_for("you") and not guard.is_locked_for("me")
+
+
+def test_who_comes_too_often_waits_and_others_do_not(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(auth.time, "monotonic", lambda: now[0])
+    guard = Guard("secret", rate_limit=3)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="not the password"):
+            guard.sign_in("me", "guess", request())
+    with pytest.raises(ValueError, match="3 times within a minute; wait 61 s"):
+        guard.sign_in("me", "secret", request())
+    guard.sign_in("you", "secret", request("5.6.7.8"))
+    now[0] += 61
+    guard.sign_in("me", "secret", request())
+    now[0] += 61
+    guard.check_allowed("you", request("9.9.9.9"))
+    assert list(guard._times) == ["9.9.9.9"]  # nothing is remembered for longer
+
+
+def test_the_address_behind_the_proxy_counts_on_a_space_alone(monkeypatch):
+    forged = request("10.0.0.1", **{"x-forwarded-for": "6.6.6.6, 8.8.8.8"})
+    assert address_of(forged) == "10.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    assert address_of(forged) == "8.8.8.8" and address_of(request("10.0.0.1")) == "10.0.0.1"
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A page that needs a password."""
+    settings = {"EXPLORER_DATA": str(tmp_path), "EXPLORER_PASSWORD": "open sesame"}
+    with serve(tmp_path, GRADIO_SERVER_PORT=str(free_port()), **settings) as url:
+        yield url
+
+
+def test_a_page_behind_a_password_shows_all_and_changes_nothing_before_it(browser, locked):
+    visitor = Visitor(browser, locked)
+    page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet/dipgo-ddim-25").page
+    page.get_by_role("tab", name="Masks").click()
+    page.wait_for_selector("#mask .heatmaplayer")
+    page.fill("#mask-name input, #mask-name textarea", "mine")
+    page.click("#mask-keep")
+    expect(page.locator("#mask-alert [role=alert]")).to_contain_text("needs the password")
+    page.get_by_role("tab", name="Optimize").click()
+    page.click("#job-start")
+    expect(page.locator("#job-alert [role=alert]")).to_contain_text("needs the password")
+    page.fill("#password input", "friend")
+    page.click("#sign-in-button")
+    expect(page.locator("#sign-in-alert [role=alert]")).to_contain_text("that is not the password")
+    page.fill("#password input", "open sesame")
+    page.press("#password input", "Enter")
+    expect(page.locator("#sign-in")).to_be_hidden()
+    page.get_by_role("tab", name="Masks").click()
+    page.click("#mask-keep")
+    expect(page.locator("#mask-head h2")).to_have_text("mine")
+    assert not visitor.errors
+    visitor.context.close()

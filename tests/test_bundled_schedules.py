@@ -1,0 +1,77 @@
+"""Looking up what a method learned beforehand, and what was generated beforehand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from explorer.bundled import gallery
+from explorer.bundled import masks as bundled
+from explorer.bundled.gallery import GalleryCheck, check_gallery
+from explorer.experiment import prune
+from explorer.models import catalogue
+from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from explorer.studies import gallery_render
+
+
+@pytest.fixture
+def model_id(sd_folder, tmp_path, monkeypatch):
+    """The id of a model that counts as embedded, with two files of one method and a damaged one."""
+    model = catalogue.load(sd_folder)
+    monkeypatch.setattr(bundled, "EMBEDDED", (model.id,))
+    monkeypatch.setattr(bundled, "SCHEDULES", tmp_path)
+    (tmp_path / model.id).mkdir()
+    for order in (0, 1):
+        config = method_config("uniform", {"steps": 6, "order": order})
+        run_to_completion(prune(model, "uniform", config)).save(tmp_path / model.id / f"uniform-{order}.safetensors")
+    (tmp_path / model.id / "broken.safetensors").write_bytes(b"nothing")
+    return model.id
+
+
+def test_settings_choose_among_the_files_and_without_them_the_first_is_taken(model_id):
+    assert bundled.learned_methods(model_id) == ["uniform"]
+    assert bundled.find_schedule(model_id, "uniform", "ddim", 6, {"order": 1}).header.order == 1
+    assert bundled.find_schedule(model_id, "uniform", "ddim", 6, {}).header.order == 0
+
+
+def test_what_is_not_there_is_refused_with_a_list_of_what_is(model_id):
+    with pytest.raises(ValueError, match="learned for ddim 6 steps, not for ddim 50"):
+        bundled.find_schedule(model_id, "uniform", "ddim", 50, {})
+    with pytest.raises(ValueError, match="no file of dipgo for tiny-sd"):
+        bundled.find_schedule(model_id, "dipgo", "ddim", 6, {})
+    assert bundled.learned_methods("sd15") == []
+
+
+def test_the_removal_ratio_is_the_ratio_at_which_a_unit_goes(sd_folder):
+    model = catalogue.load(sd_folder)
+    importance = run_to_completion(prune(model, "random", method_config("random", {"steps": 6})))
+    removal_ratio = importance.removal_ratio
+    assert (removal_ratio[0] == 1).all() and removal_ratio.min() > 0
+    for ratio in (0.2, 0.5, 0.7):
+        mask = importance.at(ratio)
+        assert np.array_equal(mask.keep, removal_ratio > 1 - mask.macs_fraction + 1e-12)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddim", 50), ("ddim", 25), ("dpm++", 20), ("pndm", 50)])
+@pytest.mark.parametrize("algorithm", ["nested", "argmax"])
+def test_files_of_dipgo_come_for_four_trajectories_by_both_algorithms(sampler, steps, algorithm):
+    importance = bundled.find_schedule("emoji-unet", "dipgo", sampler, steps, {"algorithm": algorithm})
+    assert importance.header.model.revision == catalogue.weights_revision("emoji-unet")
+    graph = importance.header.graph
+    largest = graph.macs_per_call if algorithm == "argmax" else graph.macs.max()
+    for ratio in (0.5, 0.7, 0.8, 0.9):
+        reached = 1 - importance.at(ratio).macs_fraction
+        assert abs(reached - ratio) <= largest / graph.macs_per_call / importance.header.calls
+
+
+def test_the_bundled_gallery_is_complete_and_was_generated_by_the_model_that_is_here():
+    assert check_gallery(gallery.FOLDER, catalogue.weights_revision("emoji-unet")) == GalleryCheck(usable=True)
+    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+    samples = [(sample["prompt"], sample["seed"]) for sample in table["samples"]]
+    assert samples == [tuple(sample) for sample in gallery_render.gallery_samples()]
+    assert len({prompt for prompt, _ in samples}) >= 12
+    assert table["ratios"] == list(gallery_render.RATIOS) and list(table["methods"]) == list(gallery_render.METHODS)
+    assert sum(file.stat().st_size for file in gallery.FOLDER.iterdir()) < 40e6
+    results = [result for method in table["methods"].values() for result in method["results"] if result]
+    assert all(len(result["each"]["ssim"]) == len(samples) and result["seconds"] > 0 for result in results)

@@ -1,0 +1,192 @@
+"""Removing heads and neurons of every known kind of network: what is pruned computes what was gated."""
+
+import copy
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from explorer.execution.width_gates import WidthGates, prune_widths
+from explorer.models.prunable_dims import find_prunable_dims
+from tests.conftest import ddpm_unet, dit, sd_unet, sdxl_unet
+
+
+def pixart():
+    return diffusers.PixArtTransformer2DModel(
+        **dict(sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=4, in_channels=4),
+        **dict(cross_attention_dim=32, out_channels=8, caption_channels=16, activation_fn="gelu-approximate"),
+    )
+
+
+def sd3():
+    return diffusers.SD3Transformer2DModel(
+        **dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, pos_embed_max_size=8),
+        **dict(attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32),
+        **dict(pooled_projection_dim=16, dual_attention_layers=(0,), qk_norm="rms_norm"),
+    )
+
+
+def flux():
+    return diffusers.FluxTransformer2DModel(
+        **dict(patch_size=1, in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16),
+        **dict(num_attention_heads=4, joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8)),
+    )
+
+
+BATCH = 2
+LATENTS, TOKENS, TIME = torch.randn(BATCH, 4, 8, 8), torch.randn(BATCH, 5, 32), torch.tensor([300, 700])
+INPUTS = {
+    "sd": (sd_unet, dict(sample=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS[..., :12])),
+    "sdxl": (
+        sdxl_unet,
+        dict(sample=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS[..., :24])
+        | dict(added_cond_kwargs={"text_embeds": torch.randn(BATCH, 12), "time_ids": torch.ones(BATCH, 6)}),
+    ),
+    "ddpm": (ddpm_unet, dict(sample=LATENTS[:, :3], timestep=TIME)),
+    "dit": (dit, dict(hidden_states=LATENTS, timestep=TIME, class_labels=torch.tensor([1, 1000]))),
+    "pixart": (
+        pixart,
+        dict(hidden_states=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS[..., :16])
+        | dict(added_cond_kwargs={"resolution": None, "aspect_ratio": None}),
+    ),
+    "sd3": (
+        sd3,
+        dict(hidden_states=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS)
+        | dict(pooled_projections=torch.randn(BATCH, 16)),
+    ),
+    "flux": (
+        flux,
+        dict(hidden_states=torch.randn(BATCH, 16, 4), timestep=TIME / 1000, encoder_hidden_states=TOKENS)
+        | dict(pooled_projections=torch.randn(BATCH, 16), img_ids=torch.rand(16, 3), txt_ids=torch.zeros(5, 3)),
+    ),
+}
+
+
+@pytest.fixture(params=INPUTS)
+def network(request):
+    """(network, its inputs): weights and biases random, so that nothing is zero by its initialisation."""
+    make, inputs = INPUTS[request.param]
+    made = make().eval().requires_grad_(False)
+    torch.manual_seed(3)
+    for parameter in made.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return made, inputs
+
+
+@torch.no_grad()
+def run(network, inputs):
+    return network(**inputs, return_dict=False)[0]
+
+
+def prune(network, widths):
+    prune_widths(network, find_prunable_dims(network, any(name.endswith(":adaln_channels") for name in widths)), widths)
+
+
+def widths_of(network, left) -> dict[str, np.ndarray]:
+    """Of every dimension a random choice of as many elements as `left(dim)` says."""
+    rng, found = np.random.default_rng(0), {}
+    for name, dim in find_prunable_dims(network).items():
+        keep = np.zeros(dim.size, dtype=bool)
+        keep[rng.permutation(dim.size)[: left(dim)]] = True
+        found[name] = keep
+    return found
+
+
+LEFT = {
+    "30 %": lambda dim: max(1, round(0.3 * dim.size)),
+    "70 %": lambda dim: max(1, round(0.7 * dim.size)),
+    "one of each": lambda dim: 1,
+    "no head": lambda dim: 0 if dim.name.endswith("heads") else dim.size - 1,
+    "nothing": lambda dim: 0,
+    "every other dimension": lambda dim: 0 if sum(map(ord, dim.name)) % 2 else dim.size,
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_what_is_pruned_computes_what_was_gated_and_has_as_few_parameters_as_predicted(network, left: str):
+    whole, inputs = network
+    widths = widths_of(whole, LEFT[left])
+    there = find_prunable_dims(whole)
+    smaller = copy.deepcopy(whole)
+    prune(smaller, widths)
+    with WidthGates(whole, find_prunable_dims(whole), widths):
+        gated = run(whole, inputs)
+    found = run(smaller, inputs)
+    assert (gated - run(whole, inputs)).abs().max() > 1e-3  # the gates did something, and are gone
+    assert (found - gated).abs().max() <= 1e-4 * gated.abs().max().clamp(min=1)
+    before, after = (sum(parameter.numel() for parameter in one.parameters()) for one in (whole, smaller))
+    assert before - after == sum(there[name].removed_params(keep) for name, keep in widths.items())
+
+
+def test_a_pruned_network_can_be_pruned_again(network):
+    whole, inputs = network
+    first = widths_of(whole, lambda dim: max(1, dim.size - 1))
+    once, twice = copy.deepcopy(whole), copy.deepcopy(whole)
+    prune(twice, first)
+    second = widths_of(twice, lambda dim: max(1, dim.size // 2))
+    prune(twice, second)
+    both = {name: keep.copy() for name, keep in first.items()}
+    for name, keep in second.items():
+        both[name][both[name]] = keep
+    prune(once, both)
+    assert torch.equal(run(once, inputs), run(twice, inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_pruned_network_runs_in_half_precision(network, dtype):
+    whole, inputs = network
+    prune(whole, widths_of(whole, LEFT["30 %"]))
+    reference = run(whole, inputs)
+    half = {name: _cast(value, dtype) for name, value in inputs.items()}
+    found = run(whole.to(dtype), half)
+    assert found.dtype == dtype and (found.float() - reference).abs().max() < 0.1 * reference.abs().max()
+
+
+def _cast(value, dtype):
+    if isinstance(value, dict):
+        return {name: _cast(one, dtype) for name, one in value.items()}
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def test_gradients_reach_soft_gates(network):
+    whole, inputs = network
+    gates = {name: torch.full((dim.size,), 0.9, requires_grad=True) for name, dim in find_prunable_dims(whole).items()}
+    with WidthGates(whole, find_prunable_dims(whole), gates):
+        whole(**inputs, return_dict=False)[0].square().sum().backward()
+    assert all(gate.grad is not None and bool(gate.grad.ne(0).any()) for gate in gates.values())
+
+
+def test_gates_go_also_when_something_fails(network):
+    whole, inputs = network
+    before = run(whole, inputs)
+    with (
+        pytest.raises(KeyError, match="stop"),
+        WidthGates(whole, find_prunable_dims(whole), widths_of(whole, LEFT["30 %"])),
+    ):
+        raise KeyError("stop")
+    assert torch.equal(run(whole, inputs), before)
+
+
+def test_networks_that_share_weights_keep_theirs(network):
+    whole, inputs = network
+    before = run(whole, inputs)
+    shared = {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())}
+    prune(copy.deepcopy(whole, shared), widths_of(whole, LEFT["30 %"]))
+    assert torch.equal(run(whole, inputs), before)
+
+
+@pytest.mark.parametrize(
+    ("widths", "said"),
+    [
+        ({"mid_block.nothing:heads": np.ones(2, bool)}, "is no dimension of this UNet2DConditionModel"),
+        ({"mid_block.attentions.0.transformer_blocks.0.attn1:heads": np.ones(3, bool)}, "has 2 elements in this model"),
+    ],
+)
+@pytest.mark.parametrize("way", [prune_widths, WidthGates])
+def test_widths_of_another_model_are_refused_and_change_nothing(unet, widths, said, way):
+    good = {"mid_block.attentions.0.transformer_blocks.0.ff:neurons": np.zeros(64, bool)}
+    before = {name: parameter.clone() for name, parameter in unet.named_parameters()}
+    with pytest.raises(ValueError, match=said):
+        way(unet, find_prunable_dims(unet), good | widths)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in unet.named_parameters())

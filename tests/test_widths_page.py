@@ -1,0 +1,178 @@
+"""The Width pruning tab in a real browser: files, what is left, the three pictures, what cannot be generated."""
+
+import re
+from urllib.parse import parse_qs, urlparse
+
+import gradio as gr
+import pytest
+from playwright.sync_api import expect
+
+from explorer.bundled import masks as bundled
+from explorer.experiment import widths_at
+from explorer.ui.markup import width_title
+from explorer.ui.tabs import widths
+
+VIEW = widths.View(*widths.View._fields)  # with names in place of components
+
+
+def opened(visitor, **asked):
+    query = {"steps": 4, "prompt": "dog", "method": "uniform", "ratio": 0.5} | asked
+    page = visitor.open("&".join(f"{name}={value}" for name, value in query.items())).page
+    page.get_by_role("tab", name="Width pruning").click()
+    page.wait_for_selector("#widths-summary .tiles")
+    page.wait_for_selector("#widths-bars .drawn")
+    return page
+
+
+def test_what_is_left_follows_the_slider(visitor):
+    page = opened(visitor)
+    header = next(iter(bundled.width_headers("emoji-unet").values()))
+    box = page.locator("#widths-ratio input[type=number]")
+    for share in (0.1, 0.3):
+        box.fill(str(share))
+        box.press("Enter")
+        kept = widths_at(widths.file_request("emoji-unet", header, share))
+        expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept.params_fraction:.1%}")
+        expect(page.locator("#widths-summary")).to_contain_text(f"{kept.macs_fraction:.1%}")
+    assert not visitor.errors and not visitor.foreign
+
+
+@pytest.mark.parametrize(("model", "heads"), [("emoji-unet", 236), ("emoji-dit", 84), ("emoji-ddpm", 0)])
+def test_every_bundled_file_can_be_shown(visitor, model, heads):
+    page = opened(visitor, model=model)
+    assert len(bundled.width_headers(model)) >= 2
+    for header in bundled.width_headers(model).values():
+        page.click("#widths-file input")
+        page.get_by_role("option", name=width_title(header), exact=True).click()
+        thin = header.pruner.config["axis"] == "channels"
+        what = "channels" if thin else "neurons"
+        expect(page.locator("#widths-bars .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {what} stay"))
+        expect(page.locator("#widths-heads .plot")).to_be_hidden() if thin else expect(
+            page.locator("#widths-heads .plot")
+        ).to_contain_text(f"of {heads} heads stay")
+        expect(page.locator("#widths-loss")).to_be_visible() if header.trace else expect(
+            page.locator("#widths-loss")
+        ).to_be_hidden()
+    assert not visitor.errors
+
+
+@pytest.mark.parametrize("model", ["emoji-unet", "emoji-dit", "emoji-ddpm"])
+def test_the_pruned_network_generates_beside_the_whole_one_and_the_baseline(visitor, model):
+    page = opened(visitor, model=model)
+    page.click("#widths-generate")
+    page.wait_for_selector("#widths-pictures .verdict", timeout=120_000)
+    pictures = page.locator("#widths-pictures img")
+    sources = [pictures.nth(number).get_attribute("src") for number in range(3)]
+    assert pictures.count() == 3 and len(set(sources)) >= 2
+    text = page.locator("#widths-pictures").inner_text()
+    assert text.count("×") == 2 and "Generated for “dog”, seed 0, 4 steps" in text
+    assert not visitor.errors
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("emoji-nothing", "no widths come with the project for emoji-nothing"), ("sd15", "prune")]
+)
+def test_a_model_without_widths_gives_a_sentence(model, message):
+    shown = widths.show(VIEW, widths.Selection(model, None, 0.2))
+    assert message in shown["alert"] and not shown["summary"] and shown["heads"] is shown["bars"] is None
+
+
+def test_a_failed_run_is_a_sentence():
+    def run(task, request):
+        raise ValueError("the run ended in values that are not finite")
+        yield
+
+    values = {"model": "emoji-unet", "method": "uniform", "prompt": "<b>dog</b>", "ratio": 0.5}
+    *_, shown = widths.generate(run, VIEW, next(iter(bundled.width_headers("emoji-unet"))), 0.2, values)
+    assert "not finite" in shown["alert"] and 'role="alert"' in shown["alert"]
+    *_, shown = widths.generate(run, VIEW, "../../etc/passwd", 0.2, values)
+    assert "no widths to generate with" in shown["alert"]
+
+
+@pytest.mark.parametrize("model", ["emoji-unet", "emoji-ddpm"])
+def test_a_dragged_threshold_selects_other_channels(visitor, model):
+    page = opened(visitor, model=model)
+    paper = bundled.width_headers(model)["taylor-channels"]
+    page.click("#widths-file input")
+    page.get_by_role("option", name=width_title(paper), exact=True).click()
+    expect(page.locator("#widths-timesteps")).to_contain_text(f"of {len(paper.trace)} timesteps are used")
+    expect(page.locator("#widths-timesteps")).to_contain_text("the paper's.")
+    box = page.locator("#threshold input[type=number]")
+    box.fill("0.18")
+    box.press("Enter")
+    expect(page.locator("#widths-timesteps")).to_contain_text("those of threshold 0.2, the nearest that was learned")
+    expect(page.locator("#widths-timesteps")).to_contain_text(re.compile(r": [1-9][\d,]* of [\d,]+ are others"))
+    expect(page.locator("#widths-file input")).to_have_value(
+        width_title(bundled.width_headers(model)["taylor-channels-0.2"])
+    )
+    assert not visitor.errors
+
+
+def test_widths_are_chosen_on_explore_and_the_address_leads_back(visitor):
+    page = visitor.open("steps=4&prompt=dog&model=emoji-dit&method=uniform&ratio=0.5").page
+    magnitude = width_title(bundled.width_headers("emoji-dit")["magnitude"])
+    page.click("#prune-widths input")
+    expect(page.get_by_role("option")).to_have_count(len(bundled.width_headers("emoji-dit")))
+    page.get_by_role("option", name=magnitude, exact=True).click()
+    expect(page.get_by_role("tab", name="Width pruning")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#widths-file input")).to_have_value(magnitude)
+    expect(page.locator("#widths-summary")).to_contain_text("removed")
+    box = page.locator("#widths-ratio input[type=number]")
+    box.fill("0.13")
+    box.press("Enter")
+    header = bundled.width_headers("emoji-dit")["magnitude"]
+    kept = widths_at(widths.file_request("emoji-dit", header, 0.13)).params_fraction
+    expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept:.1%}")
+    page.wait_for_url(re.compile("widths=magnitude.*widths_ratio=0.13"))
+    page.reload()
+    expect(page.locator("#widths-bars .plot")).to_contain_text("neurons stay")
+    expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept:.1%}")
+    expect(page.locator("#widths-file input")).to_have_value(magnitude)
+    page.get_by_role("tab", name="Explore").click()
+    expect(page.locator("#prune-widths input")).to_have_value("")
+    assert not visitor.errors
+
+
+@pytest.mark.parametrize(("share", "reached"), [("0.95", "0.95"), ("0", "0"), ("0.999", "0.99")])
+def test_an_address_at_the_ends_of_what_is_possible_leads_back(visitor, share, reached):
+    page = visitor.page
+    header = bundled.width_headers("emoji-ddpm")["taylor-channels"]
+    asked = f"model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio={share}"
+    page.goto(f"{visitor.served}?{asked}")
+    kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
+    expect(page.locator("#widths-summary")).to_contain_text(f"removed{1 - kept:.1%}of")
+    page.locator("#widths-ratio input[type=number]").press("Enter")
+    page.wait_for_url(re.compile(f"widths_ratio={reached}(&|$)"))
+    assert not visitor.errors
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"widths": "../../etc", "widths_ratio": "nan"}, {"model": "sd15", "widths": "ecodiff", "widths_ratio": "7"}],
+)
+def test_an_address_of_no_widths_changes_nothing(query):
+    assert widths.from_url(VIEW, query) == {"file": gr.skip()}
+
+
+def test_events_on_explore_keep_what_other_tabs_wrote_into_the_address(visitor):
+    page = opened(visitor, tab="widths", widths="magnitude", widths_ratio=0.13, mask="emoji-unet/dipgo-ddim-25")
+    expect(page.locator("#widths-file input")).to_have_value(
+        width_title(bundled.width_headers("emoji-unet")["magnitude"])
+    )
+    page.get_by_role("tab", name="Explore").click()
+    page.fill("#seed input", "7")
+    page.press("#seed input", "Tab")
+    page.wait_for_url(re.compile("seed=7"))
+    page.locator("#ratio input[type=number]").fill("0.3")
+    page.locator("#ratio input[type=number]").press("Tab")
+    page.wait_for_url(re.compile("[?&]ratio=0.3"))
+    query = parse_qs(urlparse(page.url).query)
+    assert (query["widths"], query["widths_ratio"]) == (["magnitude"], ["0.13"])
+    assert query["mask"] == ["emoji-unet/dipgo-ddim-25"] and "tab" not in query
+    page.reload()
+    page.get_by_role("tab", name="Width pruning").click()
+    expect(page.locator("#widths-ratio input[type=number]")).to_have_value("0.13")
+    expect(page.locator("#widths-file input")).to_have_value(
+        width_title(bundled.width_headers("emoji-unet")["magnitude"])
+    )
+    assert not visitor.errors
