@@ -1,11 +1,9 @@
 """The job store: what is written stays, together or not at all; older, newer, damaged and foreign files."""
 
-import json
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 
 import pytest
 
@@ -135,30 +133,12 @@ def test_an_older_store_is_migrated_and_a_newer_one_is_refused(tmp_path, monkeyp
     first.add(job())
     first.close()
     now = store_schema.VERSION
-
-    def add_column(connection):
-        connection.execute("ALTER TABLE requests ADD COLUMN why TEXT")
-
+    script = "ALTER TABLE requests ADD COLUMN why TEXT;"
     monkeypatch.setattr(store_schema, "VERSION", now + 1)
-    monkeypatch.setattr(store_schema, "MIGRATIONS", store_schema.MIGRATIONS | {now: add_column})
+    monkeypatch.setattr(store_schema, "MIGRATIONS", store_schema.MIGRATIONS | {now: script})
     second = JobStore(tmp_path)
     assert second.get("a").id == "a" and second._rows("SELECT why FROM requests") == []
     second.close()
     monkeypatch.setattr(store_schema, "VERSION", now)
     with pytest.raises(ValueError, match="written by a newer version"):
         JobStore(tmp_path)
-
-
-def test_a_store_of_version_2_keeps_its_jobs_and_events(tmp_path):
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection, connection:
-        connection.executescript(store_schema.SCHEMA + "PRAGMA user_version = 2;")
-        document = job(settings={"checks": 2, "decision": "worth"}).model_dump() | {"told": 5.0}
-        del document["last_event_at"]
-        connection.execute("INSERT INTO jobs VALUES ('a', 'queued', 'me', 1.0, ?)", (json.dumps(document),))
-        event = json.dumps({"total": 3, "message": "", "numbers": {"distance": 0.5}})
-        connection.execute("INSERT INTO events (job, step, at, document) VALUES ('a', 1, 5.0, ?)", (event,))
-    store = JobStore(tmp_path)
-    found = store.get("a")
-    assert found.last_event_at == 5.0 and found.settings == {"validate_every": 2, "algorithm": "gauss_newton"}
-    assert store.events("a")[0].metrics == {"distance": 0.5} and not store.warning
-    store.close()

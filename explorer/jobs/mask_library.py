@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from explorer.bundled import masks as bundled
 from explorer.jobs.store import Job, JobStore
@@ -34,9 +34,7 @@ class UploadInfo(BaseModel):
 
     owner: str = Field(max_length=64)
     name: str = Field(max_length=80)
-    source: Annotated[Source, BeforeValidator(lambda source: "manual" if source == "by hand" else source)] = Field(
-        validation_alias=AliasChoices("source", "how")  # up to version 0.1
-    )
+    source: Source
     created: float
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from explorer.jobs.store_schema import OLD_NAME, SQLITE_FILES, move_if_there, open_database
+from explorer.jobs.store_schema import SQLITE_FILES, move_if_there, open_database
 from explorer.settings import settings
 
 State = Literal["queued", "running", "cancelling", "finishing", "done", "failed", "interrupted"]
@@ -87,9 +87,6 @@ class JobStore:
         self.results = folder / "results"
         self.results.mkdir(parents=True, exist_ok=True)
         self._lock, self._lock_held = RLock(), _lock_file(folder / "jobs.lock") if owned else None
-        if owned and not self.file.exists():
-            for end in SQLITE_FILES:
-                move_if_there(folder / f"{OLD_NAME}.sqlite{end}", folder / f"{self.file.name}{end}")
         try:
             self._connection = open_database(self.file)
         except sqlite3.DatabaseError as error:

@@ -1,12 +1,9 @@
 """The tables of the job store, and how files of older versions become files of this one."""
 
-import json
 import sqlite3
 from pathlib import Path
 
-from explorer.masks.format_1 import upgrade_pruner
-
-VERSION = 3
+VERSION = 1
 SQLITE_FILES = ("", "-wal", "-shm")  # the ends of what belongs to one database
 SCHEMA = """
 CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, created REAL NOT NULL,
@@ -17,7 +14,7 @@ CREATE TABLE events (cursor INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL
 CREATE TABLE checkpoints (job TEXT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE, state BLOB, picture BLOB);
 CREATE TABLE requests (number INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, job TEXT NOT NULL);
 """
-OLD_NAME = "ledger"  # of the file, up to version 2
+MIGRATIONS: dict[int, str] = {}  # version -> the script that makes the next version of it
 
 
 def open_database(file: Path) -> sqlite3.Connection:
@@ -42,32 +39,9 @@ def _migrate(connection: sqlite3.Connection, file: Path) -> None:
     if not version:
         connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         return
-    while version < VERSION:
-        connection.execute("BEGIN IMMEDIATE")
-        MIGRATIONS[version](connection)
-        version += 1
-        connection.execute(f"PRAGMA user_version = {version}")
-        connection.execute("COMMIT")
-
-
-def _keep(connection: sqlite3.Connection) -> None:
-    """Change nothing: version 2 has jobs that are finishing."""
-
-
-def _rename_fields(connection: sqlite3.Connection) -> None:
-    """Version 3 has other names of fields, methods and their settings."""
-    for id, text in connection.execute("SELECT id, document FROM jobs").fetchall():
-        job = json.loads(text)
-        job["last_event_at"] = job.pop("told", None)
-        job["method"], job["settings"] = upgrade_pruner(job["method"], job["settings"])
-        connection.execute("UPDATE jobs SET document = ? WHERE id = ?", (json.dumps(job), id))
-    for cursor, text in connection.execute("SELECT cursor, document FROM events").fetchall():
-        event = json.loads(text)
-        event["metrics"] = event.pop("numbers")
-        connection.execute("UPDATE events SET document = ? WHERE cursor = ?", (json.dumps(event), cursor))
-
-
-MIGRATIONS = {1: _keep, 2: _rename_fields}  # from a version to the next
+    for old in range(version, VERSION):
+        script = f"{MIGRATIONS[old]} PRAGMA user_version = {old + 1};"
+        connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
 
 
 def move_if_there(file: Path, target: Path) -> None:
