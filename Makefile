@@ -10,11 +10,11 @@ run: .venv/.run
 	$(BIN)/python app.py
 
 test: .venv/.dev chromium
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 # No browser, no page and no cluster: less than two minutes.
 test-fast: .venv/.dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not browser and not cluster and not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not browser and not cluster and not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

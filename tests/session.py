@@ -1,35 +1,47 @@
 """How tests are spread over processes, and what must not be left when all are over."""
 
 import os
+import re
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
-BROWSER_FIXTURES = {"served", "browser", "visitor", "host"}
+SHARED = {  # what is started once: the mark of the files that use it -> its fixtures
+    "browser": {"served", "browser", "visitor", "host"},
+    "cluster": {"cluster"},
+}
 RUN_ID = os.environ.setdefault("EXPLORER_TEST_RUN", uuid4().hex)  # every process that a test starts inherits it
 EXIT_TIMEOUT_S = 30.0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark what needs a browser or a cluster, and have all of that in one process: one page, one browser, one cluster.
+def group_of(file: Path) -> str:
+    """Name what a file's tests share with other files: all of them run in one process. Else the file's own name."""
+    text = file.read_text(encoding="utf-8")
+    marks = [name for name in SHARED if re.search(rf"pytest\.mark\.{name}\b", text)]
+    return "-".join(marks) or file.name
 
-    Other files are groups of their own, because their fixtures are shared.
-    """
-    groups = {}
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Send the files of a group to one process, so that there is one page, one browser and one cluster."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(config.rootpath / nodeid.split("::")[0])
+
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse a test that uses a shared fixture in a file without its mark."""
     for item in items:
-        fixtures = set(item.fixturenames)
-        if fixtures & BROWSER_FIXTURES:
-            item.add_marker("browser")
-        if "cluster" in fixtures:
-            item.add_marker("cluster")
-        for name in ("browser", "cluster"):
-            if item.get_closest_marker(name):
-                groups[item.path] = name
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
+        for mark, fixtures in SHARED.items():
+            if fixtures & set(item.fixturenames) and not item.get_closest_marker(mark):
+                raise pytest.UsageError(f"{item.nodeid} needs the mark {mark}: pytestmark = pytest.mark.{mark}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -29,11 +29,12 @@ MOVE = """ratio => {
     slider.dispatchEvent(new Event("input", { bubbles: true }));
 }"""
 BOX = """() => {
-    const boxes = ["#ratio", ".toolbar", "#heatmap .plot"].map((one) => document.querySelector(one).getBoundingClientRect());
-    const top = Math.min(...boxes.map((box) => box.top)), left = Math.min(...boxes.map((box) => box.left));
-    return { x: left - 16, y: top - 16,
-             width: Math.max(...boxes.map((box) => box.right)) - left + 32,
-             height: Math.max(...boxes.map((box) => box.bottom)) - top + 32 };
+    const parts = ["#ratio", ".toolbar", "#heatmap .plot"].map((name) => document.querySelector(name));
+    const boxes = parts.map((part) => part.getBoundingClientRect());
+    const least = (side) => Math.min(...boxes.map((box) => box[side]));
+    const most = (side) => Math.max(...boxes.map((box) => box[side]));
+    return { x: least("left") - 16, y: least("top") - 16, width: most("right") - least("left") + 32,
+             height: most("bottom") - least("top") + 16 };
 }"""
 
 

@@ -10,6 +10,8 @@ import pytest
 from explorer.masks.encoding import decode_bits, encode_bits
 from tests.page_fixtures import call_api
 
+pytestmark = pytest.mark.browser
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -9,6 +9,8 @@ from explorer.ui import auth
 from explorer.ui.auth import Guard, address_of
 from tests.page_fixtures import Visitor, free_port, serve
 
+pytestmark = pytest.mark.browser
+
 
 def request(host="1.2.3.4", **headers):
     return SimpleNamespace(client=SimpleNamespace(host=host), headers=headers)

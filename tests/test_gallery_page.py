@@ -15,6 +15,8 @@ from playwright.sync_api import expect
 from explorer.bundled import gallery
 from tests.page_fixtures import NUM_REQUESTS, settled
 
+pytestmark = pytest.mark.browser
+
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 

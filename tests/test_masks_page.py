@@ -11,6 +11,8 @@ from explorer.bundled import masks as bundled
 from explorer.masks.result import Mask, load
 from tests.page_fixtures import Visitor
 
+pytestmark = pytest.mark.browser
+
 SHIPPED = bundled.SCHEDULES / "emoji-unet" / "dipgo-ddim-25.safetensors"
 QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
 

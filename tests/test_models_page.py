@@ -9,6 +9,8 @@ from explorer.models.prompts import model_names, uses_prompt
 from explorer.ui import url_state
 from explorer.ui.tabs import explore
 
+pytestmark = pytest.mark.browser
+
 OTHERS = [name for name in catalogue.EMBEDDED if name != "emoji-unet"]
 
 

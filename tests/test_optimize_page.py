@@ -10,6 +10,8 @@ from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
 from tests.page_fixtures import Visitor
 
+pytestmark = pytest.mark.browser
+
 SHORT = {"steps": 4, "iterations": 3, "batch": 1, "validate_every": 0}
 QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
 

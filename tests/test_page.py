@@ -13,6 +13,8 @@ from playwright.sync_api import expect
 
 from tests.page_fixtures import call_api
 
+pytestmark = pytest.mark.browser
+
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 

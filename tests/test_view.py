@@ -14,6 +14,8 @@ from explorer.models import catalogue
 from explorer.ui.components import STATIC
 from explorer.ui.views.heatmap import graph_json, heatmap_style
 
+pytestmark = pytest.mark.browser
+
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 

@@ -12,6 +12,8 @@ from explorer.experiment import widths_at
 from explorer.ui.markup import width_title
 from explorer.ui.tabs import widths
 
+pytestmark = pytest.mark.browser
+
 VIEW = widths.View(*widths.View._fields)  # with names in place of components
 
 

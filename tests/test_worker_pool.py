@@ -113,7 +113,8 @@ def test_a_killed_worker_changes_nothing(model, pools):
 
 
 def test_an_evaluation_has_the_same_rows_and_goes_on(model, pools, tmp_path):
-    from explorer.evaluation.evaluate import Candidate, ReferenceRun, evaluate, make_samples
+    from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
+    from explorer.evaluation.evaluate import evaluate
 
     def rows(name, **options):
         others = [Candidate("random", "ddim", 4, mask=search(model, "random", {"steps": 4, "ratio": 0.5}))]

@@ -17,6 +17,8 @@ from explorer.experiment import ExperimentRequest
 from explorer.jobs.executors import zerogpu
 from tests.page_fixtures import ROOT, Visitor, call_api, free_port, wait_until_served
 
+pytestmark = pytest.mark.browser
+
 REQUEST = {"prompt": "dog", "method": "uniform", "steps": 4, "ratio": 0.5}
 
 

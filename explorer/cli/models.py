@@ -219,7 +219,7 @@ def show(file: Path, as_json: AsJson = False) -> None:
         "any" if header.kind == "importance" else f"{_percent(ratio.asked)} asked, {_percent(ratio.reached)} reached"
     )
     rows = [
-        ("holds", f"{'an importance' if header.kind == 'importance' else 'a mask'} of {result.prunes}"),
+        ("holds", HOLDS[result.prunes, header.kind]),
         ("model", f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"),
         ("method", pruner.name),
         ("settings", settings),
@@ -230,6 +230,14 @@ def show(file: Path, as_json: AsJson = False) -> None:
     ]
     more = importance_table(result) if header.kind == "importance" else describe_mask(result)
     print_result(result.describe(), as_json, f"{format_table(('', ''), rows, title=str(file))}\n\n{more}")
+
+
+HOLDS = {
+    ("schedule", "importance"): "an importance of schedules",
+    ("schedule", "mask"): "a schedule",
+    ("widths", "importance"): "an importance of widths",
+    ("widths", "mask"): "widths",
+}
 
 
 def _percent(share: float | None) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from explorer.masks.file_format import replace_atomically
+from explorer.masks.file_format import ModelRecord, replace_atomically
 
 FORMAT = 2
 SAMPLE = ("prompt", "seed")  # identifies a picture; with the candidate's key, a row
@@ -27,7 +27,7 @@ class Results:
 
     @classmethod
     def open(
-        cls, path: Path, model: Any, about: dict[str, Any], resume: bool, missing: Sequence[str | None]
+        cls, path: Path, model: ModelRecord, about: dict[str, Any], resume: bool, missing: Sequence[str | None]
     ) -> "Results":
         """Begin a fresh file, or with `resume` continue the one that is there; its failed rows are tried again.
 

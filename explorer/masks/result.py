@@ -15,6 +15,19 @@ from explorer.masks.file_format import FileHeader, read_document
 R = TypeVar("R", bound="LoadableResult")
 
 
+class PrunableModel(Protocol):
+    """What a result needs of a model: `models.model.Model`, which is a layer above."""
+
+    id: str
+    denoiser: Any
+
+    def under_schedule(self, schedule: Any, scheduler: Any) -> AbstractContextManager[Any]:
+        """Enter a context whose value is a copy, with shared weights, that runs under the schedule."""
+
+    def prune_widths(self, widths: Any) -> Any:
+        """Build a smaller model."""
+
+
 class PruningResult(Protocol):
     """A mask (hard decisions) or an importance (a removal order that serves every ratio), of a schedule or of
     widths."""
@@ -45,10 +58,10 @@ class PruningResult(Protocol):
         Raises ValueError for a ratio outside 0 .. max_ratio.
         """
 
-    def check_calls(self, model: Any, calls: int) -> None:
+    def check_calls(self, model: PrunableModel, calls: int) -> None:
         """Raise ValueError where a run of `model` with so many calls cannot follow the result."""
 
-    def apply_to(self, model: Any, scheduler: Any = None) -> AbstractContextManager[Any]:
+    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
         """Enter a context whose value is the pruned model, a `models.model.Model`.
 
         That is a copy, with shared weights, which runs under the schedule while `scheduler` counts its calls, or a
@@ -89,7 +102,7 @@ class LoadableResult:
     def params_fraction(self) -> float:
         return 1.0
 
-    def check_calls(self, model: Any, calls: int) -> None:
+    def check_calls(self, model: PrunableModel, calls: int) -> None:
         """Accept any run: widths hold for all calls."""
 
     def describe(self) -> dict[str, Any]:
@@ -111,7 +124,7 @@ class Importance(LoadableResult):
 
     other_kind = "holds a mask, which has one ratio only; an importance is needed"
 
-    def apply_to(self, model: Any, scheduler: Any = None) -> AbstractContextManager[Any]:
+    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
         raise ValueError("an importance serves every ratio; choose one with at(ratio) first")
 
 

@@ -26,7 +26,7 @@ from explorer.masks.file_format import (
     read_tensors,
     write_atomic,
 )
-from explorer.masks.result import READERS, Importance, Mask
+from explorer.masks.result import READERS, Importance, Mask, PrunableModel
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
 MAX_READS = 100_000  # of all units together
@@ -125,10 +125,10 @@ class Schedule(Mask):
         pruner = self.header.pruner.model_copy(update={"config": config})
         return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
 
-    def check_calls(self, model: Any, calls: int) -> None:
+    def check_calls(self, model: PrunableModel, calls: int) -> None:
         self.header.check_compatible(model.id, type(model.denoiser).__name__, calls, self.header.units)
 
-    def apply_to(self, model: Any, scheduler: Any = None) -> AbstractContextManager[Any]:
+    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
         return model.under_schedule(self, scheduler)
 
     def describe(self) -> dict[str, Any]:

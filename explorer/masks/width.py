@@ -16,7 +16,7 @@ import numpy as np
 
 from explorer.masks.channel_rules import num_removed_per_group
 from explorer.masks.file_format import RatioRecord, check_ratio, read_header, read_tensors, write_atomic
-from explorer.masks.result import READERS, Importance, Mask
+from explorer.masks.result import READERS, Importance, Mask, PrunableModel
 from explorer.masks.width_header import WidthHeader
 
 PREFIXES = {"mask": ("width/",), "importance": ("rank/width/", "score/width/")}
@@ -53,7 +53,7 @@ class Widths(Mask):
     def _removed(self) -> np.ndarray:
         return np.array([[int((~self.keep[dim.name]).sum()) for dim in self.header.dims]])
 
-    def apply_to(self, model: Any, scheduler: Any = None) -> AbstractContextManager[Any]:
+    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
         return nullcontext(model.prune_widths(self).with_shared_weights())
 
     def describe(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ Neither the items nor the answers depend on the number of workers, so a search e
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from explorer.models.model import Model
+
 # factory(model, *given)(*item) -> answer; a function or class of a module, because it goes to other processes by name
 TaskFactory = Callable[..., Callable[..., Any]]
 MapFn = Callable[[Sequence[tuple[Any, ...]]], Iterator[Any]]  # items -> their answers, in order, as they come
@@ -28,7 +30,7 @@ class SerialPool:
 
     size = 1
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         self.model = model
 
     def bind(self, factory: TaskFactory, *given: Any) -> MapFn:

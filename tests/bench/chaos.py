@@ -1,16 +1,14 @@
-"""Kill -9 of worker, scheduler and page in turn, at random moments of a short search: what ends with the same file?
+"""Chaos test of jobs: kill worker, scheduler and page in turn at random moments of a short search, and compare results.
 
-    python tests/bench/kills.py [kills] [model]
+    python tests/bench/chaos.py [kills] [model]
 
-Page (a foreman without the page), scheduler and worker are processes of their own on loopback, each started again after
-it was killed. Says how many jobs end with the undisturbed run's order, to the last bit, and how many of their steps are
-missing from the ledger.
+Page (a job manager without the page), scheduler and worker are processes of their own on loopback. A process that was
+killed (SIGKILL) is started again at once. Prints how many jobs end with the same result as an uninterrupted search, to
+the last bit, and how many of their steps are missing from the job store.
 """
 
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,117 +20,139 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from safetensors.numpy import load_file
 
-from explorer.models import catalogue
-from explorer.experiment import make_config, prune
-from explorer.jobs.store import ENDED, JobStore
+from explorer.experiment import load_cached, prune
+from explorer.jobs.store import ENDED, Job, JobStore
+from explorer.masks.schedule import ScheduleImportance
 from explorer.progress import run_to_completion
+from explorer.pruners import method_config
+from tests.page_fixtures import ROOT, free_port
 
-SETTINGS = {"steps": 6, "iterations": 16, "batch": 1, "checks": 0}
+SETTINGS = {"steps": 6, "iterations": 16, "batch": 1, "validate_every": 0}
+JOB_TIMEOUT_S = 600
+POLL_INTERVAL_S = 0.1
+START_ORDER = ("scheduler", "worker", "page")
+KILL_ORDER = ("worker", "scheduler", "page")
 PAGE = """
 import sys, time
 from pathlib import Path
-from explorer.jobs.cluster import Cluster
-from explorer.jobs.foreman import Foreman
-from explorer.jobs.ledger import Ledger
+from explorer.jobs.executors.dask import DaskExecutor
+from explorer.jobs.manager import JobManager
+from explorer.jobs.store import JobStore
 if __name__ == "__main__":
     folder, address, model, *settings = sys.argv[1:]
-    foreman = Foreman(Ledger(Path(folder)), Cluster(address)).start()
-    asked = Path(folder) / "asked"
+    manager = JobManager(JobStore(Path(folder)), DaskExecutor(address)).start()
+    request = Path(folder) / "request"
     while True:
-        if asked.exists():
-            asked.unlink()
-            foreman.submit("bench", "dipgo", model, dict(pair.split("=") for pair in settings))
+        if request.exists():
+            request.unlink()
+            manager.submit("bench", "dipgo", model, dict(pair.split("=") for pair in settings))
         time.sleep(0.1)
 """
 
 
 def main(kills: str = "20", model: str = "emoji-dit") -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    config = make_config("dipgo", SETTINGS)
-    expected = run_to_completion(prune(catalogue.load(model), "dipgo", config))
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        troupe = Troupe(Path(folder), f"tcp://127.0.0.1:{port}", port, model)
+    os.environ["OMP_NUM_THREADS"] = "1"  # sums over other numbers of threads have another order
+    expected = run_to_completion(prune(load_cached(model), "dipgo", method_config("dipgo", SETTINGS)))
+    with tempfile.TemporaryDirectory() as folder:
+        services = Services(Path(folder), model)
         try:
-            attempts(troupe, int(kills), expected)
+            run_attempts(services, int(kills), expected)
         finally:
-            troupe.end()
+            services.close()
 
 
-def attempts(troupe: "Troupe", kills: int, expected: object) -> None:
-    rng, same, lost, seconds = random.Random(0), 0, 0, []
-    whole = run(troupe, None, 0.0)[1]
-    print(f"undisturbed: {whole:.1f} s", flush=True)
+def run_attempts(services: "Services", kills: int, expected: ScheduleImportance) -> None:
+    """Run one job per kill, and print how each ended."""
+    rng, num_same, num_missing, seconds = random.Random(0), 0, 0, []
+    uninterrupted_s = run_job(services, None, 0.0)[1]
+    print(f"uninterrupted: {uninterrupted_s:.1f} s", flush=True)
     for number in range(kills):
-        victim = list(troupe.roles)[number % 3]
-        job, took = run(troupe, victim, rng.uniform(0, whole))
-        steps = [event.step for event in troupe.store.events(job.id)]
-        lost += len(set(range(1, SETTINGS["iterations"] + 1)) - set(steps))
-        found = load_file(troupe.store.results / job.result) if job.result else {}
-        equal = bool(found) and np.array_equal(found["rank/schedule"], expected.rank)
-        equal = equal and np.array_equal(found["score/schedule"], expected.score)
-        same, seconds = same + equal, [*seconds, took]
-        print(f"{number + 1}: {victim}, {job.state}, {'the same' if equal else 'another'}, {took:.1f} s", flush=True)
-    print(f"{same} of {kills} end with the same order; {lost} steps missing; {np.median(seconds):.1f} s in the median")
+        victim = KILL_ORDER[number % len(KILL_ORDER)]
+        job, job_s = run_job(services, victim, rng.uniform(0, uninterrupted_s))
+        steps = {event.step for event in services.store.events(job.id)}
+        num_missing += len(set(range(1, SETTINGS["iterations"] + 1)) - steps)
+        is_same = has_result(services.store, job, expected)
+        num_same, seconds = num_same + is_same, [*seconds, job_s]
+        result = "same result" if is_same else "OTHER result"
+        print(f"{number + 1}: {victim} killed, job {job.state}, {result}, {job_s:.1f} s", flush=True)
+    print(f"{num_same} of {kills} jobs end with the same result; {num_missing} steps are missing", end="")
+    print(f"; median {np.median(seconds):.1f} s per job" if seconds else "")
 
 
-class Troupe:
-    """The three processes."""
+def has_result(store: JobStore, job: Job, expected: ScheduleImportance) -> bool:
+    """Say whether a job ended with the expected importance, to the last bit."""
+    found = load_file(store.results / job.result) if job.result else {}
+    return bool(found) and all(
+        np.array_equal(found[f"{name}/schedule"], getattr(expected, name)) for name in ("rank", "score")
+    )
 
-    def __init__(self, folder: Path, address: str, port: int, model: str):
-        explorer, settings = [sys.executable, "-m", "explorer"], [f"{name}={value}" for name, value in SETTINGS.items()]
+
+class Services:
+    """Scheduler, worker and page, each a process that can be killed and started again."""
+
+    def __init__(self, folder: Path, model: str):
+        port = free_port()
+        address = f"tcp://127.0.0.1:{port}"
+        settings = [f"{name}={value}" for name, value in SETTINGS.items()]
         (folder / "page.py").write_text(PAGE)
+        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
         self.folder = folder
-        self.roles = {
-            "worker": [*explorer, "jobs", "work", address],
-            "scheduler": [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
-            + ["--port", str(port), "--no-dashboard"],
+        self.commands = {
+            "worker": [sys.executable, "-m", "explorer", "jobs", "worker", address],
+            "scheduler": [*scheduler, "--port", str(port), "--no-dashboard"],
             "page": [sys.executable, str(folder / "page.py"), str(folder), address, model, *settings],
         }
         self.running: dict[str, subprocess.Popen] = {}
-        for role in ("scheduler", "worker", "page"):
-            self.start(role)
-        while not (folder / "ledger.sqlite").exists():
-            time.sleep(0.1)
+        for name in START_ORDER:
+            self.start(name)
+        while not (folder / "jobs.sqlite").exists():
+            time.sleep(POLL_INTERVAL_S)
         self.store = JobStore(folder, owned=False)
 
-    def start(self, role: str) -> None:
-        log = (self.folder / f"{role}.log").open("a")
-        env = os.environ | {"PYTHONPATH": os.getcwd()}
-        self.running[role] = subprocess.Popen(self.roles[role], stdout=log, stderr=log, env=env)
+    def start(self, name: str) -> None:
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.running[name] = subprocess.Popen(self.commands[name], stdout=log, stderr=log, env=env)
 
-    def kill(self, role: str) -> None:
-        """And start it again; a worker whose scheduler is gone ends by itself."""
-        self.running[role].send_signal(signal.SIGKILL)
-        self.running[role].wait()
-        self.start(role)
+    def kill(self, name: str) -> None:
+        """Kill a process and start it again."""
+        self.running[name].kill()
+        self.running[name].wait()
+        self.start(name)
 
-    def keep_up(self) -> None:
-        for role, process in list(self.running.items()):
+    def restart_exited(self) -> None:
+        """Start processes again that ended by themselves, as a worker does whose scheduler was killed."""
+        for name, process in list(self.running.items()):
             if process.poll() is not None:
-                self.start(role)
+                self.start(name)
 
-    def end(self) -> None:
+    def close(self) -> None:
         for process in self.running.values():
-            process.kill()
+            process.terminate()  # a worker also ends the processes that it started
+        for process in self.running.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def run(troupe: Troupe, victim: str | None, moment: float) -> tuple:
-    """One job, with a kill `moment` seconds after its start; the job, and the seconds until it ended."""
-    before, started = {job.id for job in troupe.store.jobs()}, time.monotonic()
-    (troupe.folder / "asked").touch()
-    while time.monotonic() - started < 600:
-        troupe.keep_up()
-        if victim and time.monotonic() - started >= moment:
-            troupe.kill(victim)
+def run_job(services: Services, victim: str | None, kill_after_s: float) -> tuple[Job, float]:
+    """Run one job and kill `victim` `kill_after_s` seconds after its start; returns the job and its seconds.
+
+    Raises TimeoutError where it does not end.
+    """
+    before, started = {job.id for job in services.store.jobs()}, time.monotonic()
+    (services.folder / "request").touch()
+    while time.monotonic() - started < JOB_TIMEOUT_S:
+        services.restart_exited()
+        if victim and time.monotonic() - started >= kill_after_s:
+            services.kill(victim)
             victim = None
-        new = [job for job in troupe.store.jobs() if job.id not in before]
+        new = [job for job in services.store.jobs() if job.id not in before]
         if new and new[0].state in ENDED:
             return new[0], time.monotonic() - started
-        time.sleep(0.1)
-    raise TimeoutError(f"the job did not end: {new}")
+        time.sleep(POLL_INTERVAL_S)
+    raise TimeoutError(f"the job did not end within {JOB_TIMEOUT_S} s: {new}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Many visitors at once on one page: how long it takes to answer them, and how often it fails.
+"""Load test of one page: how long it takes to answer many visitors at the same time, and how often it fails.
 
-Run by hand: python tests/bench/visitors.py [browsing] [minutes] [drawing] [optimizing]. Who browses opens the page,
-moves through scenes of the gallery and asks now and then what a schedule costs; who draws asks for one picture after
-another; who optimizes starts a long DiP-GO search in a browser and watches it. All of it comes from this machine.
+    python tests/bench/load_test.py [browsing] [minutes] [generating] [optimizing]
+
+Browsing visitors open the page, look at gallery samples and now and then request the cost of a schedule. Generating
+visitors request one picture after another. Optimizing visitors start a long DiP-GO search in a browser and watch it.
+All requests come from this machine.
 """
 
 import asyncio
@@ -16,133 +18,139 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Awaitable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 import psutil
 from playwright.async_api import Browser, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from explorer.bundled import gallery  # noqa: E402 -- found beside this file's folder
-from tests.page_fixtures import FLAGS  # noqa: E402
+from explorer.bundled import gallery
+from tests.page_fixtures import FLAGS, ROOT
 
 PORT = 7893
-PAUSE = (0.5, 3.0)  # seconds between two things a visitor does
+PAUSE_S = (0.5, 3.0)  # between two requests of a browsing visitor, at least and at most
+WARM_UP_S = 30  # until the page has loaded its model
+SEARCH_START_S = 20  # in which searches begin before the other visitors
+BROWSING = ("page", "table", "strip", "cost")  # kinds of requests
 
 
-class Crowd:
-    """What everybody shares: until when, and what was measured."""
+class LoadTest:
+    """The visitors of one test: until when they stay, and what was measured of their requests."""
 
     def __init__(self, minutes: float):
         self.until = time.monotonic() + 60 * minutes
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.failed: list[str] = []
-        self.watched: list[str] = []  # how far the searches came
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # of each request, by kind
+        self.failures: list[str] = []
+        self.search_states: list[str] = []  # how far each search was at the end
         table = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
-        self.strips = [f"{scene:02}-{name}.webp" for scene in range(len(table["scenes"])) for name in table["methods"]]
+        samples = range(len(table["samples"]))
+        self.strips = [f"{sample:02}-{method}.webp" for sample in samples for method in table["methods"]]
 
-    async def timed(self, kind: str, work) -> None:
+    async def measure(self, kind: str, request: Awaitable[None]) -> None:
         started = time.monotonic()
         try:
-            await work
+            await request
             self.seconds[kind].append(time.monotonic() - started)
         except (httpx.HTTPError, RuntimeError) as error:
-            self.failed.append(f"{kind}: {error!r}")
+            self.failures.append(f"{kind}: {error!r}")
 
     async def browse(self, client: httpx.AsyncClient, seed: int) -> None:
-        lot = random.Random(seed)
-        await self.timed("page", fetch(client, "/"))
-        await self.timed("table", fetch(client, f"/gradio_api/file={gallery.FOLDER}/{gallery.TABLE}"))
+        rng, files = random.Random(seed), f"/gradio_api/file={gallery.FOLDER}"
+        await self.measure("page", fetch(client, "/"))
+        await self.measure("table", fetch(client, f"{files}/{gallery.TABLE}"))
         while time.monotonic() < self.until:
-            await asyncio.sleep(lot.uniform(*PAUSE))
-            if lot.random() < 0.8:
-                await self.timed("strip", fetch(client, f"/gradio_api/file={gallery.FOLDER}/{lot.choice(self.strips)}"))
+            await asyncio.sleep(rng.uniform(*PAUSE_S))
+            if rng.random() < 0.8:
+                await self.measure("strip", fetch(client, f"{files}/{rng.choice(self.strips)}"))
             else:
-                asked = {"ratio": round(lot.uniform(0, 0.9), 2), "steps": lot.choice((25, 50))}
-                await self.timed("cost", ask(client, "cost", asked))
+                arguments = {"ratio": round(rng.uniform(0, 0.9), 2), "steps": rng.choice((25, 50))}
+                await self.measure("cost", call_api(client, "cost", arguments))
 
     async def generate(self, client: httpx.AsyncClient, seed: int) -> None:
+        arguments = {"prompt": "dog", "steps": 25, "seed": seed}
         while time.monotonic() < self.until:
-            asked = {"prompt": "dog", "steps": 25, "seed": seed}
-            await self.timed("picture", ask(client, "generate", asked))
+            await self.measure("picture", call_api(client, "generate", arguments))
 
     async def optimize(self, browser: Browser) -> None:
-        """Start a search, and watch until the time is over; how many steps were seen is what it says in the end."""
+        """Start a search, watch it until the end of the test, and record how far it is then."""
         page = await (await browser.new_context()).new_page()
         try:
             await page.goto(f"http://127.0.0.1:{PORT}/?tab=optimize")
             await page.click("#job-start", timeout=60_000)
             await page.wait_for_selector("#job .description h3", timeout=60_000)
             await asyncio.sleep(max(0.0, self.until - time.monotonic()))
-            self.watched.append(await page.inner_text("#job .description [role=status]"))
+            self.search_states.append(await page.inner_text("#job .description [role=status]"))
         except PlaywrightError as error:
-            self.failed.append(f"optimize: {error!r}")
+            self.failures.append(f"optimize: {error!r}")
+
+    def print_results(self) -> None:
+        all_kinds = dict(self.seconds)
+        all_kinds["browsing"] = [seconds for kind in BROWSING for seconds in self.seconds.get(kind, [])]
+        for kind, seconds in all_kinds.items():
+            if seconds:
+                p95 = statistics.quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0]
+                print(f"{kind:8} n = {len(seconds):5}: median {statistics.median(seconds):.3f} s, p95 {p95:.3f} s")
+        for line in self.search_states + self.failures[:5]:
+            print(line)
 
 
 async def fetch(client: httpx.AsyncClient, path: str) -> None:
     (await client.get(path)).raise_for_status()
 
 
-async def ask(client: httpx.AsyncClient, name: str, asked: dict) -> None:
-    """One call of the API, to its end. Raises RuntimeError where it ends in an error."""
-    answer = await client.post(f"/gradio_api/call/v2/{name}", json=asked)
-    answer.raise_for_status()
-    async with client.stream("GET", f"/gradio_api/call/{name}/{answer.json()['event_id']}") as stream:
+async def call_api(client: httpx.AsyncClient, name: str, arguments: dict) -> None:
+    """Call an endpoint of the API and wait for its last event. Raises RuntimeError where that is an error."""
+    response = await client.post(f"/gradio_api/call/v2/{name}", json=arguments)
+    response.raise_for_status()
+    async with client.stream("GET", f"/gradio_api/call/{name}/{response.json()['event_id']}") as stream:
         events = [line async for line in stream.aiter_lines() if line.startswith("event: ")]
-    if events[-1] != "event: complete":
-        raise RuntimeError(f"{name} ended with {events[-1]}")
+    if not events or events[-1] != "event: complete":
+        raise RuntimeError(f"{name} ended with {events[-1:]}")
 
 
-async def come(browsing: int, minutes: float, drawing: int, optimizing: int) -> Crowd:
-    """Everybody at once; searches get 20 seconds to begin."""
+async def run_test(browsing: int, minutes: float, generating: int, optimizing: int) -> LoadTest:
+    """Run all visitors at the same time; searches start SEARCH_START_S before the others."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        crowd = Crowd(minutes + 1 / 3)
-        searching = asyncio.gather(*(crowd.optimize(browser) for _ in range(optimizing)))
-        await asyncio.sleep(20)
-        await visits(crowd, browsing, drawing)
-        await searching
+        test = LoadTest(minutes + SEARCH_START_S / 60)
+        searches = asyncio.gather(*(test.optimize(browser) for _ in range(optimizing)))
+        await asyncio.sleep(SEARCH_START_S)
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=120, limits=limits) as client:
+            await asyncio.gather(
+                *(test.browse(client, seed) for seed in range(browsing)),
+                *(test.generate(client, 1000 + seed) for seed in range(generating)),
+            )
+        await searches
         await browser.close()
-    return crowd
+    return test
 
 
-async def visits(crowd: Crowd, browsing: int, drawing: int) -> None:
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{PORT}", timeout=120, limits=httpx.Limits(max_connections=200)
-    ) as client:
-        await asyncio.gather(
-            *(crowd.browse(client, seed) for seed in range(browsing)),
-            *(crowd.generate(client, 1000 + seed) for seed in range(drawing)),
-        )
+def memory_mb(page: subprocess.Popen) -> str:
+    """Describe the memory of the page's process, and of all processes that it started."""
+    process = psutil.Process(page.pid)
+    children = sum(child.memory_info().rss for child in process.children(recursive=True))
+    return f"{process.memory_info().rss / 2**20:.0f} + {children / 2**20:.0f} MB"
 
 
-def memory_mb(process: subprocess.Popen) -> str:
-    """Of the page itself, and of all processes that it started."""
-    page = psutil.Process(process.pid)
-    children = sum(child.memory_info().rss for child in page.children(recursive=True))
-    return f"{page.memory_info().rss / 2**20:.0f} + {children / 2**20:.0f} MB"
-
-
-def main(browsing: str = "40", minutes: str = "5", drawing: str = "8", optimizing: str = "2") -> None:
+def main(browsing: str = "40", minutes: str = "5", generating: str = "8", optimizing: str = "2") -> None:
     with tempfile.TemporaryDirectory() as data:
         settings = {"GRADIO_SERVER_PORT": str(PORT), "EXPLORER_DATA": data, "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, str(ROOT / "app.py")]
         page = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL)
         try:
-            time.sleep(30)  # until the model is loaded
+            time.sleep(WARM_UP_S)
             before = memory_mb(page)
-            crowd = asyncio.run(come(int(browsing), float(minutes), int(drawing), int(optimizing)))
-            print(f"memory {before} before, {memory_mb(page)} after; {len(crowd.failed)} failed")
+            test = asyncio.run(run_test(int(browsing), float(minutes), int(generating), int(optimizing)))
+            print(f"memory {before} before, {memory_mb(page)} after; {len(test.failures)} failed requests")
         finally:
-            page.kill()
-    crowd.seconds["browsing"] = [one for kind in ("page", "table", "strip", "cost") for one in crowd.seconds[kind]]
-    for kind, seconds in crowd.seconds.items():
-        p95 = statistics.quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0]
-        print(f"{kind:8} n = {len(seconds):5}: median {statistics.median(seconds):.3f} s, p95 {p95:.3f} s")
-    for said in crowd.watched + crowd.failed[:5]:
-        print(said)
+            page.terminate()
+            page.wait(20)
+    test.print_results()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Opening the page against opening an empty page of Gradio's, in turns: seconds until it can be used, and bytes.
+"""Opening the page compared with opening an empty Gradio page, in turns: seconds until it can be used, and megabytes.
 
-Run by hand: python tests/bench/opening.py [rounds]. Cold is a browser without a cache, warm the same browser again.
-Besides, what Chromium itself notes: first and largest paint, how much the page shifts, and how long it does not answer.
+    python tests/bench/page_load.py [rounds]
+
+Cold is a browser without a cache, warm the same browser again. Also prints what Chromium records: first and largest
+paint, layout shift, and how long the page was blocked.
 """
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,84 +18,90 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import BrowserContext, Request, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-EMPTY = "import gradio as gr\nwith gr.Blocks() as page:\n    gr.HTML('<p id=there>there</p>')\npage.launch()"
-SEEN = """new MutationObserver(() => {
+START_TIMEOUT_S = 60
+EMPTY_PAGE = "import gradio as gr\nwith gr.Blocks() as page:\n    gr.HTML('<p id=loaded>loaded</p>')\npage.launch()"
+OBSERVE_READY_JS = """new MutationObserver(() => {
     if (!window.readyAt && document.querySelector(READY)) window.readyAt = performance.now();
 }).observe(document, { subtree: true, childList: true, attributes: true })"""
-NOTED = """() => new Promise(resolve => {
-    const noted = { paint: [], "largest-contentful-paint": [], "layout-shift": [], longtask: [] };
-    for (const type of Object.keys(noted))
-        new PerformanceObserver(list => noted[type].push(...list.getEntries())).observe({ type, buffered: true });
-    const sum = (entries, of) => entries.reduce((all, entry) => all + of(entry), 0);
+TIMINGS_JS = """() => new Promise(resolve => {
+    const entries = { paint: [], "largest-contentful-paint": [], "layout-shift": [], longtask: [] };
+    for (const type of Object.keys(entries))
+        new PerformanceObserver(list => entries[type].push(...list.getEntries())).observe({ type, buffered: true });
+    const sum = (list, value) => list.reduce((total, entry) => total + value(entry), 0);
     setTimeout(() => resolve({
-        "first paint, s": (noted.paint.find(one => one.name === "first-contentful-paint")?.startTime ?? NaN) / 1000,
-        "largest paint, s": (noted["largest-contentful-paint"].at(-1)?.startTime ?? NaN) / 1000,
-        "shift": sum(noted["layout-shift"].filter(one => !one.hadRecentInput), one => one.value),
-        "blocked, s": sum(noted.longtask, one => Math.max(0, one.duration - 50)) / 1000,
+        "first paint, s": (entries.paint.find(one => one.name === "first-contentful-paint")?.startTime ?? NaN) / 1000,
+        "largest paint, s": (entries["largest-contentful-paint"].at(-1)?.startTime ?? NaN) / 1000,
+        "layout shift": sum(entries["layout-shift"].filter(one => !one.hadRecentInput), one => one.value),
+        "blocked, s": sum(entries.longtask, one => Math.max(0, one.duration - 50)) / 1000,
     }), 500);
 })"""
-SERVED = {7891: ["-c", EMPTY], 7892: [str(ROOT / "app.py")]}
-PAGES = {
-    "empty": (7891, "#there"),
-    "explorer, pictures follow the slider": (7892, ".card[data-role=pruned] .picture[width='64']"),
-    "explorer, map drawn as well": (7892, "#heatmap .drawn"),
+SERVERS = {7891: ["-c", EMPTY_PAGE], 7892: [str(ROOT / "app.py")]}  # by port: the arguments of Python
+PAGES = {  # by name: the port, and what is there once the page can be used
+    "empty": (7891, "#loaded"),
+    "explorer, until the slider works": (7892, ".card[data-role=pruned] .picture[width='64']"),
+    "explorer, with its heatmap": (7892, "#heatmap .drawn"),
 }
+Visit = tuple[float, float, dict[str, float]]
 
 
 def serve(arguments: list[str], port: int, data: str) -> subprocess.Popen:
+    """Start a page and wait until it answers."""
     settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": data, "GRADIO_ANALYTICS_ENABLED": "False"}
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL
-    )
-    for _ in range(300):
+    command = [sys.executable, *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until and process.poll() is None:
         try:
             urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
             return process
         except (URLError, TimeoutError):
             time.sleep(0.2)
-    raise SystemExit(f"{arguments} did not come up")
+    process.kill()
+    raise SystemExit(f"{' '.join(arguments)} did not answer within {START_TIMEOUT_S} s")
 
 
-def opened(context, port: int, ready: str) -> tuple[float, float, dict[str, float]]:
-    """Seconds until `ready` is there, megabytes that came, and what the browser noted."""
-    page, came = context.new_page(), []
-    page.on(
-        "requestfinished", lambda request: came.append(request)
-    )  # which the stream of Gradio's heartbeat never does
-    page.add_init_script(SEEN.replace("READY", json.dumps(ready)))
+def open_page(context: BrowserContext, port: int, ready: str) -> Visit:
+    """Open a page; returns seconds until the selector `ready` matches, megabytes received, and Chromium's timings."""
+    page = context.new_page()
+    finished: list[Request] = []  # the stream of Gradio's heartbeat never finishes
+    page.on("requestfinished", lambda request: finished.append(request))  # playwright takes no built-in method
+    page.add_init_script(OBSERVE_READY_JS.replace("READY", json.dumps(ready)))
     page.goto(f"http://127.0.0.1:{port}/")
     page.wait_for_selector(ready)
     seconds = page.evaluate("window.readyAt") / 1000  # by the page's own clock, which no long task delays
-    noted = page.evaluate(NOTED)
-    sizes = [request.sizes()["responseBodySize"] for request in came]
+    timings = page.evaluate(TIMINGS_JS)
+    sizes = [request.sizes()["responseBodySize"] for request in finished]
     page.close()
-    return seconds, sum(sizes) / 2**20, noted
+    return seconds, sum(sizes) / 2**20, timings
 
 
 def main(rounds: str = "5") -> None:
-    found: dict[tuple[str, str], list[tuple[float, float, dict[str, float]]]] = {}
+    visits: dict[tuple[str, str], list[Visit]] = {}
+    servers: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
-        servers = [serve(arguments, port, data) for port, arguments in SERVED.items()]
         try:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            for port, arguments in SERVERS.items():
+                servers.append(serve(arguments, port, data))
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             for _ in range(int(rounds)):
                 for name, (port, ready) in PAGES.items():
                     context = browser.new_context(viewport={"width": 1280, "height": 900})
-                    for state in ("cold", "warm"):
-                        found.setdefault((name, state), []).append(opened(context, port, ready))
+                    for cache in ("cold", "warm"):
+                        visits.setdefault((name, cache), []).append(open_page(context, port, ready))
                     context.close()
         finally:
             for server in servers:
-                server.kill()
-    for (name, state), runs in found.items():
-        seconds, sizes, noted = zip(*runs, strict=True)
+                server.terminate()
+                server.wait(20)
+    for (name, cache), measured in visits.items():
+        seconds, sizes, timings = zip(*measured, strict=True)
+        medians = [f"{key} {statistics.median(one[key] for one in timings):.2f}" for key in timings[0]]
         print(
-            f"{name:36} {state}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} .. {max(seconds):.2f}), "
-            f"{statistics.median(sizes):.2f} MB, n = {len(runs)}; "
-            + ", ".join(f"{what} {statistics.median(each[what] for each in noted):.2f}" for what in noted[0])
+            f"{name:33} {cache}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} .. {max(seconds):.2f}), "
+            f"{statistics.median(sizes):.2f} MB, n = {len(measured)}; {', '.join(medians)}"
         )
 
 

@@ -6,8 +6,10 @@ Run by hand: python tests/bench/picture.py [rounds]
 import json
 import subprocess
 import sys
+from pathlib import Path
 from statistics import median
 
+ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json, resource, time
 started = time.perf_counter()
@@ -27,7 +29,8 @@ print(json.dumps({"load_s": loaded, "picture_s": whole, "loop_s": frame.seconds,
 def main(rounds: str = "3") -> None:
     runs = []
     for _ in range(int(rounds)):
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-W", "ignore", "-c", CODE]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     for key in runs[0]:
         values = [run[key] for run in runs]
