@@ -31,7 +31,7 @@ def test_each_variant_is_learned_and_measured_at_each_ratio(sd_folder, tmp_path,
     assert run_to_completion(ablations.ablate(catalogue.load(sd_folder), tmp_path)).equals(rows)
 
 
-def test_searches_spend_as_many_runs_of_the_network_as_learning_did(sd_folder, monkeypatch, few_images):
+def test_searches_have_the_same_budget_of_network_runs_as_learning(sd_folder, monkeypatch, few_images):
     monkeypatch.setattr(ablations, "SEARCHES", {"genetic": 6})
     whole = ablations.DipgoConfig
     fewer = {"iterations": 3, "batch": 1, "granularity": "stage"}
@@ -43,7 +43,7 @@ def test_searches_spend_as_many_runs_of_the_network_as_learning_did(sd_folder, m
     assert rows.psnr.notna().all()
 
 
-def test_runs_are_counted_where_the_network_really_runs(sd_folder):
+def test_runs_are_counted_by_calls_of_the_network(sd_folder):
     model = catalogue.load(sd_folder)
     mask = run_to_completion(prune(model, "uniform", method_config("uniform", {"steps": 6, "ratio": 0.5})))
     with ablations.count_network_runs(model) as runs:

@@ -101,7 +101,7 @@ def test_adaln_channels_are_found_on_request_only():
 
 @pytest.mark.parametrize("alone", [True, False], ids=["rows alone", "with heads and neurons"])
 @pytest.mark.parametrize("left", LEFT)
-def test_what_is_cut_computes_what_was_gated_at_the_predicted_cost(left, alone):
+def test_pruned_adaln_equals_gated_adaln_at_the_predicted_cost(left, alone):
     whole = flux()
     dims = find_prunable_dims(whole, adaln_channels=True)
     there = {
@@ -123,7 +123,7 @@ def test_what_is_cut_computes_what_was_gated_at_the_predicted_cost(left, alone):
         assert spent(whole) - spent(smaller) == gone * (64 + 1) * len(CALL["timestep"])
 
 
-def test_a_row_that_is_gated_is_zero_with_its_bias_and_each_picture_has_its_own():
+def test_gated_adaln_channel_is_zero_with_its_bias_per_picture():
     network, heard = flux(), []
     linear = network.transformer_blocks[0].norm1_context.linear
     gates = torch.ones(2, 6 * 64)
@@ -134,7 +134,7 @@ def test_a_row_that_is_gated_is_zero_with_its_bias_and_each_picture_has_its_own(
     assert (heard[0][0] != 0).all() and (heard[0][1, :100] == 0).all() and (heard[0][1, 100:] != 0).all()
 
 
-def test_gradients_reach_soft_gates_of_rows():
+def test_gradients_reach_soft_gates_of_adaln_channels():
     network = flux()
     gates = {
         n: torch.full((s.size,), 0.9, requires_grad=True)
@@ -145,7 +145,7 @@ def test_gradients_reach_soft_gates_of_rows():
     assert all(bool(gate.grad.ne(0).any()) for gate in gates.values())
 
 
-def test_rows_can_be_cut_again_and_the_weights_that_are_shared_stay():
+def test_adaln_channels_can_be_pruned_again_without_changing_shared_weights():
     whole = flux()
     before = run(whole, CALL)
     shared = {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())}
@@ -163,7 +163,7 @@ def test_rows_can_be_cut_again_and_the_weights_that_are_shared_stay():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("left", ["30 %", "a site without any"])
-def test_a_network_without_some_rows_runs_in_half_precision(dtype, left):
+def test_network_with_pruned_adaln_runs_in_half_precision(dtype, left):
     network = flux()
     remove(network, some(find_prunable_dims(network, adaln_channels=True), LEFT[left]))
     reference = run(network, CALL)
@@ -174,7 +174,7 @@ def test_a_network_without_some_rows_runs_in_half_precision(dtype, left):
 @pytest.mark.parametrize(
     "remove_dims", [prune_widths, WidthGates, lambda unet, dims, _: find_prunable_dims(unet, adaln_channels=True)]
 )
-def test_a_network_without_adaln_channels_refuses_them_and_stays_as_it_was(unet, remove_dims):
+def test_network_without_adaln_channels_refuses_them_unchanged(unet, remove_dims):
     before = {name: parameter.clone() for name, parameter in unet.named_parameters()}
     heads = {name: np.zeros(dim.size, bool) for name, dim in find_prunable_dims(unet).items()}
     with pytest.raises(ValueError, match="a UNet2DConditionModel|this UNet2DConditionModel"):
@@ -183,7 +183,7 @@ def test_a_network_without_adaln_channels_refuses_them_and_stays_as_it_was(unet,
 
 
 @pytest.mark.parametrize("method", ["ecodiff", "magnitude", "random-width"])
-def test_a_pruner_asked_for_rows_of_another_network_says_so(sd_folder, method):
+def test_pruner_refuses_prune_adaln_without_adaln_channels(sd_folder, method):
     with pytest.raises(ValueError, match="a UNet2DConditionModel has none"):
         run_to_completion(prune(catalogue.load(sd_folder), method, method_config(method, {"prune_adaln": True})))
 
@@ -197,7 +197,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("method", ASKED)
-def test_an_order_over_rows_as_well_comes_back_from_its_file_and_makes_a_smaller_model(model, method, tmp_path):
+def test_importance_with_adaln_channels_round_trips_and_prunes_the_model(model, method, tmp_path):
     plain = run_to_completion(prune(model, method, method_config(method, ASKED[method]), ["dog"]))
     found = run_to_completion(
         prune(model, method, method_config(method, ASKED[method] | {"prune_adaln": True}), ["dog"])
@@ -218,7 +218,7 @@ def test_an_order_over_rows_as_well_comes_back_from_its_file_and_makes_a_smaller
     assert found.header.max_ratio > plain.header.max_ratio + 0.1
 
 
-def test_what_goes_is_counted_by_kind_wherever_it_is_told(model, tmp_path):
+def test_removed_channels_are_counted_by_kind_in_every_output(model, tmp_path):
     config = method_config("magnitude", {"prune_adaln": True, "ranking": "local"})
     found = run_to_completion(prune(model, "magnitude", config))
     widths, there = found.at(0.3), select_dims(model, config)

@@ -24,7 +24,7 @@ def status(url: str) -> int:
 
 
 @pytest.mark.parametrize("path", ["gradio_api/file=/etc/hostname", f"gradio_api/file={ROOT}/app.py", "monitoring"])
-def test_what_is_not_meant_for_visitors_is_refused(served: str, path: str):
+def test_private_paths_are_refused(served: str, path: str):
     assert status(served + path) == 403
 
 

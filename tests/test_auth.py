@@ -16,13 +16,13 @@ def request(host="1.2.3.4", **headers):
     return SimpleNamespace(client=SimpleNamespace(host=host), headers=headers)
 
 
-def test_without_a_password_everybody_may():
+def test_without_a_password_all_visitors_are_allowed():
     guard = Guard()
     guard.check_allowed("me", request())
     assert not guard.is_locked_for("me")
 
 
-def test_with_a_password_only_visitors_who_gave_it_may():
+def test_with_a_password_only_signed_in_visitors_are_allowed():
     guard = Guard("open sesame")
     assert guard.is_locked_for("me")
     with pytest.raises(ValueError, match="needs the password"):
@@ -35,7 +35,7 @@ def test_with_a_password_only_visitors_who_gave_it_may():
     assert guard.is_locked_for("you") and not guard.is_locked_for("me")
 
 
-def test_who_comes_too_often_waits_and_others_do_not(monkeypatch):
+def test_rate_limit_applies_per_address(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(auth.time, "monotonic", lambda: now[0])
     guard = Guard("secret", rate_limit=3)
@@ -52,7 +52,7 @@ def test_who_comes_too_often_waits_and_others_do_not(monkeypatch):
     assert list(guard._times) == ["9.9.9.9"]  # nothing is remembered for longer
 
 
-def test_the_address_behind_the_proxy_counts_on_a_space_alone(monkeypatch):
+def test_forwarded_address_counts_on_a_space_only(monkeypatch):
     forged = request("10.0.0.1", **{"x-forwarded-for": "6.6.6.6, 8.8.8.8"})
     assert address_of(forged) == "10.0.0.1"
     monkeypatch.setenv("SPACE_ID", "me/space")
@@ -67,7 +67,7 @@ def locked(tmp_path):
         yield url
 
 
-def test_a_page_behind_a_password_shows_all_and_changes_nothing_before_it(browser, locked):
+def test_page_with_a_password_is_read_only_before_sign_in(browser, locked):
     visitor = Visitor(browser, locked)
     page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet/dipgo-ddim-25").page
     page.get_by_role("tab", name="Masks").click()

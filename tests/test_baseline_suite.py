@@ -30,13 +30,13 @@ def test_every_family_has_a_candidate_at_a_ratio_it_can_reach(candidates):
         assert candidate.mask is None or 1 - candidate.mask.macs_fraction == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_family_that_cannot_remove_so_much_is_left_out(suite):
+def test_family_is_left_out_at_ratios_out_of_its_range(suite):
     methods = {candidate.method for candidate in run_to_completion(suite.candidates_at(11 / 12))}
     assert "deepcache" not in methods
     assert {"uniform", "search", "ddim-steps"} <= methods
 
 
-def test_the_tuned_one_is_no_worse_than_any_setting_of_its_family(suite, candidates):
+def test_tuned_candidate_is_no_worse_than_any_setting_of_its_family(suite, candidates):
     tuned = next(c for c in candidates if c.method == "uniform" and c.settings["how"] == "tuned")
     for spacing in GRIDS["uniform"]["spacing"]:
         other = suite._schedule("uniform", {"spacing": spacing}, 0.5)

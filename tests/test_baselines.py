@@ -71,7 +71,7 @@ def test_uniform_at_a_ratio_spaces_calls_evenly(sd15, ratio, calls):
     assert mask.header.ratio.asked == ratio and mask.header.ratio.reached == pytest.approx(ratio)
 
 
-def test_halving_removes_so_that_what_stays_is_even():
+def test_halving_spacing_keeps_calls_evenly_spaced():
     order = halving_order(np.arange(16))
     assert sorted(order) == list(range(16)) and order[0] == 15
     stays = np.sort(np.argsort(order)[-4:])
@@ -91,7 +91,7 @@ def test_quadratic_spacing_takes_smaller_and_smaller_strides(sd15, count):
     assert count != 12 or gaps[:4].mean() > 2 * gaps[-4:].mean()
 
 
-def test_thinning_takes_out_the_call_whose_neighbours_are_nearest():
+def test_thinning_spacing_removes_the_call_with_the_nearest_neighbours():
     assert thinning_order(np.arange(8)).tolist() == [7, 0, 4, 1, 6, 2, 5, 3]
     assert thinning_order(np.array([0.0, 1.0, 1.1, 5.0])).tolist() == [3, 0, 1, 2]
 
@@ -109,7 +109,7 @@ def test_the_ends_spacing_is_nested_and_densest_at_both_ends(sd15, calls):
         assert np.flatnonzero(mask.keep.any(axis=1)).tolist() == spaced_calls(50, 12, "ends").tolist()
 
 
-def test_staleness_is_the_stretch_that_a_call_ends():
+def test_staleness_is_the_number_of_calls_since_the_last_computed_one():
     where = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])  # one sudden change, before call 3
     score = staleness(where)
     assert score[0] == score[3] == 5.2 and score[[1, 2, 4, 5]].max() == pytest.approx(0.2)

@@ -49,7 +49,7 @@ def test_the_evaluation_counts_what_it_generated_and_writes_the_card(pipe, tmp_p
     assert "31.2 dB" in card and "| U-Net | 1234 | 5 | 12 | 7 |" in card and "n = 14" in card
 
 
-def test_the_bundled_text_tower_tells_prompts_apart_and_can_be_trained_with_again(pipe, tmp_path, monkeypatch):
+def test_bundled_text_tower_distinguishes_prompts_and_can_be_trained_further(pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path))
     ids = clip.tokenize(pipe.tokenizer, ["dog", "cat", ""])
     assert ids["input_ids"].shape == (3, captions.MAX_LENGTH)
@@ -59,7 +59,7 @@ def test_the_bundled_text_tower_tells_prompts_apart_and_can_be_trained_with_agai
     assert torch.equal(pooled, tower(**clip.tokenize(tokenizer, ["dog", "cat", ""])).pooler_output)
 
 
-def test_an_encoder_that_was_trained_here_is_preferred_to_the_bundled_one(pipe, tmp_path, monkeypatch):
+def test_locally_trained_encoder_is_preferred_to_the_bundled_one(pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("EXPLORER_RUNS", str(tmp_path))
     clip.save(clip.build(pipe.tokenizer, width=32, layers=2), pipe.tokenizer, clip.encoder_folder("emoji-clip"))
     tower, tokenizer = unet.latest_text_tower()

@@ -35,7 +35,7 @@ def test_settings_choose_among_the_files_and_without_them_the_first_is_taken(mod
     assert bundled.find_schedule(model_id, "uniform", "ddim", 6, {}).header.order == 0
 
 
-def test_what_is_not_there_is_refused_with_a_list_of_what_is(model_id):
+def test_missing_schedule_is_refused_with_the_available_ones(model_id):
     with pytest.raises(ValueError, match="learned for ddim 6 steps, not for ddim 50"):
         bundled.find_schedule(model_id, "uniform", "ddim", 50, {})
     with pytest.raises(ValueError, match="no file of dipgo for tiny-sd"):
@@ -43,7 +43,7 @@ def test_what_is_not_there_is_refused_with_a_list_of_what_is(model_id):
     assert bundled.learned_methods("sd15") == []
 
 
-def test_the_removal_ratio_is_the_ratio_at_which_a_unit_goes(sd_folder):
+def test_removal_ratio_is_the_ratio_at_which_a_unit_is_removed(sd_folder):
     model = catalogue.load(sd_folder)
     importance = run_to_completion(prune(model, "random", method_config("random", {"steps": 6})))
     removal_ratio = importance.removal_ratio
@@ -55,7 +55,7 @@ def test_the_removal_ratio_is_the_ratio_at_which_a_unit_goes(sd_folder):
 
 @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 50), ("ddim", 25), ("dpm++", 20), ("pndm", 50)])
 @pytest.mark.parametrize("algorithm", ["nested", "argmax"])
-def test_files_of_dipgo_come_for_four_trajectories_by_both_algorithms(sampler, steps, algorithm):
+def test_dipgo_files_cover_four_trajectories_and_both_algorithms(sampler, steps, algorithm):
     importance = bundled.find_schedule("emoji-unet", "dipgo", sampler, steps, {"algorithm": algorithm})
     assert importance.header.model.revision == catalogue.weights_revision("emoji-unet")
     graph = importance.header.graph
@@ -65,7 +65,7 @@ def test_files_of_dipgo_come_for_four_trajectories_by_both_algorithms(sampler, s
         assert abs(reached - ratio) <= largest / graph.macs_per_call / importance.header.calls
 
 
-def test_the_bundled_gallery_is_complete_and_was_generated_by_the_model_that_is_here():
+def test_bundled_gallery_is_complete_and_matches_the_bundled_model():
     assert check_gallery(gallery.FOLDER, catalogue.weights_revision("emoji-unet")) == GalleryCheck(usable=True)
     table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
     samples = [(sample["prompt"], sample["seed"]) for sample in table["samples"]]

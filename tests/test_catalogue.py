@@ -30,7 +30,7 @@ def test_cost_of_real_models_from_their_architecture_alone(id, document):
     assert with_attention is None or total / 1e9 == pytest.approx(with_attention, abs=0.006)
 
 
-def test_the_largest_is_priced_within_20_seconds_and_2_gigabytes():
+def test_largest_model_is_counted_within_20_seconds_and_2_gigabytes():
     started = time.perf_counter()
     command = [sys.executable, "-m", "explorer", "cost", "--model", "sdxl"]
     assert subprocess.run(command, capture_output=True).returncode == 0
@@ -55,7 +55,7 @@ def test_the_committed_catalogue_is_what_the_architectures_say():
         assert (row["params"], row["macs_per_call"]) == (architecture.params, architecture.graph.macs_per_call)
 
 
-def test_a_folder_of_each_pipeline_loads_draws_and_costs(pipeline_folder):
+def test_folder_of_each_pipeline_loads_generates_and_has_a_cost(pipeline_folder):
     model = load(pipeline_folder)
     assert model.id == pipeline_folder.name and len(model.revision) == 12
     without = load(pipeline_folder, weights=False)
@@ -77,7 +77,7 @@ def test_a_copy_shares_weights_but_no_modules(sd_folder):
     assert not set(map(id, model.denoiser.modules())) & set(map(id, other.denoiser.modules()))
 
 
-def test_without_weights_everything_but_drawing_works():
+def test_without_weights_everything_but_generating_works():
     model = load("sd15", weights=False)
     assert len(model.graph("stage").units) == 9
     with pytest.raises(ValueError, match="the weights of sd15 are not here; its units, MACs, parameters and"):
@@ -113,7 +113,7 @@ def test_damaged_or_foreign_folders_are_refused(tmp_path, sd_folder):
         load(sd_folder, dtype="int8")
 
 
-def test_a_class_conditional_model_names_what_it_does_not_know(tmp_path):
+def test_class_conditional_model_names_unknown_classes(tmp_path):
     from tests.conftest import dit_pipeline
 
     dit_pipeline().save_pretrained(tmp_path / "dit")

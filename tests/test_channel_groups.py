@@ -63,7 +63,7 @@ def left(network, ratio: float, rule: str) -> tuple[int, float]:
         ({}, 0.25, "torch-pruning", 20_131_203, 3.41),
     ],
 )
-def test_published_counts_come_out_to_the_last_digit(changes, ratio, rule, params, gmacs):
+def test_published_counts_are_reproduced_exactly(changes, ratio, rule, params, gmacs):
     found = left(ddpm(**changes), ratio, rule)
     assert found[0] == params and found[1] == pytest.approx(gmacs, abs=0.005)
 
@@ -82,7 +82,7 @@ def random_importance(groups) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.7])
-def test_a_cut_network_runs_and_is_as_small_as_its_architecture_says(network, ratio: float):
+def test_pruned_network_runs_and_has_the_size_of_its_architecture(network, ratio: float):
     whole, inputs = network
     smaller = copy.deepcopy(whole)
     channels = channel_groups(smaller, inputs)
@@ -107,7 +107,7 @@ def _to_meta(value):
 
 
 @torch.no_grad()
-def test_channels_that_say_nothing_can_go_without_a_trace(unet):
+def test_pruning_zero_channels_does_not_change_the_output(unet):
     """Without norms (which see their number) what is cut is what was silent: here a resnet's inner channels."""
     inputs = INPUTS["sd"][1]
     resnet = unet.down_blocks[0].resnets[0]
@@ -140,7 +140,7 @@ def test_every_group_of_a_norm_loses_as_many():
     )
 
 
-def test_what_a_channel_takes_part_in_is_added_up():
+def test_group_importance_sums_over_all_weights_of_a_channel():
     members = (
         Member("a", "out", (0, 1), (0, 1)),
         Member("b", "in", (3, 2), (0, 1)),
@@ -172,7 +172,7 @@ def test_what_a_channel_takes_part_in_is_added_up():
         ),
     ],
 )
-def test_what_cannot_be_pruned_is_refused_and_changes_nothing(unet, ask, said):
+def test_invalid_channel_pruning_is_refused_without_changes(unet, ask, said):
     channels = channel_groups(unet, INPUTS["sd"][1])
     before = run(unet, INPUTS["sd"][1])
     with pytest.raises(ValueError, match=said):

@@ -12,7 +12,7 @@ def test_models(document):
     assert all(row["embedded"] and row["available"] for row in rows[:3]) and not rows[3]["available"]
 
 
-def test_cost_counts_what_a_cut_leaves(document):
+def test_cost_counts_pruned_widths(document):
     found = document("cost", "--model", "ddpm-cifar10", "--channel-ratio", "0.3")
     assert found["params"] == 19_851_157 and found["whole"]["params"] == 35_746_307
     assert round(found["macs_per_call"] / 1e9, 2) == 3.39 and found["channel_ratio"] == 0.3
@@ -88,7 +88,7 @@ def test_without_a_ratio_prune_writes_an_importance(document, sd_folder, tmp_pat
     assert made["kept"] is None and isinstance(load(file), ScheduleImportance)
 
 
-def test_every_schedule_file_says_what_it_holds(run, sd_folder, tmp_path):
+def test_show_describes_every_schedule_file(run, sd_folder, tmp_path):
     run("prune", "--model", sd_folder, "--method", "uniform", "--out", tmp_path / "u.safetensors")
     code, out, _ = run("show", tmp_path / "u.safetensors")
     assert code == 0 and "an importance of schedules" in out and "28" in out
@@ -177,7 +177,7 @@ def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd
     assert code == 2 and "must hold 1 to" in errors
 
 
-def test_an_evaluation_says_what_each_way_of_drawing_costs_and_loses(document, run, tmp_path):
+def test_evaluation_prints_cost_and_loss_of_each_candidate(document, run, tmp_path):
     out = tmp_path / "trial.parquet"
     setting = ("evaluate", "--prompts", "2", "--steps", "6", "--converged-steps", "10", "--out", out)
     setting += ("--method", "uniform", "--method", "random", "--ratio", "0.5", "--baseline", "dpm++-steps")
@@ -202,14 +202,14 @@ def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tun
     assert set(results.read_results(out)[1].prompt) == {"two", "six", "ten"}
 
 
-def test_a_single_prompt_is_evaluated_but_said_to_be_one(run, sd_folder, tmp_path):
+def test_evaluation_of_a_single_prompt_warns_about_it(run, sd_folder, tmp_path):
     (tmp_path / "one.txt").write_text("dog\n")
     setting = ("--prompt-file", tmp_path / "one.txt", "--prompts", "2", "--steps", "4", "--converged-steps", "0")
     code, _, errors = run("evaluate", "--model", sd_folder, *setting, "--out", tmp_path / "one.parquet")
     assert code == 0 and "tuned on the 1 that judge them" in errors
 
 
-def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_folder, tmp_path):
+def test_several_models_are_evaluated_with_one_file_each(document, sd_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\nsix\ncat\n")
     setting = ("evaluate", "--model", sd_folder, "--model", "emoji-unet", "--steps", "4", "--converged-steps", "0")
@@ -222,7 +222,7 @@ def test_several_models_are_evaluated_in_one_go_with_a_file_each(document, sd_fo
     assert [set(rows.model) for rows in both] == [{sd_folder.name}, {"emoji-unet"}]
 
 
-def test_real_pictures_need_inception_and_say_what_is_missing(run, sd_folder, tmp_path):
+def test_real_images_need_inception_and_the_error_names_it(run, sd_folder, tmp_path):
     setting = ("evaluate", "--model", sd_folder, "--prompt-file", __file__, "--prompts", "2", "--steps", "4")
     code, _, errors = run(*setting, "--real-images", tmp_path, "--out", tmp_path / "t.parquet")
     assert code == 2 and "Inception features need" in errors and not (tmp_path / "t.parquet").exists()

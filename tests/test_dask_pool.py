@@ -67,7 +67,7 @@ def sleeping(model, folder):
     return answer
 
 
-def test_a_job_that_workers_share_ends_the_same_though_one_is_killed(job_manager, tiny, cluster):
+def test_shared_job_has_the_same_result_after_a_worker_is_killed(job_manager, tiny, cluster):
     job_manager = job_manager(dask.DaskExecutor(cluster.scheduler_address), workers=2)
     job = job_manager.submit("me", "dipgo", tiny, SMALL | SHARED, PROMPTS)
     wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
@@ -114,7 +114,7 @@ def test_a_closed_pool_ends_its_workers(tiny, cluster, tmp_path):
     assert not caller.is_alive() and all_exited([int(file.name) for file in tmp_path.iterdir()], 20)
 
 
-def test_the_address_of_a_scheduler_decides_which_workers_a_pool_has(tiny, cluster):
+def test_scheduler_address_selects_the_kind_of_pool(tiny, cluster):
     with worker_pool(2, "", tiny) as pool:
         assert isinstance(pool, ProcessPool)
     assert worker_pool(1, "", tiny).__enter__() is None
@@ -130,7 +130,7 @@ def test_the_address_of_a_scheduler_decides_which_workers_a_pool_has(tiny, clust
         worker_pool(2, "tcp://192.0.2.1:8786", tiny)
 
 
-def test_an_idle_process_ends_in_a_while(monkeypatch):
+def test_idle_process_ends_after_its_timeout(monkeypatch):
     monkeypatch.setattr(dask, "IDLE_TIMEOUT_S", 0.2)
     idle = dask._IdleProcess()
     process = idle.take()
@@ -151,7 +151,7 @@ def start_worker(cluster):
     return subprocess.Popen(command)
 
 
-def test_a_worker_of_this_machine_listens_on_this_machine_only(cluster):
+def test_worker_of_a_loopback_scheduler_listens_on_loopback_only(cluster):
     """Last, because the cluster has one more worker from here on."""
     with start_worker(cluster) as command:
         deadline = time.monotonic() + 120

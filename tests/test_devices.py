@@ -70,7 +70,7 @@ def evaluate_steps(folder, device, out):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_finds_the_same(name, on_fake_device, sd_folder):
+def test_search_has_the_same_result_on_every_device(name, on_fake_device, sd_folder):
     method = name.split()[0]
     found, expected = (
         on_fake_device(search, sd_folder, NAME, method, SEARCHES[name]),
@@ -81,14 +81,14 @@ def test_a_search_finds_the_same(name, on_fake_device, sd_folder):
         np.testing.assert_allclose(found[one], expected[one], rtol=2e-2, atol=1e-4)
 
 
-def test_pictures_and_what_they_lose_are_the_same(on_fake_device, sd_folder, monkeypatch):
+def test_pictures_and_metrics_are_the_same_on_every_device(on_fake_device, sd_folder, monkeypatch):
     monkeypatch.setenv("EXPLORER_DEVICE", "cpu")  # put back at the end
     found, expected = on_fake_device(generate, str(sd_folder), NAME), generate(str(sd_folder), "cpu")
     assert len(expected) == 4
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_an_evaluation_has_the_same_rows(on_fake_device, sd_folder, tmp_path):
+def test_evaluation_has_the_same_rows_on_every_device(on_fake_device, sd_folder, tmp_path):
     found, expected = (
         on_fake_device(evaluate_steps, sd_folder, NAME, tmp_path),
         evaluate_steps(sd_folder, "cpu", tmp_path),

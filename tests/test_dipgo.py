@@ -51,7 +51,7 @@ def test_every_ratio_can_be_reached_within_half_a_percent_of_the_macs(granularit
     assert np.abs(saved_macs[:, None] - asked).min(axis=0).max() <= 0.005
 
 
-def test_learning_brings_the_pruned_run_nearer_to_the_full_one(model):
+def test_learning_reduces_the_distance_to_the_full_run(model):
     def distance(iterations):
         mask = learn(model, iterations=iterations, learning_rate=0.05, batch=3, probe_fraction=1.0).at(0.6)
         objective = Objective(model, PROMPTS, "ddim", 6, 3.0, seed=100)
@@ -97,7 +97,7 @@ def test_published_keeps_everything_at_first(model):
     assert first.metrics["penalty"] == pytest.approx(macs_share(graph).sum(), rel=1e-5)
 
 
-def test_a_penalty_without_the_cascade_begins_at_one(model):
+def test_penalty_without_the_cascade_starts_at_one(model):
     config = DipgoConfig(**SMALL | PUBLISHED | {"iterations": 1, "cascade": False})
     first = next(prune(model, "dipgo", config, PROMPTS))
     graph = model.graph("stage")
@@ -108,13 +108,13 @@ PUBLISHED_LOSSES = [("argmax", loss) for loss in ("ssim", "l1", "l2", "l1+ssim",
 
 
 @pytest.mark.parametrize("algorithm, loss", [("nested", "latent"), ("nested", "l2"), *PUBLISHED_LOSSES])
-def test_every_loss_moves_the_gates(model, algorithm, loss):
+def test_every_loss_changes_the_gates(model, algorithm, loss):
     settings = {"loss": loss, "algorithm": algorithm, "init": "keep" if algorithm == "argmax" else "ends", "alpha": 0}
     initial = learn(model, **settings, iterations=1, learning_rate=1e-9).score
     assert not np.allclose(learn(model, **settings, iterations=3, learning_rate=0.1).score, initial, atol=1e-9)
 
 
-def test_the_contribution_of_a_gate_is_what_the_loss_would_change_by_were_it_the_other_way(model):
+def test_contribution_of_a_gate_is_the_loss_change_when_it_is_flipped(model):
     graph, calls, columns = model.graph("stage"), 6, len(model.graph("stage").units)
     task = GradientTask(model, DipgoConfig(**SMALL))
     keep = np.ones((calls, columns), dtype=bool)
@@ -136,7 +136,7 @@ def test_the_contribution_of_a_gate_is_what_the_loss_would_change_by_were_it_the
         assert contribution[call, -1] == pytest.approx(change, rel=0.7)
 
 
-def test_the_published_algorithm_removes_gates_until_little_enough_is_kept(model):
+def test_published_algorithm_removes_gates_until_the_target_is_reached(model):
     config = PUBLISHED | {"parametrisation": "table", "iterations": 30, "learning_rate": 4.0, "tau": 0.5, "loss": "l2"}
     work = prune(model, "dipgo", DipgoConfig(**SMALL | config), PROMPTS)
     steps = list(work)
@@ -146,7 +146,7 @@ def test_the_published_algorithm_removes_gates_until_little_enough_is_kept(model
 
 
 @pytest.mark.parametrize("encoder", ["attention", "linear", "none"])
-def test_the_networks_queries_reach_the_gates_through_the_encoder(encoder):
+def test_gate_network_queries_reach_the_gates_through_the_encoder(encoder):
     torch.manual_seed(0)
     network = GateNetwork(torch.zeros(3, 4), encoder)
     assert torch.allclose(network(), torch.ones(3, 4))
@@ -165,7 +165,7 @@ def test_the_macs_of_a_gate_are_those_of_its_cascade(model):
     assert macs_share(graph)[-1] == pytest.approx(graph.macs.sum() / graph.macs_per_call)
 
 
-def test_the_sweep_takes_whole_calls_first_and_never_more_than_the_ratio(model):
+def test_sweep_removes_whole_calls_first_and_at_most_the_ratio(model):
     graph = model.graph("stage")
     score = np.random.default_rng(0).normal(-6, 1, (10, 9))
     keep = sweep_selection(graph, score, 0.55)
@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_is_refused_and_the_last_state_was_good(model)
     assert run_to_completion(prune(model, "dipgo", DipgoConfig(**SMALL), PROMPTS, good)).header.kind == "importance"
 
 
-def test_too_little_memory_is_refused_with_what_to_change(model, monkeypatch):
+def test_too_little_memory_is_refused_with_advice(model, monkeypatch):
     def fail(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
 
@@ -213,14 +213,14 @@ def test_too_little_memory_is_refused_with_what_to_change(model, monkeypatch):
         learn(model)
 
 
-def test_the_network_is_as_it_was_afterwards(model):
+def test_network_is_unchanged_after_learning(model):
     before = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
     learn(model)
     assert all(torch.equal(value, before[name]) for name, value in model.denoiser.state_dict().items())
     assert "forward" not in vars(model.denoiser)
 
 
-def test_a_dead_unit_moves_with_the_one_in_whose_cascade_it_is(model):
+def test_dead_unit_is_updated_with_the_unit_of_its_cascade(model):
     graph = model.graph("layer")
     trainer = DipgoTrainer(SerialPool(model), graph, 4, ["dog"], DipgoConfig(steps=4, granularity="layer"))
     keep = np.ones((4, len(graph.units)), dtype=bool)

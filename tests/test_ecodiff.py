@@ -66,7 +66,7 @@ def test_the_loss_is_that_of_the_masked_network(model):
     assert trainer._distance(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_score_of_an_element_is_what_its_absence_costs(model):
+def test_score_of_an_element_is_the_loss_of_removing_it(model):
     """Compare on average only: the score is of second order, and measured along random directions."""
     config = method_config("ecodiff", FEW | {"iterations": 40, "warmup_steps": 40, "batch": 4})
     rollouts = RolloutSet(model, select_dims(model, config), PROMPTS, config)
@@ -106,7 +106,7 @@ def test_a_run_that_is_stopped_is_resumed_to_the_same_order(model, settings):
     assert whole.header.pruner.name == "ecodiff" and whole.at(0.1).params_fraction == pytest.approx(0.9, abs=0.01)
 
 
-def test_an_element_that_does_nothing_goes_before_others_like_it(model):
+def test_element_without_effect_is_removed_first(model):
     """The penalty is the same for all, so the logit of what the picture does not need must fall first."""
     other = model.with_shared_weights()
     dims = select_dims(model, method_config("ecodiff", {}))
@@ -123,7 +123,7 @@ def test_an_element_that_does_nothing_goes_before_others_like_it(model):
     assert score[:4].max() < np.median(score[4:])
 
 
-def test_what_goes_wrong_is_refused_in_one_sentence_and_the_model_is_unchanged(model):
+def test_errors_are_one_sentence_and_leave_the_model_unchanged(model):
     before = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
     broken = model.with_shared_weights()
     layer = broken.denoiser.conv_in

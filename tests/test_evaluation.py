@@ -95,7 +95,7 @@ def test_two_runs_agree_and_an_interrupted_one_is_resumed(model, tmp_path):
     assert len(read_results(tmp_path / "interrupted.parquet")[1]) == 15
 
 
-def test_what_fails_is_a_row_with_the_reason_and_fails_no_other(model, tmp_path, monkeypatch):
+def test_failed_picture_is_a_row_with_the_reason_and_others_continue(model, tmp_path, monkeypatch):
     def fail_at_seed_2(model, prompts, seeds, sampler, *rest, **options):
         if sampler == "euler" and 2 in seeds:
             raise ValueError("the run ended in values that are not finite")
@@ -111,7 +111,7 @@ def test_what_fails_is_a_row_with_the_reason_and_fails_no_other(model, tmp_path,
 
 
 @pytest.mark.parametrize("change", ["one sample", "no prompts", "steps", "mask of another model", "sampler of a mask"])
-def test_what_cannot_be_evaluated_is_refused_before_anything_is_generated(model, tmp_path, change):
+def test_invalid_evaluation_is_refused_before_generating(model, tmp_path, change):
     out = tmp_path / "t.parquet"
     if change == "no prompts":
         with pytest.raises(ValueError, match="at least one prompt"):
@@ -155,7 +155,7 @@ def test_a_file_of_another_version_is_refused(model, tmp_path, monkeypatch):
         read_results(tmp_path / "t.parquet")
 
 
-def test_the_file_names_what_could_not_be_measured(model, tmp_path):
+def test_result_file_names_missing_metrics(model, tmp_path):
     evaluate_all(model, [], tmp_path / "t.parquet")
     about, _ = read_results(tmp_path / "t.parquet")
     assert about["versions"]["torch"] == torch.__version__ and about["hardware"]
@@ -201,7 +201,7 @@ def test_every_baseline_uses_the_better_of_two_spacings(model, name):
     assert baseline.steps in (5, 6)
 
 
-def test_baselines_that_cannot_make_so_few_steps_are_left_out_but_unknown_ones_refused(model):
+def test_baselines_out_of_range_are_left_out_and_unknown_ones_refused(model):
     objective = Objective(model, ["dog"], "ddim", 12, 7.5)
     baselines = few_step_baselines(model, ReferenceRun(steps=12), 1 / 12, objective)
     assert {baseline.method for baseline in baselines} >= {"ddim-steps", "dpm++-steps"}
@@ -242,7 +242,7 @@ def test_real_pictures_are_compared_by_inceptions_features(model, tmp_path, monk
         evaluate_all(model, [], tmp_path / "t.parquet", resume=True)
 
 
-def test_inception_names_what_is_missing_and_runs_no_code_from_its_weights(tmp_path, monkeypatch):
+def test_inception_names_missing_parts_and_runs_no_code_from_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: f"{tmp_path}")
     monkeypatch.setattr(inception, "NEEDS", ("a_package_that_is_not_there",))
     with pytest.raises(ValueError, match="need a-package-that-is-not-there, which is not installed"):
@@ -266,7 +266,7 @@ def test_the_scorers_of_an_embedded_model_know_its_names_and_their_synonyms():
     json.dumps(found.missing)
 
 
-def test_a_smaller_network_is_compared_with_schedules_and_its_own_macs_are_counted(model, tmp_path):
+def test_pruned_widths_are_compared_with_schedules_by_their_own_macs(model, tmp_path):
     widths = [
         run_to_completion(prune(model, "magnitude", method_config("magnitude", {"ratio": ratio})))
         for ratio in (0.1, 0.2)

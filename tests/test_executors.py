@@ -89,7 +89,7 @@ def test_a_stopped_run_ends_early(any_executor, new_request):
     assert not reader.is_alive() and not any(frame.done for frame in came)
 
 
-def test_a_crash_is_a_sentence_and_the_next_run_works(one_process, new_request):
+def test_crash_is_one_sentence_and_the_next_run_works(one_process, new_request):
     for _ in range(3):  # the next run is asked for at once, while the dead process may not have been joined yet
         run = one_process.run("me", tasks.compare, new_request(**LONG))
         next(run)
@@ -101,7 +101,7 @@ def test_a_crash_is_a_sentence_and_the_next_run_works(one_process, new_request):
         assert len(list(one_process.run("me", tasks.plan, new_request()))) == 1 and one_process.pid != before
 
 
-def test_a_plan_does_not_wait_for_those_who_generate(one_process, new_request):
+def test_plan_does_not_wait_for_running_generations(one_process, new_request):
     visitors = [f"visitor {number}" for number in range(MAX_CONCURRENT + 2)]
     runs = [one_process.run(visitor, tasks.compare, new_request(**LONG)) for visitor in visitors]
     threads = [Thread(target=list, args=(run,)) for run in runs]

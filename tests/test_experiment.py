@@ -60,7 +60,7 @@ def test_compare_generates_three_pictures_from_one_noise(new_request):
     assert any(f.picture and not f.done for f in frames if f.role == "original")  # a preview
 
 
-def test_nothing_removed_is_the_same_picture(new_request):
+def test_nothing_removed_gives_the_same_picture(new_request):
     original, pruned, _ = (f for f in compare(new_request(ratio=0.0)) if f.done)
     assert pruned.picture == original.picture and pruned.ssim == pytest.approx(1)
 
@@ -111,14 +111,14 @@ def test_a_bad_request_is_one_sentence(fields, reason):
         ({"sampler": "pndm", "steps": 1000}, "pndm cannot make 1000 steps|1001"),
     ],
 )
-def test_what_only_the_model_can_refuse_is_one_sentence(new_request, fields, reason):
+def test_model_errors_are_one_sentence(new_request, fields, reason):
     for work in (plan, lambda request: list(compare(request))):
         with pytest.raises(ValueError, match=reason) as caught:
             work(new_request(**fields))
         assert "\n" not in format_error(caught.value)
 
 
-def test_apply_refuses_what_does_not_fit(sd_folder, new_request):
+def test_apply_refuses_incompatible_masks(sd_folder, new_request):
     request = new_request(ratio=0.5)
     model = experiment.load_cached(request.model)
     mask = experiment.mask_at(model, request)

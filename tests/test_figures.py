@@ -13,7 +13,7 @@ def test_figures_need_neither_torch_nor_gradio():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_trade_off_has_a_line_a_name_with_its_intervals_in_order_of_cost():
+def test_trade_off_has_one_line_per_name_with_intervals_in_order_of_cost():
     points = [
         figures.Point("dpm++-steps", 0.5, 40.0, 39.0, 42.0, "13 steps"),
         figures.Point("dpm++-steps", 0.2, 30.0, 29.0, 30.5),
@@ -27,13 +27,13 @@ def test_a_trade_off_has_a_line_a_name_with_its_intervals_in_order_of_cost():
     assert "No results" in figures.trade_off([], "a", "b").layout.annotations[0].text
 
 
-def test_similarities_are_drawn_as_they_are():
+def test_similarity_map_plots_the_values_unchanged():
     alike = np.array([[1.0, 0.9], [0.9, 1.0]])
     drawn = figures.similarity_map(alike, "up_blocks.2").data[0]
     assert np.array_equal(drawn.z, alike) and drawn.zmax == 1 and "up 2" in drawn.hovertemplate
 
 
-def test_a_map_of_heads_and_bars_of_shares_say_what_stays():
+def test_width_figures_show_kept_heads_and_shares():
     keep = {
         "mid_block.attentions.0.attn1:heads": np.array([True, False, True]),
         "mid_block.attentions.0.attn2:heads": np.array([True]),
@@ -47,7 +47,7 @@ def test_a_map_of_heads_and_bars_of_shares_say_what_stays():
     assert figures.head_map({}).layout.annotations and figures.share_bars({}).layout.annotations
 
 
-def test_a_threshold_divides_timesteps_where_the_loss_first_falls_below_it():
+def test_threshold_curve_splits_timesteps_where_the_loss_falls_below_it():
     trace = [(0, 1.0), (100, 0.4), (200, 0.5), (300, 0.1)]
     assert [figures.num_used_timesteps(trace, floor) for floor in (0.0, 0.2, 0.45, 1.0)] == [4, 3, 1, 1]
     drawn = figures.threshold_curve(trace, 0.2)

@@ -72,13 +72,13 @@ def test_a_packed_table_has_the_fields_of_the_committed_one(made):
     assert set(table["leaders"][1]) == set(committed["leaders"][1])
 
 
-def test_a_method_that_cannot_remove_so_much_is_left_out_there(made):
+def test_gallery_method_is_left_out_at_ratios_out_of_range(made):
     methods = read_table(made[2])["methods"]
     assert methods["uniform"]["results"][2] is None  # 1 of 8 calls is the fewest
     assert methods["ddim-steps"]["results"][1]["steps"] == 4 and "keep" not in methods["ddim-steps"]
 
 
-def test_a_sprite_strip_holds_the_very_pixels_that_were_generated(made):
+def test_sprite_strip_holds_the_generated_pixels_exactly(made):
     _, rendered, packed = made
     key = json.loads((rendered / "0.5.json").read_text())["random"]
     files = image_files(gallery_render.image_dir(rendered), key)
@@ -89,7 +89,7 @@ def test_a_sprite_strip_holds_the_very_pixels_that_were_generated(made):
         assert np.array_equal(tiles[:, 1], picture)
 
 
-def test_what_is_rendered_is_not_rendered_again(made, monkeypatch):
+def test_rendered_samples_are_not_rendered_again(made, monkeypatch):
     model, rendered, _ = made
     monkeypatch.setattr(gallery_render, "evaluate", None)
     before = {file: file.stat().st_mtime_ns for file in rendered.rglob("*")}
@@ -97,12 +97,12 @@ def test_what_is_rendered_is_not_rendered_again(made, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in rendered.rglob("*")} == before
 
 
-def test_a_sound_gallery_is_usable_without_warnings(made):
+def test_complete_gallery_is_usable_without_warnings(made):
     model, _, packed = made
     assert check_gallery(packed, model.revision) == GalleryCheck(usable=True)
 
 
-def test_what_is_wrong_is_named_and_the_rest_works(made, tmp_path):
+def test_damaged_gallery_files_are_named_and_the_rest_works(made, tmp_path):
     packed = tmp_path / "packed"
     packed.mkdir()
     for file in made[2].iterdir():
@@ -121,7 +121,7 @@ def test_what_is_wrong_is_named_and_the_rest_works(made, tmp_path):
     assert "no gallery" in check_gallery(tmp_path / "nowhere").warnings[0]
 
 
-def test_a_manifest_says_with_what_it_was_made(made):
+def test_manifest_records_versions_and_hardware(made):
     manifest = gallery.Manifest.model_validate_json((made[2] / gallery.MANIFEST).read_bytes())
     assert manifest.model == made[0].record and {"torch", "diffusers"} <= set(manifest.versions)
     assert manifest.created <= datetime.now(timezone.utc)

@@ -95,7 +95,7 @@ def test_the_leader_is_named_with_n_and_interval(gallery_page):
     assert f"{mean:.1f} [{low:.1f}, {high:.1f}] dB ahead of" in text and f"of {leader['n']} pictures" in text
 
 
-def test_a_click_takes_another_method_and_its_settings(gallery_page):
+def test_click_selects_another_method_and_its_settings(gallery_page):
     gallery_page.click(".methods button[data-method=uniform]")
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
     expect(gallery_page.locator("#method input")).to_have_value("uniform")
@@ -104,7 +104,7 @@ def test_a_click_takes_another_method_and_its_settings(gallery_page):
     expect(gallery_page.locator("#settings-uniform")).to_be_attached()
 
 
-def test_a_method_that_is_chosen_comes_with_the_settings_of_the_gallery(gallery_page):
+def test_chosen_method_gets_the_settings_of_the_gallery(gallery_page):
     gallery_page.click("#method input")
     gallery_page.get_by_role("option", name="uniform").click()
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
@@ -112,7 +112,7 @@ def test_a_method_that_is_chosen_comes_with_the_settings_of_the_gallery(gallery_
     expect(gallery_page.locator(".view")).to_have_attribute("data-source", "gallery")
 
 
-def test_the_best_branch_of_deepcache_comes_along_when_the_slider_moves(gallery_page):
+def test_slider_selects_the_best_branch_of_deepcache(gallery_page):
     branches = [at["branch"] for at in TABLE["methods"]["deepcache"]["settings_at"]]
     low, high = TABLE["ratios"].index(0.25), TABLE["ratios"].index(0.8)
     assert branches[low] != branches[high]
@@ -125,7 +125,7 @@ def test_the_best_branch_of_deepcache_comes_along_when_the_slider_moves(gallery_
     gallery_page.wait_for_function(in_address, arg=branches[low])
 
 
-def test_a_click_takes_another_sample(gallery_page):
+def test_click_selects_another_sample(gallery_page):
     gallery_page.click(".samples button >> nth=1")
     expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][1]["prompt"])
     expect(gallery_page.locator(".card .picture").first).to_have_attribute(
@@ -192,7 +192,7 @@ def test_play_sweeps_the_ratio_and_stops(gallery_page):
     expect(gallery_page.locator(".play")).to_have_text("Play")
 
 
-def test_what_is_not_in_the_gallery_is_planned_by_python_when_the_slider_is_let_go(gallery_page):
+def test_request_outside_the_gallery_is_planned_when_the_slider_is_released(gallery_page):
     gallery_page.fill("#seed input", "77")
     gallery_page.press("#seed input", "Tab")
     expect(gallery_page.locator(".view")).to_have_attribute("data-source", "none")
@@ -201,7 +201,7 @@ def test_what_is_not_in_the_gallery_is_planned_by_python_when_the_slider_is_let_
     expect(gallery_page.locator(".tiles dd").first).to_have_text("33.0%")
 
 
-def test_how_pictures_came_about_is_shown_and_a_click_returns_to_earlier_ones(visitor: Visitor):
+def test_history_shows_previews_and_a_click_returns_to_earlier_results(visitor: Visitor):
     page = visitor.open("steps=6&prompt=dog&method=uniform&ratio=0.5").page
     visitor.generate()
     expect(page.locator(".filmstrip .reel").first.locator("canvas")).to_have_count(6)
@@ -266,7 +266,7 @@ def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(gallery_page, theme: str):
+def test_axe_finds_no_violations(gallery_page, theme: str):
     gallery_page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
     tabs = {"Explore": "#heatmap .drawn", "Features": "#similarity .drawn", "Width pruning": "#widths-bars .drawn"}
     for tab, drawn in tabs.items():
@@ -277,7 +277,7 @@ def test_axe_finds_nothing(gallery_page, theme: str):
         assert not [(one["id"], one["nodes"][0]["html"][:120]) for one in found]
 
 
-def test_the_name_of_a_unit_leads_to_its_features(gallery_page):
+def test_unit_name_opens_its_features(gallery_page):
     gallery_page.locator("#heatmap .ytick text >> nth=3").click()
     gallery_page.wait_for_selector("#similarity .drawn")
     name = TABLE["graphs"]["layer"]["units"][3]["name"]
@@ -296,7 +296,7 @@ def test_an_embedded_view_is_pictures_heatmap_and_slider_alone(visitor: Visitor)
     assert "baseline" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
 
 
-def test_the_browser_shows_the_very_pixels_of_the_strip(gallery_page):
+def test_browser_shows_the_pixels_of_the_sprite_strip_exactly(gallery_page):
     strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
     tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
     shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)

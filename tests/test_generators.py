@@ -58,7 +58,7 @@ def test_a_second_of_training_makes_a_pipeline_that_loads_generates_and_resumes(
     assert json.loads((out / "names.json").read_text())["names"] == (emoji.names if name == "emoji-dit" else [""])
 
 
-def test_classes_are_bare_names_first_and_then_styles(emoji):
+def test_classes_are_names_first_and_then_styles(emoji):
     classes = Classes(emoji)
     assert classes.labels[: len(emoji.names)] == emoji.names and len(set(classes.labels)) == len(classes.labels)
     for item, number, plain in zip(emoji.items, classes.class_of, classes.has_bare_style, strict=True):
@@ -97,7 +97,7 @@ def test_pictures_of_an_unconditional_model_are_compared_with_real_ones(emoji, t
     assert f"training pictures: {facts['kid']} (n = 6)" in card and "{" not in card
 
 
-def test_the_card_of_the_transformer_says_what_was_measured(emoji, tmp_path):
+def test_model_card_of_the_transformer_states_the_measurements(emoji, tmp_path):
     out = tmp_path / "emoji-dit"
     training.train("emoji-dit", minutes=0.01, out=out)
     facts, images, shown = evaluate.measure(out, ClipEncoder(JUDGE), emoji.names, max_names=2, seeds=1)

@@ -32,7 +32,7 @@ def evaluated(sd_folder, tmp_path_factory):
     patch.undo()
 
 
-def test_the_strongest_of_each_family_comes_first(evaluated):
+def test_strongest_candidate_of_each_family_is_first(evaluated):
     _, rows = evaluated
     families = head_to_head.top_families(rows, 0.5, count=3)
     assert len({row.method for row in families}) == 3
@@ -42,14 +42,14 @@ def test_the_strongest_of_each_family_comes_first(evaluated):
     assert own == sorted(own, reverse=True)
 
 
-def test_every_family_is_rebuilt_as_it_was(evaluated):
+def test_every_family_is_rebuilt_unchanged(evaluated):
     model, rows = evaluated
     for row in head_to_head.top_families(rows, 0.5, count=20):
         assert head_to_head.rebuild(model, REFERENCE, row).key == row.key
 
 
 @pytest.mark.parametrize("change", ["settings", "kept", "steps"])
-def test_a_baseline_that_would_be_another_today_is_refused(evaluated, change):
+def test_changed_baseline_is_refused(evaluated, change):
     model, rows = evaluated
     families = head_to_head.top_families(rows, 0.5, count=20)
     row = next(row for row in families if row.method == ("ddim-steps" if change == "steps" else "uniform"))
@@ -62,7 +62,7 @@ def test_a_baseline_that_would_be_another_today_is_refused(evaluated, change):
         head_to_head.rebuild(model, REFERENCE, row._replace(**changes[change]))
 
 
-def test_the_bundled_ones_come_beside_them(evaluated, monkeypatch):
+def test_bundled_candidates_are_compared_with_the_baselines(evaluated, monkeypatch):
     model, rows = evaluated
     learned = run_to_completion(prune(model, "random", method_config("random", {"steps": 12, "guidance": 7.5})))
     ours = Candidate("dipgo", REFERENCE.sampler, REFERENCE.steps, 0.5, {"how": "ours"}, mask=learned.at(0.5))
@@ -71,7 +71,7 @@ def test_the_bundled_ones_come_beside_them(evaluated, monkeypatch):
     assert candidates[0] is ours and len(candidates) == 1 + head_to_head.NUM_FAMILIES
 
 
-def test_where_there_are_no_results_yet_two_baselines_are_tuned(evaluated, monkeypatch):
+def test_two_baselines_are_tuned_without_earlier_results(evaluated, monkeypatch):
     monkeypatch.setattr(head_to_head, "bundled_candidates", lambda model, reference, ratio: [])
     candidates = run_to_completion(head_to_head.with_two_baselines(evaluated[0], REFERENCE))
     assert [one.method for one in candidates] == ["uniform", "unipc-steps"]

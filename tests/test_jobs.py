@@ -36,7 +36,7 @@ def running_processes(parent=None):
 
 
 @pytest.mark.parametrize("kind", EXECUTORS)
-def test_a_job_ends_with_what_the_method_finds_and_records_every_step(kind, job_manager, tiny):
+def test_job_ends_with_the_result_of_the_method_and_records_every_step(kind, job_manager, tiny):
     job_manager = job_manager(EXECUTORS[kind]())
     job = job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS)
     job = wait(job_manager, job.id)
@@ -109,7 +109,7 @@ def test_a_job_without_a_result_cannot_be_finished(job_manager, tiny):
 
 
 @pytest.mark.parametrize("request_name", ["stop", "finish"])
-def test_a_request_that_comes_while_an_attempt_begins_is_applied(request_name, job_manager, tiny):
+def test_request_during_the_start_of_an_attempt_is_applied(request_name, job_manager, tiny):
     class SlowStartExecutor(InlineExecutor):
         """Begins a run only after it was requested to stop it, which has no effect before."""
 
@@ -185,7 +185,7 @@ def test_a_job_that_needs_too_much_memory_fails_with_a_sentence(job_manager, tin
     assert job.state == "failed" and job.error == "it used more than 0.0 GB of memory; use a smaller batch"
 
 
-def test_the_next_page_continues_what_the_last_one_began(job_manager, tiny):
+def test_next_page_continues_the_jobs_of_the_last_one(job_manager, tiny):
     first = job_manager(InlineExecutor())
     job = first.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     wait(first, job.id, "running", until=lambda job: job.done >= 2)
@@ -197,7 +197,7 @@ def test_the_next_page_continues_what_the_last_one_began(job_manager, tiny):
     assert ended.state == "done" and has_result(second, ended, reference_result(tiny, iterations=12))
 
 
-def test_a_job_that_crashes_three_times_without_a_step_has_failed(job_manager, tiny, monkeypatch):
+def test_job_fails_after_three_crashes_without_a_step(job_manager, tiny, monkeypatch):
     def crash(*_):
         raise WorkerLostError("the worker is gone")
         yield
@@ -222,7 +222,7 @@ def test_a_job_with_an_error_is_not_tried_again(job_manager, tiny, monkeypatch):
     assert job.state == "failed" and "a fault of ours" in job.error
 
 
-def test_a_full_disk_interrupts_and_room_resumes(job_manager, tiny, monkeypatch):
+def test_full_disk_interrupts_a_job_that_resumes_later(job_manager, tiny, monkeypatch):
     job_manager = job_manager(InlineExecutor())
     record, full = job_manager.store.record_event, [True]
 
@@ -240,7 +240,7 @@ def test_a_full_disk_interrupts_and_room_resumes(job_manager, tiny, monkeypatch)
     assert has_result(job_manager, ended, reference_result(tiny)) and ended.error is None
 
 
-def test_a_job_obeys_its_owner_only(job_manager, tiny):
+def test_only_the_owner_controls_a_job(job_manager, tiny):
     job_manager = job_manager(InlineExecutor(), max_concurrent=0)
     job = job_manager.submit("me", "uniform", tiny, {})
     for action in (job_manager.stop, job_manager.resume, job_manager.delete):
@@ -251,7 +251,7 @@ def test_a_job_obeys_its_owner_only(job_manager, tiny):
     assert job_manager.store.jobs() == []
 
 
-def test_limits_are_sentences_and_the_queue_has_places(job_manager, tiny):
+def test_limits_are_user_errors_and_queue_positions_are_counted(job_manager, tiny):
     job_manager = job_manager(InlineExecutor(), max_concurrent=0, max_per_user=2, max_total=3)
     first, second = (job_manager.submit("me", "uniform", tiny, {}) for _ in range(2))
     assert (job_manager.store.queue_position(first.id), job_manager.store.queue_position(second.id)) == (0, 1)
@@ -271,7 +271,7 @@ def test_limits_are_sentences_and_the_queue_has_places(job_manager, tiny):
         job_manager.submit("them", "uniform", "sd15", {})
 
 
-def test_a_job_that_takes_too_long_is_stopped_with_a_sentence(job_manager, tiny):
+def test_job_is_stopped_at_the_time_limit(job_manager, tiny):
     job_manager = job_manager(InlineExecutor())
     job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 4000}, PROMPTS)
     wait(job_manager, job.id, "running", until=lambda job: job.done > 0)
@@ -295,13 +295,13 @@ def test_requests_of_the_command_line_are_applied(job_manager, tiny, monkeypatch
     ("address", "reason"),
     [("tcp://192.0.2.1:8786", "must be; use tls"), ("cluster", "no address"), ("http://localhost:1", "no address")],
 )
-def test_only_encrypted_schedulers_beyond_this_machine(address, reason):
+def test_remote_schedulers_must_be_encrypted(address, reason):
     with pytest.raises(ValueError, match=reason):
         check_address(address)
     assert check_address("tls://192.0.2.1:8786") and check_address("tcp://127.0.0.1:8786")
 
 
-def test_a_scheduler_that_is_not_there_leaves_the_job_queued(job_manager, tiny, monkeypatch):
+def test_unreachable_scheduler_leaves_the_job_queued(job_manager, tiny, monkeypatch):
     monkeypatch.setattr("explorer.jobs.executors.dask.CONNECT_TIMEOUT_S", 0.5)
     job_manager = job_manager(DaskExecutor("tcp://127.0.0.1:9"))
     job = job_manager.submit("me", "uniform", tiny, {})
@@ -309,7 +309,7 @@ def test_a_scheduler_that_is_not_there_leaves_the_job_queued(job_manager, tiny, 
     assert wait(job_manager, job.id, "queued").crashes == 0
 
 
-def test_the_setting_of_a_scheduler_decides_where_jobs_run(monkeypatch):
+def test_scheduler_setting_selects_the_job_executor(monkeypatch):
     assert isinstance(make_job_executor(), OwnProcessExecutor)
     monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://127.0.0.1:9")
     assert isinstance(make_job_executor(), DaskExecutor)

@@ -47,7 +47,7 @@ def test_masks_and_importances_of_both_kinds_are_read(files, method):
 
 
 @pytest.mark.parametrize("method", ["uniform", "magnitude"])
-def test_a_pipeline_is_pruned_inside_a_context_and_whole_after_it(model, files, method):
+def test_pipeline_is_pruned_within_a_context_only(model, files, method):
     whole, denoiser = generate(model.pipe), model.pipe.unet
     with explorer.apply(model.pipe, explorer.Mask.load(files[method, "mask"])):
         pruned = generate(model.pipe)
@@ -81,11 +81,11 @@ def test_the_pipeline_of_a_pruned_model_holds_the_pruned_denoiser_and_is_saved_w
     assert sum(tensor.numel() for tensor in saved.values()) == count
 
 
-def test_importing_the_package_loads_no_torch_and_says_its_version():
+def test_importing_the_package_loads_no_torch_and_has_a_version():
     code = "import sys, explorer; print(explorer.__version__); assert 'torch' not in sys.modules"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == explorer.__version__
 
 
-def test_the_command_line_says_the_same_version(run):
+def test_command_line_prints_the_same_version(run):
     assert run("--version")[:2] == (0, f"diffusion-pruning-explorer {explorer.__version__}\n")

@@ -33,7 +33,7 @@ def kept(library):
     return sorted(path.name for path in library.folder.iterdir())
 
 
-def test_a_file_is_kept_as_it_came_and_found_again(library, file):
+def test_uploaded_file_is_kept_byte_for_byte(library, file):
     entry = library.add(file, "../../etc/<b>passwd</b>\n", "me")
     assert entry.name == "../../etc/<b>passwd</b>" and entry.source == "uploaded"
     assert kept(library) == [f"{entry.id}.json", f"{entry.id}.safetensors"]
@@ -43,7 +43,7 @@ def test_a_file_is_kept_as_it_came_and_found_again(library, file):
     assert again.open().at(0.5).macs_fraction < 0.6
 
 
-def test_a_schedule_by_hand_is_kept_as_a_mask(library, file):
+def test_manual_schedule_is_kept_as_a_mask(library, file):
     mask = library.find(library.add(file, "order", "me").id).open().at(0.4)
     entry = library.keep(mask, "mine", "me")
     assert entry.source == "manual" and np.array_equal(entry.open().keep, mask.keep)
@@ -62,7 +62,7 @@ def test_only_its_owner_deletes_a_file(library, file):
         library.find(entry.id)
 
 
-def test_limits_of_a_visitor_of_all_and_of_a_file(library, file, tmp_path, monkeypatch):
+def test_limits_per_visitor_in_total_and_per_file(library, file, tmp_path, monkeypatch):
     monkeypatch.setattr(mask_library, "MAX_PER_USER", 2)
     monkeypatch.setattr(mask_library, "MAX_TOTAL", 3)
     for owner in ("me", "me", "you"):
@@ -86,7 +86,7 @@ def test_a_full_disk_keeps_nothing(library, file, monkeypatch):
     assert kept(library) == []
 
 
-def test_results_of_jobs_and_bundled_files_are_there_too(tmp_path, file):
+def test_library_lists_job_results_and_bundled_files(tmp_path, file):
     store = JobStore(tmp_path / "jobs")
     settings = {"steps": CALLS}
     store.add(Job(id="abc", owner="me", method="dipgo", model="emoji-unet", settings=settings, created=1.0))
@@ -109,7 +109,7 @@ def test_results_of_jobs_and_bundled_files_are_there_too(tmp_path, file):
 @pytest.mark.parametrize(
     "id", ["../mine", "/etc/passwd", "..", "", "emoji-unet/../../x", "job-", "0" * 12, "\0", "a" * 9999]
 )
-def test_no_id_leads_elsewhere(library, file, id):
+def test_ids_cannot_name_other_files(library, file, id):
     with pytest.raises(ValueError, match="there is no mask") as error:
         library.find(id)
     assert len(str(error.value)) < 200
@@ -157,7 +157,7 @@ def test_a_hostile_header_is_one_sentence(library, tmp_path, file, changes):
     assert kept(library) == []
 
 
-def test_widths_that_no_network_has_are_refused():
+def test_impossible_widths_are_refused():
     (stem, sound), *_ = bundled.width_headers("emoji-ddpm").items()
     document = sound.model_dump()
     dims = [dim | {"size": 10**6} for dim in document["dims"]]

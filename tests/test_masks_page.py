@@ -165,7 +165,7 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, browser, serv
     assert not visitor.errors
 
 
-def test_what_is_no_mask_is_a_sentence_and_the_view_stays(visitor, tmp_path):
+def test_invalid_mask_is_one_sentence_and_the_view_stays(visitor, tmp_path):
     page = opened(visitor)
     (tmp_path / "evil.safetensors").write_bytes(b"\x80\x04cos\nsystem\n.")
     upload(page, tmp_path / "evil.safetensors")
@@ -206,7 +206,7 @@ def test_a_run_can_be_stopped(visitor):
 
 
 @pytest.mark.parametrize("width", [1280, 375])
-def test_no_barrier_and_no_sideways_scrolling(visitors, width):
+def test_masks_tab_has_no_axe_violations_and_no_horizontal_scrolling(visitors, width):
     page = opened(visitors(viewport={"width": width, "height": 900}))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(page, context="#tabs").response["violations"]

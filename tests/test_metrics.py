@@ -28,7 +28,7 @@ def pictures(count: int = 3, side: int = 32) -> torch.Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def test_psnr_is_what_its_formula_says():
+def test_psnr_equals_its_formula():
     one = torch.full((2, 3, 16, 16), 0.5)
     other = one + torch.tensor([0.1, 0.01])[:, None, None, None]
     assert torch.allclose(metrics.psnr(other, one), torch.tensor([20.0, 40.0]), atol=1e-3)
@@ -48,7 +48,7 @@ def test_ssim_falls_with_noise_and_is_given_per_picture():
     assert values == sorted(values, reverse=True) and values[0] > 0.95 > 0.7 > values[2]
 
 
-def test_one_picture_is_a_batch_too():
+def test_single_picture_is_a_batch():
     some = pictures(1)
     assert metrics.ssim(some, some).shape == metrics.psnr(some, some).shape == (1,)
 
@@ -76,7 +76,7 @@ def test_the_box_holds_the_foreground_and_not_less_than_every_metric_needs():
     assert (rows, columns) == (slice(19, 64), slice(0, 45))
 
 
-def test_a_white_border_flatters_a_metric_unless_it_is_left_out():
+def test_white_border_inflates_a_metric_unless_it_is_excluded():
     reference = torch.ones(1, 3, 64, 64)
     reference[..., 8:56, 8:56] = 0.3 + 0.4 * pictures(1, 48)
     worse = reference.clone()
@@ -87,7 +87,7 @@ def test_a_white_border_flatters_a_metric_unless_it_is_left_out():
     assert metrics.in_foreground(metrics.ssim, worse, reference) < metrics.ssim(worse, reference)
 
 
-def test_kid_and_fid_tell_the_same_from_another_distribution():
+def test_kid_and_fid_distinguish_distributions():
     generator = torch.Generator().manual_seed(0)
     one, same, other = (torch.randn(400, 8, generator=generator) + shift for shift in (0.0, 0.0, 0.5))
     assert abs(metrics.kid(one, same)) < 0.05 < metrics.kid(one, other)
@@ -98,7 +98,7 @@ def test_kid_and_fid_tell_the_same_from_another_distribution():
         metrics.kid(one[:1], same)
 
 
-def test_kid_is_what_its_definition_says():
+def test_kid_equals_its_definition():
     x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
     k = lambda a, b: float((a @ b / 2 + 1) ** 3)  # noqa: E731
     within_x = k(x[0], x[1])
@@ -167,7 +167,7 @@ def test_the_encoder_gives_unit_vectors_for_pictures_of_any_size(encoder):
     assert torch.allclose(small.norm(dim=1), torch.ones(3), atol=1e-5)
 
 
-def test_the_encoder_tells_two_texts_apart_and_truncates_long_ones(encoder):
+def test_encoder_distinguishes_texts_and_truncates_long_ones(encoder):
     one, other, long = encoder.embed_texts(["dog", "cat", "red heart " * 100])
     assert not torch.allclose(one, other, atol=1e-3)
     assert torch.isfinite(long).all()
@@ -188,7 +188,7 @@ def test_the_bundled_encoder_pools_two_prompts_differently():
     assert float(one @ other) < 0.99
 
 
-def test_augmented_pictures_stay_pictures():
+def test_augmented_pictures_stay_in_range():
     batch = pictures(4, 64) * 2 - 1
     augmented = clip.augment(batch, torch.Generator().manual_seed(0))
     assert augmented.shape == batch.shape and augmented.abs().max() <= 1
@@ -196,7 +196,7 @@ def test_augmented_pictures_stay_pictures():
     assert torch.equal(augmented, clip.augment(batch, torch.Generator().manual_seed(0)))
 
 
-def test_a_pretrained_text_tower_tells_names_apart(tmp_path):
+def test_pretrained_text_tower_distinguishes_names(tmp_path):
     rng = np.random.default_rng(0)
     items = [
         Item(f"{word} thing", "flat", (word,), "objects") for word in ("round", "flat", "long", "tiny", "odd", "big")

@@ -31,7 +31,7 @@ def test_two_prompts_differ_where_the_prompt_is_used(model):
     assert (picture("dog") != picture("red heart")) == uses_prompt(model)
 
 
-def test_a_transformer_names_the_class_that_it_lacks():
+def test_transformer_names_the_unknown_class():
     with pytest.raises(ValueError, match="generates classes, by name or number, and 'zeppelin' is none of them"):
         list(compare(ExperimentRequest(model="emoji-dit", prompt="zeppelin", steps=2)))
 

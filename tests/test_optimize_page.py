@@ -44,7 +44,7 @@ def wait_for(page, text, seconds=300):
     expect(page.locator("#job .description [role=status]")).to_contain_text(text, timeout=1000 * seconds)
 
 
-def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, served):
+def test_job_is_shown_reopened_and_opened_in_explore(visitor, browser, served):
     page = on_tab(visitor)
     start(page)
     wait_for(page, "done, step 3 of 3")
@@ -91,7 +91,7 @@ def test_a_job_is_watched_found_again_and_taken_to_explore(visitor, browser, ser
     assert not visitor.errors and not visitor.foreign
 
 
-def test_an_importance_takes_the_place_of_a_method_and_says_what_it_is_for(visitor):
+def test_importance_replaces_a_method_and_refuses_other_steps(visitor):
     page = visitor.open("method=importance%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
     expect(page.locator("#method input")).to_have_value("dipgo-dpm++-20 (bundled)")
     expect(page.locator("#steps input")).to_have_value("20")
@@ -132,7 +132,7 @@ def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
     assert not visitor.errors
 
 
-def test_a_step_that_takes_long_shows_how_far_it_is(visitor):
+def test_long_step_shows_its_progress(visitor):
     page = on_tab(visitor)
     start(page, steps=60, batch=8, iterations=40)
     wait_for(page, "calls of the network into it")
@@ -143,7 +143,7 @@ def test_a_step_that_takes_long_shows_how_far_it_is(visitor):
     assert not visitor.errors
 
 
-def test_what_cannot_be_is_a_sentence(visitor):
+def test_invalid_job_request_is_one_sentence(visitor):
     page = on_tab(visitor, f"{QUERY}&job=%3Cscript%3E")
     expect(page.locator("#job-alert [role=alert]")).to_contain_text("there is no job '<script>'")
     fill(page, min_ratio=0.9, max_ratio=0.5)
@@ -153,7 +153,7 @@ def test_what_cannot_be_is_a_sentence(visitor):
     assert not visitor.errors
 
 
-def test_every_method_has_controls_and_no_barrier(visitor):
+def test_every_method_has_controls_without_axe_violations(visitor):
     page = on_tab(visitor)
     for method in ("ecodiff", "taylor", "genetic", "uniform", "magnitude"):
         page.click("#job-method input")
@@ -169,7 +169,7 @@ def test_an_estimate_grows_with_the_work(method):
     assert 0 < few.seconds < many.seconds and 0.5e9 < few.memory <= many.memory < 20e9
 
 
-def test_the_default_search_is_estimated_as_it_was_measured():
+def test_estimate_of_the_default_search_matches_the_measurement():
     found = estimate("emoji-unet", "dipgo", {"steps": 50})
     assert 36 <= found.seconds / 60 <= 60  # 36 to 52 minutes were measured
     assert "moment" in estimate("emoji-dit", "uniform", {}).describe()

@@ -88,7 +88,7 @@ def test_the_heatmap_follows_the_ratio_without_generating(visitor: Visitor):
     assert not visitor.pictures()
 
 
-def test_the_pointer_shows_what_a_cell_does(visitor: Visitor):
+def test_pointer_shows_the_status_of_a_cell(visitor: Visitor):
     visitor.open()
     visitor.page.locator("#heatmap .plot").scroll_into_view_if_needed()
     box = visitor.page.locator("#heatmap .nsewdrag[data-subplot=xy]").bounding_box()
@@ -100,7 +100,7 @@ def test_the_pointer_shows_what_a_cell_does(visitor: Visitor):
     assert any(status in text for status in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
 
 
-def test_enter_generates_and_words_never_seen_are_named(visitor: Visitor):
+def test_enter_generates_and_unknown_words_are_named(visitor: Visitor):
     visitor.open("steps=4&prompt=dog&method=uniform&ratio=0.5")
     visitor.page.fill("#prompt input", "xyzzy dog")
     visitor.page.press("#prompt input", "Enter")
@@ -109,7 +109,7 @@ def test_enter_generates_and_words_never_seen_are_named(visitor: Visitor):
     assert visitor.page.locator("#unknown-words").inner_text() == "never seen in training: xyzzy"
 
 
-def test_a_schedule_that_is_only_a_coarser_sampler_is_called_one(visitor: Visitor):
+def test_schedule_equal_to_a_coarser_sampler_is_named_so(visitor: Visitor):
     visitor.open("steps=8&ratio=0.5&method=uniform&sampler=ddim")
     expect(visitor.page.locator(".captions")).to_contain_text("under DDIM that is a sampler of 4 steps")
     visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim")
@@ -177,7 +177,7 @@ def test_the_state_of_a_view_is_in_its_address(visitors):
         assert second.locator(control).input_value() == page.locator(control).input_value()
 
 
-def test_an_address_full_of_nonsense_opens_the_page_with_a_sentence(visitor: Visitor):
+def test_invalid_address_opens_the_page_with_an_error(visitor: Visitor):
     visitor.open("steps=many&prompt=dog&ratio=nan")
     assert visitor.alert().startswith("This address is no view: steps")
     assert visitor.page.locator("#steps input").input_value() == "50"
@@ -220,7 +220,7 @@ def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
 # -- every visitor
 
 
-def test_a_phone_needs_no_sideways_scrolling(visitors):
+def test_page_needs_no_horizontal_scrolling_on_a_phone(visitors):
     phone = visitors(viewport={"width": 375, "height": 812}).open()
     phone.generate()
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 375
@@ -244,13 +244,13 @@ def test_the_heatmap_follows_the_width_of_the_window(visitor: Visitor):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_stands_out_from_its_background(visitor: Visitor, theme: str):
+def test_text_has_enough_contrast(visitor: Visitor, theme: str):
     visitor.open(f"steps=4&prompt=dog&__theme={theme}&method=uniform&ratio=0.5")
     faint = visitor.page.evaluate(CONTRAST)
     assert not faint
 
 
-def test_the_page_can_be_walked_by_keyboard(visitor: Visitor):
+def test_page_can_be_used_by_keyboard(visitor: Visitor):
     page = visitor.open().page
     assert page.locator("h1").count() == 1
     page.locator("#prompt input").focus()
@@ -281,7 +281,7 @@ CONTRAST = """() => {
 }"""
 
 
-def test_the_heatmap_keeps_clear_of_its_caption_when_the_window_is_made_narrow(visitor: Visitor):
+def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(visitor: Visitor):
     page = visitor.open().page
     page.set_viewport_size({"width": 375, "height": 800})
     page.wait_for_function(
@@ -292,7 +292,7 @@ def test_the_heatmap_keeps_clear_of_its_caption_when_the_window_is_made_narrow(v
     assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
 
 
-def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_removal_order(visitor: Visitor):
+def test_bundled_importance_is_selectable_and_shows_its_removal_order(visitor: Visitor):
     visitor.open("steps=25&ratio=0.8&prompt=dog&method=dipgo&sampler=ddim")
     expect(visitor.page.locator("#show")).to_be_visible()
     computed = visitor.computed()
@@ -306,7 +306,7 @@ def test_what_was_learned_beforehand_is_chosen_like_any_method_and_shows_its_rem
     assert visitor.computed() == computed
 
 
-def test_a_trajectory_that_was_not_learned_gives_a_sentence_with_those_that_were(visitor: Visitor):
+def test_unlearned_trajectory_is_refused_with_the_learned_ones(visitor: Visitor):
     visitor.page.goto(f"{visitor.served}?steps=7&method=dipgo&prompt=dog")
     visitor.page.wait_for_selector("#alert [role=alert]")
     assert "learned for" in visitor.alert() and "not for ddim 7" in visitor.alert()

@@ -64,7 +64,7 @@ def failing(states):
     raise ValueError("the loss is no longer finite")
 
 
-def test_what_was_learned_before_an_error_is_kept(tmp_path):
+def test_learned_state_is_kept_after_an_error(tmp_path):
     saved = SavedState(tmp_path / "a.safetensors", {"method": "x"})
     with pytest.raises(ValueError, match=r"no longer finite\. What was learned so far is kept"):
         run_and_save_states(failing([{"done": np.array(1)}, {"done": np.array(2)}]), saved)
@@ -74,14 +74,14 @@ def test_what_was_learned_before_an_error_is_kept(tmp_path):
         saved.load()
 
 
-def test_a_method_without_a_state_leaves_nothing_behind(tmp_path):
+def test_method_without_a_state_leaves_no_files(tmp_path):
     saved = SavedState(tmp_path / "a.safetensors", {"method": "x"})
     with pytest.raises(ValueError, match="no longer finite$"):
         run_and_save_states(failing([None]), saved)
     assert os.listdir(tmp_path) == []
 
 
-def test_lines_say_how_much_time_is_left(capsys, monkeypatch):
+def test_progress_lines_show_the_remaining_time(capsys, monkeypatch):
     clock = iter([0.0, 10.0, 10.1, 40.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     lines = ProgressLines()
@@ -91,7 +91,7 @@ def test_lines_say_how_much_time_is_left(capsys, monkeypatch):
     assert errors == ["1 of 5: loss 1", "2 of 5: loss 2, 30 s left", "5 of 5: loss 5, 0 s left"]
 
 
-def test_the_table_says_what_each_ratio_reaches(sd_folder):
+def test_table_shows_the_reached_ratio_of_each_requested_one(sd_folder):
     model = load_cached(str(sd_folder))
     importance = run_to_completion(prune(model, "uniform", method_config("uniform", {"steps": 10})))
     rows = {row.split()[0]: row.split()[1:] for row in importance_table(importance).splitlines() if "%" in row}

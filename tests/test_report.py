@@ -25,7 +25,7 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_best_comes_first_and_the_others_say_how_far_behind(rows):
+def test_ranking_lists_the_best_first_and_the_others_with_their_gap(rows):
     table = report.ranking(rows, 0.8)
     assert list(table.name) == ["good", "fair", "random"] and (table.n == 20).all()
     fair = table.iloc[1]
@@ -62,7 +62,7 @@ def test_published_rows_are_small_and_give_the_same_ranking(rows, tmp_path):
     assert np.allclose(report.ranking(small, 0.8)["mean"], report.ranking(rows, 0.8)["mean"])
 
 
-def test_the_figures_are_drawn_beside_the_results(rows, tmp_path):
+def test_figures_are_written_next_to_the_results(rows, tmp_path):
     Results(tmp_path / "trial.parquet", {"format": FORMAT, "model": {"id": "tiny"}}, rows).write()
     files = report.draw_figures(tmp_path / "trial.parquet")
     assert [file.name for file in files] == ["trial-kept.svg", "trial-loop-seconds.svg"]
@@ -74,7 +74,7 @@ def test_the_figures_are_drawn_beside_the_results(rows, tmp_path):
 RESULTS = sorted((catalogue.ASSETS / "results").glob("*.parquet"))
 
 
-def test_the_committed_results_are_of_the_model_that_is_here():
+def test_committed_results_match_the_bundled_model():
     suites = {"emoji-unet-ddim-50", "emoji-unet-ddim-50-deepcache", "emoji-unet-dpm++-25"}
     num_images = {f"emoji-unet-{trajectory}-head-to-head": 25 for trajectory in ("ddim-25", "dpm++-20", "pndm-50")}
     num_images |= {"emoji-unet-ddim-50-head-to-head": 200, "emoji-unet-ddim-50-seeds": 64}

@@ -49,7 +49,7 @@ def test_masks_are_nested_and_nearest_to_the_ratio(importance):
     assert before[0].all() and not before[1:].any()
 
 
-def test_another_order_is_the_same_decisions_and_says_so(importance, tmp_path):
+def test_with_extrapolation_keeps_the_decisions_and_records_the_order(importance, tmp_path):
     other = importance.at(0.5).with_extrapolation(Extrapolation(2))
     other.save(tmp_path / "m.safetensors")
     again = Schedule.load(tmp_path / "m.safetensors")
@@ -147,7 +147,7 @@ def test_tensors_that_are_wrong_are_refused(importance, tmp_path):
             load(rewritten(tmp_path / "f.safetensors", importance, tensors=tensors))
 
 
-def test_an_order_with_an_open_prefix_is_refused_when_it_is_asked(importance):
+def test_importance_with_an_open_prefix_is_refused_on_use(importance):
     graph = importance.header.graph
     rank = np.arange(CALLS * 3, dtype=np.int32).reshape(CALLS, 3)[::-1, ::-1].copy()  # call 0 last, downstream first
     broken = ScheduleImportance(importance.header, rank, importance.score)
@@ -202,7 +202,7 @@ def test_the_first_difference_to_a_model_is_named(importance):
     importance.header.check_compatible("me/tiny", "UNet2DModel", CALLS, units)
 
 
-def test_a_file_that_cannot_be_written_is_said(importance, tmp_path):
+def test_unwritable_file_is_one_sentence(importance, tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
         importance.save(tmp_path / "no" / "where.safetensors")
 

@@ -30,7 +30,7 @@ def test_a_wrong_value_is_one_sentence(monkeypatch, name, value):
     assert format_error(caught.value).startswith(name.lower()) and "\n" not in format_error(caught.value)
 
 
-def test_the_command_line_says_which_setting_is_wrong(monkeypatch, run):
+def test_command_line_names_the_wrong_setting(monkeypatch, run):
     monkeypatch.setenv("EXPLORER_JOBS_NICE", "99")
     code, out, errors = run("jobs", "list")
     assert code == 2 and not out and errors.strip().splitlines()[-1].startswith("jobs_nice")

@@ -33,7 +33,7 @@ def test_equal_features_are_similar_and_unchanged_even_where_they_are_zero():
     assert np.allclose(pairwise_similarity(torch.full((4, 5), 3.0)), 1)
 
 
-def test_cka_does_not_see_rotations_of_channels_but_the_cosine_does():
+def test_cka_is_invariant_to_channel_rotations_and_cosine_is_not():
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(6, 5, 5, generator=generator)
     rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
@@ -49,7 +49,7 @@ def test_cka_does_not_see_rotations_of_channels_but_the_cosine_does():
     ] == pytest.approx(cka.item(), abs=1e-5)
 
 
-def test_mean_and_standard_deviation_of_values_that_come_one_after_another():
+def test_running_mean_and_standard_deviation():
     values = np.random.default_rng(0).random((7, 3, 2))
     running = feature_similarity.RunningStatistics()
     for value in values:
@@ -57,7 +57,7 @@ def test_mean_and_standard_deviation_of_values_that_come_one_after_another():
     assert np.allclose(running.mean, values.mean(0)) and np.allclose(running.std, values.std(0, ddof=1))
 
 
-def test_every_class_can_be_measured_and_is_left_as_it_was(pipeline_folder):
+def test_every_class_can_be_measured_and_stays_unchanged(pipeline_folder):
     model = catalogue.load(pipeline_folder)
     prompts = ["dog", "dog", "dog"]
     found = run_to_completion(feature_similarity.measure(model, prompts, steps=4, batch=2))
@@ -71,7 +71,7 @@ def test_every_class_can_be_measured_and_is_left_as_it_was(pipeline_folder):
 
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
-def test_it_compares_what_the_units_really_output(sd_folder, granularity, guidance):
+def test_similarity_compares_the_outputs_of_units(sd_folder, granularity, guidance):
     model = catalogue.load(sd_folder)
     found = run_to_completion(
         feature_similarity.measure(model, ["dog"], steps=3, granularity=granularity, guidance=guidance)
@@ -93,7 +93,7 @@ def run_denoising(model, guidance):
     return denoise(model, scheduler, 3, noise, model.encode(["dog"], guidance), guidance, generators)
 
 
-def test_the_batch_size_makes_no_difference_and_prompts_add_up(sd_folder):
+def test_similarity_is_independent_of_the_batch_size(sd_folder):
     one, many = measure(sd_folder, batch=1), measure(sd_folder, batch=3)
     assert np.allclose(one.alike, many.alike, atol=1e-5) and np.allclose(
         one.change_spread, many.change_spread, atol=1e-4
@@ -120,7 +120,7 @@ def test_a_file_holds_what_was_measured(sd_folder, tmp_path):
         ({"sampler": "magic"}, "sampler 'magic' is unknown"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(sd_folder, options, reason):
+def test_invalid_measurement_is_refused(sd_folder, options, reason):
     with pytest.raises(ValueError, match=reason):
         measure(sd_folder, **options)
 

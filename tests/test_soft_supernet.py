@@ -147,7 +147,7 @@ def test_the_gradient_of_a_gate_is_the_slope_of_the_loss():
     assert (gates.grad[0] == 0).all()
 
 
-def test_the_gate_of_a_skipped_call_shows_what_entering_it_would_change():
+def test_gradient_of_a_skipped_calls_gate_is_the_effect_of_running_it():
     """At a call that is not entered, the slope is towards what the whole call would have computed."""
     model = BareModel("sd")
     graph = build_block_graph(model.denoiser, "stage")
@@ -171,7 +171,7 @@ def test_the_cascade_is_the_graphs_own():
             assert np.array_equal(gates.runs_forward.numpy() > 0.5, graph.close(keep).any(axis=1))
 
 
-def test_a_sampler_that_draws_noise_is_refused():
+def test_stochastic_sampler_is_refused():
     model = BareModel("sd")
     graph = build_block_graph(model.denoiser, "stage")
     with pytest.raises(ValueError, match="deterministic"):

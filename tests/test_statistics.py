@@ -33,7 +33,7 @@ def rows(shift: float = 0.0, prompts: int = 30, each: int = 4, noise: float = 0.
     return pd.concat(frames, ignore_index=True)
 
 
-def test_the_interval_holds_the_true_mean_as_often_as_it_says():
+def test_interval_has_its_nominal_coverage():
     rng, num_inside = np.random.default_rng(1), 0
     for trial in range(200):
         prompts = np.repeat(np.arange(25), 4)
@@ -45,7 +45,7 @@ def test_the_interval_holds_the_true_mean_as_often_as_it_says():
     assert 0.88 <= num_inside / 200 <= 0.98
 
 
-def test_a_candidate_made_worse_is_found_worse_although_prompts_vary_more():
+def test_paired_difference_finds_a_worse_candidate_despite_prompt_variance():
     found = paired_difference(rows(0.03), "worse", "full", "ssim")
     assert found.high < 0 and found.mean == pytest.approx(-0.03, abs=0.015)
     assert found.n == 120 and found.lower > found.higher and found.lower + found.higher + found.equal == 120
@@ -61,7 +61,7 @@ def test_a_difference_takes_only_pictures_that_both_generated():
         paired_difference(some[some.key == "full"], "worse", "full", "ssim")
 
 
-def test_a_summary_hides_nothing_that_failed():
+def test_summary_counts_failures():
     some = rows(0.03)
     some.loc[(some.key == "worse") & (some.seed < 10), "error"] = "values that are not finite"
     worse = summarize(some).set_index("key").loc["worse"]

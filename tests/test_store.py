@@ -61,7 +61,7 @@ def test_step_and_checkpoint_are_written_together_or_not_at_all(store, monkeypat
     assert store.checkpoint("a")[0] == b"one" and len(store.events("a")) == 1
 
 
-def test_a_disk_that_is_really_full_is_a_sentence_and_nothing_is_lost(store):
+def test_full_disk_is_one_sentence_and_loses_nothing(store):
     store.add(job())
     store.record_event("a", STEP, b"one")
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
@@ -74,7 +74,7 @@ def test_a_disk_that_is_really_full_is_a_sentence_and_nothing_is_lost(store):
     assert store.get("a").done == 2
 
 
-def test_jobs_are_found_by_state_and_owner_and_know_their_place(store):
+def test_jobs_are_found_by_state_and_owner_with_queue_positions(store):
     for id, owner in (("a", "me"), ("b", "you"), ("c", "me")):
         store.add(job(id, owner))
     store.update("a", state="running")

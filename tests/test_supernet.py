@@ -63,7 +63,7 @@ def test_everything_kept_equals_the_plain_denoiser_bit_for_bit(denoiser, granula
 
 @pytest.mark.parametrize("reuse", ["output", "residual"])
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
-def test_no_trace_is_left_after_leaving_normally_or_by_exception(denoiser, granularity, reuse):
+def test_supernet_restores_the_network_after_exit_or_exception(denoiser, granularity, reuse):
     graph = build_block_graph(denoiser, granularity, reuse)
     before, plain = state_of(denoiser), run(denoiser, 1)
     with SuperNet(denoiser, graph, schedules(graph), EPSILON):
@@ -78,7 +78,7 @@ def test_no_trace_is_left_after_leaving_normally_or_by_exception(denoiser, granu
 
 @pytest.mark.parametrize("reuse", ["output", "residual"])
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
-def test_only_what_runs_is_executed_and_the_arithmetic_of_cost_is_what_is_counted(denoiser, granularity, reuse):
+def test_only_computed_units_run_and_counted_macs_equal_predicted_macs(denoiser, granularity, reuse):
     """Runs of each unit's layers are counted, and MACs, against the schedule's own arithmetic."""
     graph = measure_architecture(
         denoiser, build_block_graph(denoiser, granularity, reuse), example_inputs(denoiser)
@@ -103,7 +103,7 @@ def last_layer(denoiser, path):
     return layers[-1]
 
 
-def test_a_unit_that_no_unit_reads_does_not_run_though_its_bit_is_set(unet):
+def test_dead_unit_does_not_run_although_its_bit_is_set(unet):
     graph = build_block_graph(unet, "stage")
     keep = np.ones((2, 9), dtype=bool)
     keep[1, 7] = False  # kills all but the first and the last stage
@@ -117,7 +117,7 @@ def test_a_unit_that_no_unit_reads_does_not_run_though_its_bit_is_set(unet):
     assert counts == dict.fromkeys(graph.names, 1) | {"down_blocks.0": 2, "up_blocks.3": 2}
 
 
-def test_a_skipped_unit_hands_back_its_last_computed_output(unet):
+def test_skipped_unit_returns_its_last_computed_output(unet):
     graph = build_block_graph(unet, "layer")
     column = graph.names.index("up_blocks.2.layers.1")
     keep = np.ones((3, len(graph.units)), dtype=bool)
@@ -251,7 +251,7 @@ def test_one_schedule_at_a_time(unet):
         run(unet, 1)
 
 
-def test_output_may_be_asked_for_as_a_dataclass(denoiser):
+def test_output_can_be_a_dataclass(denoiser):
     graph = build_block_graph(denoiser, "layer")
     keep = np.ones((2, len(graph.units)), dtype=bool)
     keep[1] = False

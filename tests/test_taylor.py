@@ -27,7 +27,7 @@ def run_walk(model, **settings) -> TaylorWalk:
     return walk
 
 
-def test_the_importance_is_what_the_loss_changes_by_to_first_order(model):
+def test_importance_is_the_first_order_change_of_the_loss(model):
     """Moving one weight a little changes the summed losses by what the sum of gradients says."""
     walk, name, eps = run_walk(model), "conv_in.weight", 1e-3
     weight, batches = walk.parameters[name], walk._generate()
@@ -56,7 +56,7 @@ def test_ways_to_accumulate_gradients_are_ordered_by_size(model):
         assert (squared[name] <= absolute[name].square() * 1.0001 + 1e-9).all()
 
 
-def test_gradients_stop_where_the_loss_is_low_and_the_loss_is_measured_further(model):
+def test_gradients_stop_below_the_threshold_and_the_loss_is_still_measured(model):
     whole = run_walk(model)
     shares = [share for _, share in whole.trace]
     assert whole.used == len(shares) == 5 and whole.trace[0] == (0, 1.0)
@@ -84,7 +84,7 @@ def test_one_walk_serves_many_thresholds(model, stop):
 
 @pytest.mark.parametrize("axis", ["channels", "heads and neurons"])
 @pytest.mark.parametrize("folder", ["sd", "ddpm", "dit"])
-def test_it_works_on_u_nets_and_on_transformers_without_channels(folder, axis, tmp_path):
+def test_taylor_works_on_unets_and_on_transformers_without_channels(folder, axis, tmp_path):
     PIPELINES[folder]().save_pretrained(tmp_path / folder)
     own = catalogue.load(tmp_path / folder)
     prompts = {"sd": PROMPTS, "ddpm": [""], "dit": ["0", "1"]}[folder]
@@ -112,7 +112,7 @@ def test_layers_that_do_nothing_have_no_importance_and_nothing_changes(model):
     assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
 
 
-def test_what_cannot_be_expanded_is_refused(model):
+def test_invalid_taylor_settings_are_refused(model):
     broken = model.with_shared_weights()
     layer = broken.denoiser.conv_out
     layer.weight = torch.nn.Parameter(layer.weight * float("nan"), requires_grad=False)

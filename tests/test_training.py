@@ -125,7 +125,7 @@ def test_pictures_are_cropped_centred_and_put_on_white():
     assert pictures._frame(pictures.Image.new("RGBA", (10, 10))) is None
 
 
-def test_the_cache_gives_back_what_was_built(tmp_path):
+def test_cache_returns_the_built_data(tmp_path):
     emoji = made_up(2)
     pictures._write(emoji, tmp_path / "emoji64.safetensors")
     again = pictures.load(tmp_path)
@@ -171,7 +171,7 @@ def test_the_principal_encoder_gives_exactly_the_projections_of_patches():
     assert (latents - factor[:, None, None] * wanted).abs().max() < 0.02
 
 
-def test_v_leads_back_to_the_clean_latent_also_from_an_exaggerated_one():
+def test_v_prediction_recovers_the_clean_latent():
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(64, 4, 2, 2, generator=generator)
     alpha_bar = unet.make_scheduler().alphas_cumprod[torch.linspace(0, 999, 64).long()]
@@ -180,7 +180,7 @@ def test_v_leads_back_to_the_clean_latent_also_from_an_exaggerated_one():
     assert torch.allclose(alpha_bar.sqrt() * latent - (1 - alpha_bar).sqrt() * v, clean, atol=1e-4)
 
 
-def test_noise_ends_at_practically_no_signal():
+def test_noise_schedule_ends_with_almost_no_signal():
     scheduler = unet.make_scheduler()
     scheduler.set_timesteps(25)
     assert scheduler.alphas_cumprod[-1] < 1e-7

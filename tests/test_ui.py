@@ -50,7 +50,7 @@ def finished_cards(pruned: float, baseline: float) -> dict[str, explore.Card]:
     return {role: explore.Card(role, role, 0.5, frame) for role, frame in frames.items()}
 
 
-def test_there_is_no_verdict_on_what_was_stopped():
+def test_stopped_run_has_no_verdict():
     cards = finished_cards(0.9, 0.8) | {"baseline": explore.Card("baseline", "stopped")}
     assert explore.verdict(REQUEST, make_plan([[0], [1]]), cards) == ""
 
@@ -113,7 +113,7 @@ def test_the_browser_gets_schedule_and_cost_of_a_plan_and_no_figure():
     assert not {"figure", "data", "layout"} & set(plan)
 
 
-def test_words_never_seen_are_escaped():
+def test_unknown_words_are_escaped():
     assert "never seen in training: <b>&lt;i&gt;, zebu</b>" in explore.unknown_words_note(["<i>", "zebu"])
     assert explore.unknown_words_note([]) == ""
 
@@ -125,7 +125,7 @@ def test_a_request_takes_the_settings_of_its_method_and_leaves_empty_ones_out(mo
 
 
 @pytest.mark.parametrize("model", ["/etc", "sd15", "..", "nobody/nothing"])
-def test_a_visitor_names_no_folder_and_starts_no_download(model_here: None, model: str):
+def test_visitors_cannot_name_folders_or_start_downloads(model_here: None, model: str):
     with pytest.raises(ValueError, match=f"is not here; choose one of {HERE}"):
         url_state.make_request({"model": model, "method": "uniform", "prompt": "dog"})
 
@@ -139,7 +139,7 @@ def test_an_address_gives_typed_values(model_here: None):
 
 
 @pytest.mark.parametrize("wrong", [{"steps": "many"}, {"ratio": "nan"}, {"deepcache.branch": "-1"}, {"prompt": " "}])
-def test_an_address_that_is_no_view_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
+def test_invalid_address_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
     values, sentences = url_state.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, DEFAULTS)
     assert len(sentences) == 1
     assert (values["seed"], values["prompt"], values["steps"]) == (0, PROMPT, 50)
@@ -150,7 +150,7 @@ def test_no_key_of_the_address_has_two_meanings():
     assert not explore_keys & set(url_state.TAB_KEYS)
 
 
-def test_an_importance_takes_the_place_of_a_method(tmp_path):
+def test_importance_replaces_a_method(tmp_path):
     library, id = MaskLibrary(tmp_path), "emoji-unet/dipgo-ddim-25"
     method = f"importance:{id}"
     values, sentences = url_state.read({"method": method, "steps": "7", "ratio": "0.4"}, DEFAULTS, library)
@@ -173,7 +173,7 @@ def test_an_importance_takes_the_place_of_a_method(tmp_path):
         ("job-<b>", "there is no mask 'job-<b>'"),
     ],
 )
-def test_what_is_no_importance_is_one_sentence(id, message, tmp_path):
+def test_invalid_importance_is_one_sentence(id, message, tmp_path):
     values, (sentence,) = url_state.read({"method": f"importance:{id}"}, DEFAULTS, MaskLibrary(tmp_path))
     assert message in sentence and values["method"] == DEFAULTS["method"]
     assert "keeps no masks" in url_state.read({"method": f"importance:{id}"}, DEFAULTS)[1][0]
@@ -207,12 +207,12 @@ def test_a_user_error_becomes_one_escaped_sentence():
     assert alert(sentences) == '<p class="alert" role="alert">&lt;b&gt; is unknown</p>'
 
 
-def test_an_error_of_ours_is_not_swallowed():
+def test_internal_error_is_not_swallowed():
     with pytest.raises(KeyError), user_errors():
         raise KeyError("ours")
 
 
-def test_the_browser_gets_all_that_can_be_seen_and_some_counts(monkeypatch):
+def test_throttle_yields_all_pictures_and_some_counts(monkeypatch):
     now = iter(np.arange(0, 100, 0.1))
     monkeypatch.setattr(markup.time, "monotonic", lambda: float(next(now)))
     pictures = {4: b"png", 5: b"png"}

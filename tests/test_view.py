@@ -68,7 +68,7 @@ COMPARED = """(schedule, { graphs, rounds }) => rounds.map(({ graph, keep: bits 
 })"""
 
 
-def test_the_page_closes_and_prices_schedules_as_python_does(visitor: Visitor, graphs):
+def test_page_computes_cascades_and_costs_as_python_does(visitor: Visitor, graphs):
     page = visitor.open().page
     rng, rounds = np.random.default_rng(0), []
     for number in range(ROUNDS):

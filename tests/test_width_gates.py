@@ -104,7 +104,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_what_is_pruned_computes_what_was_gated_and_has_as_few_parameters_as_predicted(network, left: str):
+def test_pruned_network_equals_gated_network_and_has_the_predicted_parameters(network, left: str):
     whole, inputs = network
     widths = widths_of(whole, LEFT[left])
     there = find_prunable_dims(whole)
@@ -157,7 +157,7 @@ def test_gradients_reach_soft_gates(network):
     assert all(gate.grad is not None and bool(gate.grad.ne(0).any()) for gate in gates.values())
 
 
-def test_gates_go_also_when_something_fails(network):
+def test_width_gates_are_removed_after_an_error(network):
     whole, inputs = network
     before = run(whole, inputs)
     with (
@@ -168,7 +168,7 @@ def test_gates_go_also_when_something_fails(network):
     assert torch.equal(run(whole, inputs), before)
 
 
-def test_networks_that_share_weights_keep_theirs(network):
+def test_pruning_does_not_change_networks_that_share_weights(network):
     whole, inputs = network
     before = run(whole, inputs)
     shared = {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())}

@@ -34,7 +34,7 @@ def model(sd_folder, monkeypatch):
     return catalogue.load(sd_folder)
 
 
-def test_all_candidates_have_the_same_share_and_few_step_samplers_beside_them(model, tmp_path):
+def test_all_candidates_have_the_same_share_and_include_few_step_samplers(model, tmp_path):
     names = [*HEADS, *CHANNELS]
     importances = run_to_completion(width_study.learn_importances(model, names, tmp_path / "importances"))
     assert [importance.header.pruner.name for importance in importances.values()] == [
@@ -56,7 +56,7 @@ def test_all_candidates_have_the_same_share_and_few_step_samplers_beside_them(mo
     assert rows.error.isna().all() and rows[rows.method == "magnitude"].params.iloc[0] < rows.params.max()
 
 
-def test_what_is_learned_already_is_not_learned_again(model, tmp_path, monkeypatch):
+def test_learned_widths_are_not_learned_again(model, tmp_path, monkeypatch):
     first = run_to_completion(width_study.learn_importances(model, ["ecodiff"], tmp_path))
     monkeypatch.setattr(width_study, "PRUNERS", {})  # so that none can be run
     repeated = run_to_completion(width_study.learn_importances(model, ["ecodiff", "ecodiff-blocks"], tmp_path))

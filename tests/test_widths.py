@@ -45,7 +45,7 @@ def test_widths_are_nested_and_nearest_to_the_ratio(importance):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.25, None])
-def test_a_smaller_model_has_as_many_parameters_as_the_file_says_and_draws(model, importance, ratio):
+def test_pruned_model_has_the_parameters_of_its_file_and_generates(model, importance, ratio):
     most = 0.6 if importance.header.layers else 1.0  # torch normalises no single value, which a block is at the end
     found = importance.at(most * importance.header.max_ratio if ratio is None else ratio)
     smaller = prune_widths(model, found)
@@ -61,7 +61,7 @@ def test_a_smaller_model_has_as_many_parameters_as_the_file_says_and_draws(model
             smaller.without({})
 
 
-def test_small_weights_go_first_and_heads_compare_with_neurons_by_what_a_parameter_is_worth(model):
+def test_magnitude_removes_small_weights_first_and_scores_per_parameter(model):
     other = model.with_shared_weights()
     name, dim = next(
         (name, dim) for name, dim in find_prunable_dims(other.denoiser).items() if name.endswith("neurons")
@@ -90,14 +90,14 @@ def test_random_widths_follow_the_seed(model):
     assert not all(np.array_equal(first[name], other[name]) for name in first)
 
 
-def test_the_lowest_score_of_all_sites_goes_first():
+def test_lowest_score_of_all_dims_is_removed_first():
     found = rank_elements({"a": np.array([0.5, 0.1]), "b": np.array([0.3, 0.7])})
     assert found["a"].tolist() == [2, 0] and found["b"].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("rule", ["paper", "torch-pruning"])
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 0.3, 0.5, 0.8])
-def test_a_channel_ratio_leaves_what_the_papers_rule_leaves_and_lies_on_the_order(model, rule, ratio):
+def test_channel_ratio_follows_the_papers_rule_and_the_removal_order(model, rule, ratio):
     found = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"axis": "channels", "rule": rule})))
     groups = model.prunable_dims(channels=True)
     thin = found.at_channel_ratio(ratio)
@@ -119,7 +119,7 @@ def test_a_channel_ratio_is_for_channels(model):
         run_to_completion(prune(model, "magnitude", method_config("magnitude", {}))).at_channel_ratio(0.3)
 
 
-def test_neurons_stay_in_multiples_and_places_in_equal_shares_where_that_is_asked(model):
+def test_round_to_and_local_ranking_keep_multiples_and_equal_shares(model):
     asked = {"round_to": 8, "ranking": "local"}
     found = run_to_completion(prune(model, "magnitude", method_config("magnitude", asked)))
     assert len(found.reachable[0]) < sum(dim.size for dim in found.header.dims)
@@ -131,7 +131,7 @@ def test_neurons_stay_in_multiples_and_places_in_equal_shares_where_that_is_aske
         assert params(prune_widths(model, found.at(ratio))) == round(found.at(ratio).params_fraction * params(model))
 
 
-def test_whole_blocks_go_where_that_is_asked(model):
+def test_whole_blocks_are_removed_on_request(model):
     found = run_to_completion(prune(model, "magnitude", method_config("magnitude", {"ranking": "blocks"})))
     blocks: dict[str, list[str]] = {}
     for name in found.rank:
@@ -150,7 +150,7 @@ def test_blocks_of_a_norm_that_are_not_equally_large_are_refused(model):
         prune_widths(model, Widths(found.header, found.keep | {dim.name: uneven}))
 
 
-def test_files_come_back_as_they_were(importance, tmp_path):
+def test_width_files_round_trip(importance, tmp_path):
     importance.save(tmp_path / "i.safetensors")
     importance.at(0.1).save(tmp_path / "w.safetensors")
     again, decided = load(tmp_path / "i.safetensors"), load(tmp_path / "w.safetensors")
@@ -205,7 +205,7 @@ def test_a_damaged_file_is_refused_in_one_sentence(importance, tmp_path):
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_ratio_that_cannot_be_is_refused_with_the_largest(importance, ratio):
+def test_width_ratio_out_of_range_is_refused_with_the_largest(importance, ratio):
     with pytest.raises(ValueError, match=f"must be between 0 and {importance.header.max_ratio:.4f}"):
         importance.at(ratio)
 
@@ -221,7 +221,7 @@ def test_widths_of_another_model_are_refused(model, importance):
         prune_widths(model, Widths(header.model_copy(update={"dims": (sized, *header.dims[1:])}), keep))
 
 
-def test_a_question_about_a_smaller_network_has_no_schedule(model):
+def test_request_for_pruned_widths_has_no_schedule(model):
     with pytest.raises(ValueError, match="makes a smaller network, not a schedule of calls"):
         find_result(model, ExperimentRequest(method="magnitude"))
     with pytest.raises(ValueError, match="no widths of magnitude with these settings"):

@@ -26,7 +26,7 @@ def opened(visitor, **asked):
     return page
 
 
-def test_what_is_left_follows_the_slider(visitor):
+def test_kept_widths_follow_the_slider(visitor):
     page = opened(visitor)
     header = next(iter(bundled.width_headers("emoji-unet").values()))
     box = page.locator("#widths-ratio input[type=number]")
@@ -59,7 +59,7 @@ def test_every_bundled_file_can_be_shown(visitor, model, heads):
 
 
 @pytest.mark.parametrize("model", ["emoji-unet", "emoji-dit", "emoji-ddpm"])
-def test_the_pruned_network_generates_beside_the_whole_one_and_the_baseline(visitor, model):
+def test_pruned_network_generates_with_the_original_and_the_baseline(visitor, model):
     page = opened(visitor, model=model)
     page.click("#widths-generate")
     page.wait_for_selector("#widths-pictures .verdict", timeout=120_000)
@@ -110,7 +110,7 @@ def test_a_dragged_threshold_selects_other_channels(visitor, model):
     assert not visitor.errors
 
 
-def test_widths_are_chosen_on_explore_and_the_address_leads_back(visitor):
+def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
     page = visitor.open("steps=4&prompt=dog&model=emoji-dit&method=uniform&ratio=0.5").page
     magnitude = width_title(bundled.width_headers("emoji-dit")["magnitude"])
     page.click("#prune-widths input")
@@ -136,7 +136,7 @@ def test_widths_are_chosen_on_explore_and_the_address_leads_back(visitor):
 
 
 @pytest.mark.parametrize(("share", "reached"), [("0.95", "0.95"), ("0", "0"), ("0.999", "0.99")])
-def test_an_address_at_the_ends_of_what_is_possible_leads_back(visitor, share, reached):
+def test_address_restores_the_smallest_and_largest_widths(visitor, share, reached):
     page = visitor.page
     header = bundled.width_headers("emoji-ddpm")["taylor-channels"]
     asked = f"model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio={share}"

@@ -112,7 +112,7 @@ def test_a_killed_worker_changes_nothing(model, pools):
     assert is_same(found, search(model, method, settings | {"budget": 25}))
 
 
-def test_an_evaluation_has_the_same_rows_and_goes_on(model, pools, tmp_path):
+def test_evaluation_with_workers_has_the_same_rows_and_resumes(model, pools, tmp_path):
     from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
     from explorer.evaluation.evaluate import evaluate
 
@@ -173,12 +173,12 @@ def test_answers_come_in_the_order_of_the_items_and_errors_as_sentences(pools, m
         list(SerialPool(model).bind(refusing)([(0,), (2,), (1,), (3,)]))
 
 
-def test_an_item_that_kills_each_worker_is_given_up(pools):
+def test_item_that_kills_every_worker_fails(pools):
     with pytest.raises(WorkerLostError, match="3 workers in a row"):
         list(pools[2].bind(dying)([()]))
 
 
-def test_all_workers_end_when_their_answers_are_no_longer_needed(sd_folder, tmp_path):
+def test_workers_end_when_answers_are_no_longer_needed(sd_folder, tmp_path):
     with ProcessPool(2, str(sd_folder)) as pool:
         assert pool.pids == []
         bind = pool.bind(sleeping, str(tmp_path))

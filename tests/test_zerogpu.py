@@ -51,7 +51,7 @@ def test_the_page_reports_its_start_and_needs_no_gpu_for_a_cost(host):
     assert requests_of(host) == [["/startup-report", {}]]
 
 
-def test_pictures_are_generated_in_the_process_that_has_the_gpu_which_gives_it_back(host):
+def test_pictures_are_generated_with_the_gpu_which_is_released(host):
     kind, (runs, *_) = call_api(host.url, "generate", **REQUEST)
     schedule, allow, release = requests_of(host)[-3:]
     assert schedule[0] == "/schedule" and schedule[1]["durationSeconds"] == str(zerogpu.GPU_SECONDS)
@@ -63,7 +63,7 @@ def test_pictures_are_generated_in_the_process_that_has_the_gpu_which_gives_it_b
         assert runs[frame.role]["picture"] == b64encode(frame.picture).decode()
 
 
-def test_an_error_is_a_sentence_and_gives_the_gpu_back(host):
+def test_error_is_one_sentence_and_releases_the_gpu(host):
     before = len(requests_of(host))
     kind, message = call_api(host.url, "generate", **REQUEST | {"ratio": 1.0})
     assert kind == "error" and "the ratio must be between" in str(message)
@@ -73,7 +73,7 @@ def test_an_error_is_a_sentence_and_gives_the_gpu_back(host):
     assert [what for what, _ in requests_of(host)[before:]] == ["/schedule", "/allow", "/release"]
 
 
-def test_a_spent_quota_is_a_sentence_and_nothing_is_lost(host, browser):
+def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, browser):
     visitor = Visitor(browser, host.url)
     visitor.open()
     host.spent.touch()
@@ -85,7 +85,7 @@ def test_a_spent_quota_is_a_sentence_and_nothing_is_lost(host, browser):
     visitor.context.close()
 
 
-def test_stop_ends_what_is_generated_there(host, browser):
+def test_stop_ends_a_run_on_zerogpu(host, browser):
     visitor = Visitor(browser, host.url)
     page = visitor.open("steps=300&prompt=dog&method=uniform&ratio=0.5").page
     page.click("#generate")
@@ -104,6 +104,6 @@ def test_stop_ends_what_is_generated_there(host, browser):
 
 
 @pytest.mark.parametrize(("value", "lends"), [("true", True), ("1", True), ("", False), ("false", False)])
-def test_the_environment_says_whether_the_host_lends(monkeypatch, value, lends):
+def test_environment_tells_whether_zerogpu_is_available(monkeypatch, value, lends):
     monkeypatch.setenv("SPACES_ZERO_GPU", value)
     assert zerogpu.on_zerogpu() is lends

@@ -215,9 +215,9 @@ def show(file: Path, as_json: AsJson = False) -> None:
     pruner = header.pruner
     settings = ", ".join(f"{name}={value}" for name, value in pruner.config.items() if value is not None)
     ratio, of = header.ratio, {"macs": "MACs", "params": "parameters"}.get(header.ratio.of, header.ratio.of)
-    reached = (
-        "any" if header.kind == "importance" else f"{_percent(ratio.asked)} asked, {_percent(ratio.reached)} reached"
-    )
+    reached = f"{_percent(ratio.asked)} of the {of} asked, {_percent(ratio.reached)} reached"
+    if header.kind == "importance":
+        reached = f"any share of the {of}"
     rows = [
         ("holds", HOLDS[result.prunes, header.kind]),
         ("model", f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"),
@@ -225,7 +225,7 @@ def show(file: Path, as_json: AsJson = False) -> None:
         ("settings", settings),
         *([("trajectory", _trajectory(header))] if result.prunes == "schedule" else []),
         ("size", _size(result)),
-        ("ratio", f"{reached} of the {of}; at most {header.max_ratio:.1%}"),
+        ("ratio", f"{reached}, at most {header.max_ratio:.1%}"),
         ("made", f"{header.created:%d %b %Y %H:%M}, {', '.join(f'{k} {v}' for k, v in header.versions.items())}"),
     ]
     more = importance_table(result) if header.kind == "importance" else describe_mask(result)
@@ -245,10 +245,11 @@ def _percent(share: float | None) -> str:
 
 
 def _trajectory(header: Any) -> str:
-    reach = "" if header.max_extrapolation is None else f", at most {header.max_extrapolation} calls ahead"
+    limit = header.max_extrapolation
+    ahead = "" if limit is None else f", at most {limit} call{'s' * (limit > 1)} ahead"
     return (
         f"{header.sampler}, {header.steps} steps, {header.calls} calls, guidance {header.guidance:g}; "
-        f"extrapolation of order {header.order}{reach}"
+        f"extrapolation of order {header.order}{ahead}"
     )
 
 
