@@ -1,4 +1,4 @@
-"""Tiny random models of every known class, and pipelines of them saved to disk and loaded as anyone's would be."""
+"""Tiny random models of every known class, and pipelines of them saved to disk and loaded as usual."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import string
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["EXPLORER_JOBS_NICE"] = "0"  # or jobs would wait for the tests beside them
+os.environ["EXPLORER_JOBS_NICE"] = "0"  # or jobs would wait for other tests that run at the same time
 # Tiny models gain nothing from more threads, and lose much on a busy machine; and so sums have one order everywhere.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -120,7 +120,7 @@ def denoiser(request):
 
 
 def example_inputs(denoiser):
-    """The arguments of a call for one batch element: latents of 8 x 8, 5 text tokens."""
+    """Make the arguments of a call for one batch element: latents of 8 x 8, 5 text tokens."""
     return spec_of(denoiser).example_inputs(denoiser, 8, 5)
 
 
@@ -216,7 +216,7 @@ PIPELINES = {
 
 @pytest.fixture(scope="session", params=PIPELINES)
 def pipeline_folder(request, tmp_path_factory):
-    """A folder in the layout of each known pipeline, with random weights."""
+    """Write a folder in the layout of each known pipeline, with random weights."""
     folder = tmp_path_factory.mktemp("pipelines") / f"tiny-{request.param}"
     PIPELINES[request.param]().save_pretrained(folder)
     if request.param == "dit":  # as on the hub; diffusers itself does not write the labels

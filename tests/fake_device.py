@@ -14,7 +14,7 @@ MIXING_OPS = ("copy_", "_to_copy", "index", "index_put", "index_put_", "_index_p
 
 
 class Runtime:
-    """What PyTorch needs to know of a kind of device: there is one."""
+    """The module that PyTorch needs of a kind of device: there is one device."""
 
     is_initialized = is_available = staticmethod(lambda: True)
     device_count = staticmethod(lambda: 1)
@@ -48,9 +48,9 @@ def compute(op: Any, *args: Any, **kwargs: Any) -> Any:
     for one in tensors:
         if ours and one.dim() and not isinstance(one, FakeTensor) and name not in MIXING_OPS:
             raise RuntimeError(f"{name}: a tensor {tuple(one.shape)} of the CPU is among those of the fake device")
-    asked = kwargs.get("device")
-    stays = asked is None or torch.device(asked).type == NAME
-    kwargs |= {"device": torch.device("cpu")} if asked is not None else {}
+    requested = kwargs.get("device")
+    stays = requested is None or torch.device(requested).type == NAME
+    kwargs |= {"device": torch.device("cpu")} if requested is not None else {}
     known = {id(one): one for one in tensors} | {id(one.value): one for one in ours}  # what is changed in place
     found = op(*to_values(args), **to_values(kwargs))
     return tree_map(

@@ -1,4 +1,4 @@
-"""The page on a fake host that lends GPUs as ZeroGPU does; its package `spaces` is the real one.
+"""The page on a fake ZeroGPU host; its package `spaces` is the real one.
 
 python tests/fake_zerogpu_host.py LOG serves the page. LOG gets a line for each request that the page makes of the host;
 where there is a file LOG.spent, no quota is left.
@@ -18,7 +18,7 @@ NO_QUOTA = {"left": 0, "wait": 3600}
 
 
 class Host(BaseHTTPRequestHandler):
-    """The host: it lends a GPU for every request, unless the quota is spent."""
+    """The host: it grants a GPU to every request, unless the quota is exhausted."""
 
     log: Path
 

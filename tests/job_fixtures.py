@@ -1,4 +1,4 @@
-"""Jobs of a tiny pipeline, for tests: a job manager over a folder, what a job ends with, and what it should."""
+"""Jobs of a tiny pipeline, for tests: a job manager of a folder, the result of a job, and the expected result."""
 
 import time
 from functools import lru_cache
@@ -27,7 +27,7 @@ def tiny(sd_folder, monkeypatch):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A scheduler with two workers, as `jobs worker` would bring them."""
+    """Start a scheduler with two workers, configured as by `jobs worker`."""
     from distributed import LocalCluster
 
     from explorer.jobs.executors.dask import _configure_dask
@@ -68,7 +68,7 @@ def wait(job_manager, id, *states, seconds=240.0, until=lambda job: True):
 
 @lru_cache
 def reference_result(model, **settings):
-    """What the method finds when nothing interrupts it."""
+    """Compute the result of the method without interruptions."""
     config = method_config("dipgo", SMALL | settings)
     return run_to_completion(prune(load_cached(model), "dipgo", config, PROMPTS))
 
@@ -90,7 +90,7 @@ def is_spawned(process):
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the second where it goes while it is read
+    except (FileNotFoundError, ProcessLookupError):  # the second where the process ends while it is read
         return False
 
 

@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start the page as an operator does; its address."""
+    """Start the page as an operator does; yields its address."""
     port, data = free_port(), tmp_path_factory.mktemp("data")
     settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": str(data), "HF_HUB_OFFLINE": "1"}
     with serve(data, **settings) as url:
@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def serve(data: Path, **settings: str) -> Iterator[str]:
-    """Run the page with these environment variables; its address."""
+    """Run the page with these environment variables; yields its address."""
     url = f"http://127.0.0.1:{settings['GRADIO_SERVER_PORT']}/"
     with open(data / "log", "w") as log:
         command = [sys.executable, str(ROOT / "app.py")]
@@ -63,7 +63,7 @@ def wait_until_served(url: str, page: subprocess.Popen, log: Path, seconds: floa
                 return
         except (URLError, TimeoutError):
             time.sleep(0.2)
-    pytest.fail(f"the page did not come up:\n{log.read_text()}")
+    pytest.fail(f"the page did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were an
 
 
 def settled(page: Page, expression: str) -> object:
-    """Wait until a JavaScript expression has had the same value for a second; that value."""
+    """Wait until a JavaScript expression has had the same value for a second; returns that value."""
     return page.evaluate(SETTLED, f"() => {expression}")
 
 
@@ -133,7 +133,7 @@ class Visitor:
         )
 
     def settled(self, expression: str) -> object:
-        """Wait until a JavaScript expression has had the same value for a second; that value."""
+        """Wait until a JavaScript expression has had the same value for a second; returns that value."""
         return settled(self.page, expression)
 
     def pictures(self) -> list[str]:
@@ -152,7 +152,7 @@ class Visitor:
 
 @pytest.fixture
 def visitors(browser: Browser, served: str) -> Iterator:
-    """Make visitors, who leave when the test ends."""
+    """Make visitors, whose browser contexts are closed after the test."""
     made: list[Visitor] = []
 
     def make(**options: object) -> Visitor:
@@ -170,7 +170,7 @@ def visitor(visitors) -> Visitor:
 
 
 def call_api(served: str, name: str, **arguments: object) -> tuple[str, object]:
-    """Call the API by plain HTTP: the kind of the last event, and its data."""
+    """Call the API by plain HTTP; returns the kind of the last event and its data."""
     calls = f"{served}gradio_api/call"
     body = Request(f"{calls}/v2/{name}", json.dumps(arguments).encode(), {"Content-Type": "application/json"})
     with urlopen(body, timeout=120) as answer:

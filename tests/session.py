@@ -1,4 +1,4 @@
-"""How tests are spread over processes, and what must not be left when all are over."""
+"""The distribution of tests over processes, and the check that no process is left when all have ended."""
 
 import os
 import re
@@ -18,7 +18,7 @@ EXIT_TIMEOUT_S = 30.0
 
 
 def group_of(file: Path) -> str:
-    """Name what a file's tests share with other files: all of them run in one process. Else the file's own name."""
+    """Name the group of a file, whose tests run in one process: its marks of shared fixtures, or else its own name."""
     text = file.read_text(encoding="utf-8")
     marks = [name for name in SHARED if re.search(rf"pytest\.mark\.{name}\b", text)]
     return "-".join(marks) or file.name
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    """Fail where a process that a test started is still there, in the process that controls all others."""
+    """Fail where a process that a test started is still running, in the process that controls all others."""
     if hasattr(session.config, "workerinput"):
         return
     deadline = time.monotonic() + EXIT_TIMEOUT_S
@@ -58,15 +58,18 @@ def pytest_sessionfinish(session):
 
 
 def started_processes():
-    """List the processes of this test run, but for this one and those that started it."""
+    """List the processes of this test run except this one and its parents."""
     family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [line for process in psutil.process_iter() if process.pid not in family and (line := _describe(process))]
 
 
 def _describe(process):
     try:
+        command = " ".join(process.cmdline())
+        if "multiprocessing.resource_tracker" in command and process.ppid() == os.getpid():
+            return ""  # it ends with this process
         if process.environ().get("EXPLORER_TEST_RUN") == RUN_ID and process.status() != psutil.STATUS_ZOMBIE:
-            return f"{process.pid}: {' '.join(process.cmdline())[:150]}"
+            return f"{process.pid}: {command[:150]}"
     except psutil.Error:
         pass
     return ""

@@ -1,4 +1,4 @@
-"""Record the moving picture of the README: the ratio slider of the real page, moved in headless Chromium.
+"""Record the animation of the README: the ratio slider of the real page, moved in headless Chromium.
 
 Run by hand: python -m tests.slider_gif [file]. A frame is a screenshot of the controls, the pictures and the heatmap on
 Explore; what lies between pictures and heatmap is hidden, so that both fit into one frame.
@@ -39,7 +39,7 @@ BOX = """() => {
 
 
 def frame(page: Page, ratio: float) -> Image.Image:
-    """Move the slider to a ratio; a screenshot of what it changed."""
+    """Move the slider to a ratio; returns a screenshot of what it changed."""
     page.evaluate(MOVE, ratio)
     page.wait_for_timeout(300)  # the picture of a frame, not a measurement
     shot = Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(BOX), full_page=True))).convert("RGB")

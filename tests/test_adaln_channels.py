@@ -39,7 +39,7 @@ def flux():
 
 
 class TinyFlux(Model):
-    """A FLUX whose pictures are its latents, (B, 4, 4, 4): a token a pixel."""
+    """A FLUX whose pictures are its latents, (B, 4, 4, 4): one token per pixel."""
 
     def __init__(self):
         denoiser = flux()
@@ -53,8 +53,8 @@ class TinyFlux(Model):
 
     def denoise(self, x, t, conditioning, guidance):
         tokens = x.flatten(2).transpose(1, 2)
-        drawn = self.denoiser(tokens, timestep=t.expand(len(x)) / 1000, **conditioning, return_dict=False)[0]
-        return drawn.transpose(1, 2).reshape(x.shape)
+        patches = self.denoiser(tokens, timestep=t.expand(len(x)) / 1000, **conditioning, return_dict=False)[0]
+        return patches.transpose(1, 2).reshape(x.shape)
 
     def decode(self, latents):
         return latents[:, :3].clamp(0, 1)
@@ -67,7 +67,7 @@ def model(monkeypatch):
 
 
 def some(there, left):
-    """Of every site a random choice of as many units as `left(dim)` says."""
+    """Keep a random choice of `left(dim)` elements of every dimension."""
     rng = np.random.default_rng(0)
     return {name: rng.permutation(dim.size) < left(dim) for name, dim in there.items()}
 
@@ -124,14 +124,14 @@ def test_pruned_adaln_equals_gated_adaln_at_the_predicted_cost(left, alone):
 
 
 def test_gated_adaln_channel_is_zero_with_its_bias_per_picture():
-    network, heard = flux(), []
+    network, outputs = flux(), []
     linear = network.transformer_blocks[0].norm1_context.linear
     gates = torch.ones(2, 6 * 64)
     gates[1, :100] = 0
     with WidthGates(network, find_prunable_dims(network, True), {FIRST: gates}):
-        linear.register_forward_hook(lambda _layer, _inputs, output: heard.append(output))
+        linear.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output))
         run(network, CALL)
-    assert (heard[0][0] != 0).all() and (heard[0][1, :100] == 0).all() and (heard[0][1, 100:] != 0).all()
+    assert (outputs[0][0] != 0).all() and (outputs[0][1, :100] == 0).all() and (outputs[0][1, 100:] != 0).all()
 
 
 def test_gradients_reach_soft_gates_of_adaln_channels():
@@ -188,7 +188,7 @@ def test_pruner_refuses_prune_adaln_without_adaln_channels(sd_folder, method):
         run_to_completion(prune(catalogue.load(sd_folder), method, method_config(method, {"prune_adaln": True})))
 
 
-ASKED = {
+SETTINGS = {
     "magnitude": {},
     "random-width": {"ranking": "blocks"},
     "taylor": {"axis": "heads and neurons", "num_images": 2, "steps": 2, "stride": 300, "guidance": 1},
@@ -196,11 +196,11 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("method", ASKED)
+@pytest.mark.parametrize("method", SETTINGS)
 def test_importance_with_adaln_channels_round_trips_and_prunes_the_model(model, method, tmp_path):
-    plain = run_to_completion(prune(model, method, method_config(method, ASKED[method]), ["dog"]))
+    plain = run_to_completion(prune(model, method, method_config(method, SETTINGS[method]), ["dog"]))
     found = run_to_completion(
-        prune(model, method, method_config(method, ASKED[method] | {"prune_adaln": True}), ["dog"])
+        prune(model, method, method_config(method, SETTINGS[method] | {"prune_adaln": True}), ["dog"])
     )
     assert not any(name.endswith(":adaln_channels") for name in plain.rank) and FIRST in found.rank
     found.save(tmp_path / "order.safetensors")

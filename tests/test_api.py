@@ -1,4 +1,4 @@
-"""The page as programs meet it: plain HTTP to the real server."""
+"""The page's API: plain HTTP to the real server."""
 
 from pathlib import Path
 from urllib.error import HTTPError
@@ -56,7 +56,7 @@ def test_a_wrong_call_of_the_api_gives_one_sentence(served: str, name: str, argu
     assert "\n" not in answer["error"]
 
 
-def test_the_api_makes_masks_and_says_what_they_cost(served: str):
+def test_api_returns_masks_and_their_cost(served: str):
     kind, (mask,) = call_api(served, "mask", ratio=0.5, steps=8)
     assert kind == "complete" and mask["calls"] == 8 and len(mask["status"]) == 8
     assert mask["kept"] == pytest.approx(0.5, abs=0.13)

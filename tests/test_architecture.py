@@ -1,4 +1,4 @@
-"""Rules of the project that a program can check; `make lint` runs this file, and import-linter and mypy beside it."""
+"""Rules of the project that a program can check; `make lint` runs this file, import-linter and mypy."""
 
 import ast
 import re

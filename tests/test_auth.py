@@ -61,7 +61,7 @@ def test_forwarded_address_counts_on_a_space_only(monkeypatch):
 
 @pytest.fixture
 def locked(tmp_path):
-    """A page that needs a password."""
+    """Serve a page that needs a password."""
     settings = {"EXPLORER_DATA": str(tmp_path), "EXPLORER_PASSWORD": "open sesame"}
     with serve(tmp_path, GRADIO_SERVER_PORT=str(free_port()), **settings) as url:
         yield url

@@ -79,7 +79,7 @@ def test_halving_spacing_keeps_calls_evenly_spaced():
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 12, 25, 49, 50])
-def test_quadratic_spacing_takes_smaller_and_smaller_strides(sd15, count):
+def test_quadratic_spacing_has_decreasing_strides(sd15, count):
     mask = run_method(sd15, "uniform", ratio=1 - count / 50, spacing="quadratic")
     computed = np.flatnonzero(mask.keep.all(axis=1))
     assert len(computed) == count and computed[0] == 0
@@ -109,7 +109,7 @@ def test_the_ends_spacing_is_nested_and_densest_at_both_ends(sd15, calls):
         assert np.flatnonzero(mask.keep.any(axis=1)).tolist() == spaced_calls(50, 12, "ends").tolist()
 
 
-def test_staleness_is_the_number_of_calls_since_the_last_computed_one():
+def test_staleness_is_largest_before_a_sudden_change():
     where = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])  # one sudden change, before call 3
     score = staleness(where)
     assert score[0] == score[3] == 5.2 and score[[1, 2, 4, 5]].max() == pytest.approx(0.2)

@@ -93,7 +93,7 @@ def _record(taken, other):
 
 
 def _reach(graph, column):
-    """Columns that read `column`, directly or through others."""
+    """List the columns that read `column`, directly or through others."""
     reached = {column}
     for other, unit in enumerate(graph.units):
         if reached & set(unit.reads):

@@ -75,7 +75,7 @@ def test_names_json_names_what_the_generator_was_trained_on():
 
 
 @pytest.mark.parametrize("name", ["emoji-judge", *catalogue.EMBEDDED])
-def test_bundled_models_come_in_small_safetensors_files_with_a_card(name):
+def test_bundled_models_are_small_safetensors_files_with_a_card(name):
     folder = ASSETS / name
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert all(p.stat().st_size < 10_000_000 for p in files)

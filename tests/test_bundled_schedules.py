@@ -1,4 +1,4 @@
-"""Looking up what a method learned beforehand, and what was generated beforehand."""
+"""The bundled schedules and the bundled gallery: which file answers a request, and what is refused."""
 
 import json
 
@@ -17,7 +17,7 @@ from explorer.studies import gallery_render
 
 @pytest.fixture
 def model_id(sd_folder, tmp_path, monkeypatch):
-    """The id of a model that counts as embedded, with two files of one method and a damaged one."""
+    """Make a model that counts as embedded, with two files of one method and a damaged one."""
     model = catalogue.load(sd_folder)
     monkeypatch.setattr(bundled, "EMBEDDED", (model.id,))
     monkeypatch.setattr(bundled, "SCHEDULES", tmp_path)

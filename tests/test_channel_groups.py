@@ -42,7 +42,7 @@ def channel_groups(network, inputs):
 
 
 def left(network, ratio: float, rule: str) -> tuple[int, float]:
-    """Parameters and GMACs of a network on the meta device after a cut."""
+    """Count parameters and GMACs of a network on the meta device after pruning."""
     size = network.config.sample_size
     inputs = spec_of(network).example_inputs(network, size, 0)
     channels = channel_groups(network, inputs)
@@ -108,7 +108,7 @@ def _to_meta(value):
 
 @torch.no_grad()
 def test_pruning_zero_channels_does_not_change_the_output(unet):
-    """Without norms (which see their number) what is cut is what was silent: here a resnet's inner channels."""
+    """Prune the inner channels of a resnet without norms, which depend on the number of channels."""
     inputs = INPUTS["sd"][1]
     resnet = unet.down_blocks[0].resnets[0]
     resnet.norm2 = torch.nn.Identity()
@@ -152,7 +152,7 @@ def test_group_importance_sums_over_all_weights_of_a_channel():
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    ("attempt", "message"),
     [
         (
             lambda channels: widths_at_channel_ratio(channels.groups(), index_importance(channels.groups()), 1.0),
@@ -172,9 +172,9 @@ def test_group_importance_sums_over_all_weights_of_a_channel():
         ),
     ],
 )
-def test_invalid_channel_pruning_is_refused_without_changes(unet, ask, said):
+def test_invalid_channel_pruning_is_refused_without_changes(unet, attempt, message):
     channels = channel_groups(unet, INPUTS["sd"][1])
     before = run(unet, INPUTS["sd"][1])
-    with pytest.raises(ValueError, match=said):
-        ask(channels)
+    with pytest.raises(ValueError, match=message):
+        attempt(channels)
     assert torch.equal(run(unet, INPUTS["sd"][1]), before)

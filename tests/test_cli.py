@@ -43,7 +43,7 @@ def test_widths_are_made_shown_counted_and_used(document, tmp_path):
     assert generated["kept"] == pytest.approx(smaller["kept"]) and generated["macs_total"] == 2 * whole["macs_per_call"]
 
 
-def test_a_smaller_network_is_evaluated_by_its_method_or_its_file(document, tmp_path):
+def test_pruned_widths_are_evaluated_by_method_or_file(document, tmp_path):
     file, few = (
         tmp_path / "w.safetensors",
         ["--ratio", "0.2", "--steps", "2", "--prompts", "2", "--converged-steps", "0"],
@@ -192,7 +192,7 @@ def test_evaluation_prints_cost_and_loss_of_each_candidate(document, run, tmp_pa
     assert code == 0 and "dpm++-steps" in printed
 
 
-def test_a_folder_is_evaluated_on_a_file_of_prompts_of_which_a_fourth_is_for_tuning(document, sd_folder, tmp_path):
+def test_evaluation_of_a_folder_uses_a_fourth_of_the_prompts_for_tuning(document, sd_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\nsix\nten\ncat\n")
     setting = ("evaluate", "--model", sd_folder, "--steps", "4", "--converged-steps", "0", "--prompt-file", prompts)

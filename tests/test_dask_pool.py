@@ -1,4 +1,4 @@
-"""Searches on the workers of a scheduler: they find what one process finds, even where one is killed, and all end."""
+"""Searches on the workers of a scheduler: the same result as in one process, even where one is killed, and all end."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def task_processes(cluster):
 
 
 def all_idle(pids, seconds=60.0):
-    """Wait until no process computes any more; some may keep the model for a while."""
+    """Wait until no process computes; some may keep the model for a while."""
     deadline, before = time.monotonic() + seconds, None
     while (now := [cpu_seconds(pid) for pid in pids]) != before and time.monotonic() < deadline:
         before = now
@@ -152,7 +152,7 @@ def start_worker(cluster):
 
 
 def test_worker_of_a_loopback_scheduler_listens_on_loopback_only(cluster):
-    """Last, because the cluster has one more worker from here on."""
+    """Run last: from here on the cluster has one more worker."""
     with start_worker(cluster) as command:
         deadline = time.monotonic() + 120
         while len(cluster.scheduler.workers) < 3 and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What runs on the CPU runs on a GPU, with the same numbers: on a fake device that mixes with no other."""
+"""Results on a GPU equal those on the CPU: measured on a fake device whose tensors mix with no others."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ SEARCHES = {
 
 @pytest.fixture(scope="module")
 def on_fake_device():
-    """A process in which the device is known."""
+    """Start a process in which the device is registered."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), register) as pool:
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 

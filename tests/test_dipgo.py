@@ -47,8 +47,8 @@ def test_an_importance_serves_every_ratio(model, granularity, algorithm):
 def test_every_ratio_can_be_reached_within_half_a_percent_of_the_macs(granularity):
     graph = catalogue.load("sd15", weights=False).graph(granularity)
     saved_macs = graph.saved_macs(graph.removal_order(np.random.default_rng(0).random((25, len(graph.units)))))
-    asked = np.linspace(0, 1 - 1 / 25, 200)
-    assert np.abs(saved_macs[:, None] - asked).min(axis=0).max() <= 0.005
+    ratios = np.linspace(0, 1 - 1 / 25, 200)
+    assert np.abs(saved_macs[:, None] - ratios).min(axis=0).max() <= 0.005
 
 
 def test_learning_reduces_the_distance_to_the_full_run(model):

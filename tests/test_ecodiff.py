@@ -107,7 +107,7 @@ def test_a_run_that_is_stopped_is_resumed_to_the_same_order(model, settings):
 
 
 def test_element_without_effect_is_removed_first(model):
-    """The penalty is the same for all, so the logit of what the picture does not need must fall first."""
+    """Check that the logit of an element that the picture does not need falls first: all have the same penalty."""
     other = model.with_shared_weights()
     dims = select_dims(model, method_config("ecodiff", {}))
     name, dim = next((name, dim) for name, dim in dims.items() if name.endswith("neurons"))

@@ -1,4 +1,4 @@
-"""The evaluation on tiny models: paired, resumable, and open about what failed."""
+"""The evaluation on tiny models: paired, resumable, with a row for every failure."""
 
 import json
 from pathlib import Path

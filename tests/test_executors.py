@@ -1,4 +1,5 @@
-"""Executors: the same items from each, one run per visitor, stopped at once, and a crash is a sentence."""
+"""Executors: the same items from each, one run per visitor, stopped at once; a crash is one sentence;
+which executor the jobs have."""
 
 import os
 import signal
@@ -11,7 +12,9 @@ import pytest
 from explorer import experiment
 from explorer.experiment import ExperimentRequest
 from explorer.jobs import tasks
+from explorer.jobs.executors import make_job_executor
 from explorer.jobs.executors.base import MAX_CONCURRENT
+from explorer.jobs.executors.dask import DaskExecutor, check_address
 from explorer.jobs.executors.inline import InlineExecutor
 from explorer.jobs.executors.own_process import OwnProcessExecutor
 from explorer.jobs.executors.process import CRASHED, ProcessExecutor
@@ -79,18 +82,18 @@ def test_a_second_run_of_a_visitor_ends_the_first_and_leaves_those_of_others(any
 
 def test_a_stopped_run_ends_early(any_executor, new_request):
     executor = any_executor
-    run, came = executor.run("me", tasks.compare, new_request(**LONG)), []
-    reader = Thread(target=lambda: came.extend(run))
+    run, items = executor.run("me", tasks.compare, new_request(**LONG)), []
+    reader = Thread(target=lambda: items.extend(run))
     reader.start()
-    while len(came) < 2:
+    while len(items) < 2:
         time.sleep(0.01)
     executor.stop("me")
     reader.join(30)
-    assert not reader.is_alive() and not any(frame.done for frame in came)
+    assert not reader.is_alive() and not any(frame.done for frame in items)
 
 
 def test_crash_is_one_sentence_and_the_next_run_works(one_process, new_request):
-    for _ in range(3):  # the next run is asked for at once, while the dead process may not have been joined yet
+    for _ in range(3):  # the next run is requested at once, while the dead process may not have been joined yet
         run = one_process.run("me", tasks.compare, new_request(**LONG))
         next(run)
         before = one_process.pid
@@ -115,3 +118,22 @@ def test_plan_does_not_wait_for_running_generations(one_process, new_request):
         one_process.stop(visitor)
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("tcp://192.0.2.1:8786", "must be; use tls"), ("cluster", "no address"), ("http://localhost:1", "no address")],
+)
+def test_remote_schedulers_must_be_encrypted(address, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_address(address)
+    assert check_address("tls://192.0.2.1:8786") and check_address("tcp://127.0.0.1:8786")
+
+
+def test_scheduler_setting_selects_the_job_executor(monkeypatch):
+    assert isinstance(make_job_executor(), OwnProcessExecutor)
+    monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://127.0.0.1:9")
+    assert isinstance(make_job_executor(), DaskExecutor)
+    monkeypatch.setenv("EXPLORER_SCHEDULER", "tcp://192.0.2.1:8786")
+    with pytest.raises(ValueError, match="must be; use tls"):
+        make_job_executor()

@@ -1,4 +1,4 @@
-"""The numbers and words behind each figure, and that a figure comes out of them."""
+"""Figures: their numbers and texts."""
 
 import subprocess
 import sys
@@ -29,8 +29,8 @@ def test_trade_off_has_one_line_per_name_with_intervals_in_order_of_cost():
 
 def test_similarity_map_plots_the_values_unchanged():
     alike = np.array([[1.0, 0.9], [0.9, 1.0]])
-    drawn = figures.similarity_map(alike, "up_blocks.2").data[0]
-    assert np.array_equal(drawn.z, alike) and drawn.zmax == 1 and "up 2" in drawn.hovertemplate
+    heatmap = figures.similarity_map(alike, "up_blocks.2").data[0]
+    assert np.array_equal(heatmap.z, alike) and heatmap.zmax == 1 and "up 2" in heatmap.hovertemplate
 
 
 def test_width_figures_show_kept_heads_and_shares():
@@ -50,6 +50,6 @@ def test_width_figures_show_kept_heads_and_shares():
 def test_threshold_curve_splits_timesteps_where_the_loss_falls_below_it():
     trace = [(0, 1.0), (100, 0.4), (200, 0.5), (300, 0.1)]
     assert [figures.num_used_timesteps(trace, floor) for floor in (0.0, 0.2, 0.45, 1.0)] == [4, 3, 1, 1]
-    drawn = figures.threshold_curve(trace, 0.2)
-    assert list(drawn.data[1].x) == [0, 100, 200] and drawn.layout.shapes[0].y0 == 0.2
+    figure = figures.threshold_curve(trace, 0.2)
+    assert list(figure.data[1].x) == [0, 100, 200] and figure.layout.shapes[0].y0 == 0.2
     assert figures.threshold_curve([], 0.2).layout.annotations

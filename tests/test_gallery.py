@@ -1,4 +1,4 @@
-"""The gallery: rendered once, packed without loss, and whatever is wrong with it is named."""
+"""The gallery: rendered once, packed without loss, damaged files named."""
 
 import json
 from datetime import datetime, timezone
@@ -25,7 +25,7 @@ RATIOS = (0.25, 0.5, 0.95)
 
 @pytest.fixture(scope="module")
 def made(sd_folder, tmp_path_factory):
-    """(model, folder of what was rendered, folder of what was packed) of a small gallery on a tiny model."""
+    """Make a small gallery of a tiny model: (model, folder of rendered samples, folder of the packed gallery)."""
     patch = pytest.MonkeyPatch()
     for module in (gallery_render, gallery_pack):
         patch.setattr(module, "REFERENCE", ReferenceRun("ddim", 8))

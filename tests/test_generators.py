@@ -69,7 +69,7 @@ def test_classes_are_names_first_and_then_styles(emoji):
     assert set(labels.tolist()) == {classes.class_of[0], NO_CLASS}
 
 
-def test_the_networks_are_shaped_as_the_pruners_need_them():
+def test_networks_have_the_shapes_that_pruners_need():
     transformer, unet = dit.build(), ddpm.build()
     assert len(transformer.transformer_blocks) >= 12 and transformer.config.num_embeds_ada_norm == 1000
     norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]

@@ -1,4 +1,4 @@
-"""What was learned beside baselines that are rebuilt from their rows, on a tiny model."""
+"""Bundled schedules compared with baselines that are rebuilt from their rows, on a tiny model."""
 
 import json
 
@@ -20,7 +20,7 @@ RESULTS = catalogue.ASSETS / "results"
 
 @pytest.fixture(scope="module")
 def evaluated(sd_folder, tmp_path_factory):
-    """(model, rows of a suite at one ratio), tuned on the names that `rebuild` tunes on."""
+    """Evaluate a suite at one ratio: (model, rows), tuned on the names that `rebuild` tunes on."""
     patch = pytest.MonkeyPatch()
     patch.setattr(head_to_head, "split_names", lambda model, purpose: ["dog", "cat"])
     patch.setattr(head_to_head, "TUNING_IMAGES", 2)

@@ -1,4 +1,4 @@
-"""The public names, as a user of the library combines them with diffusers."""
+"""The public names of the library, combined with diffusers."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def model(sd_folder):
 
 @pytest.fixture
 def files(model, tmp_path):
-    """Paths of what two methods find: an importance and a mask of each."""
+    """Write the results of two methods, an importance and a mask of each; their paths."""
     paths = {}
     for method, settings in (("uniform", {"steps": 3}), ("magnitude", {})):
         importance = run_to_completion(prune(model, method, method_config(method, settings)))

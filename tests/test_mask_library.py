@@ -125,7 +125,7 @@ def rewritten(tmp_path, file, **changes):
 
 
 def units(count=3, macs=10, reads=1):
-    """A chain in which each unit reads the last ones."""
+    """Make a chain in which each unit reads the last ones."""
     return [
         Unit(
             name=f"u{i}", kind="stream", reuse="output", macs=macs, reads=tuple(range(max(0, i - reads), i))

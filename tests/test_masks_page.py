@@ -35,12 +35,12 @@ def tile(page, name, where="#mask"):
 
 
 def cells(page):
-    """What the map holds, units by calls: 0 is computed."""
+    """Read the heatmap's values, units by calls: 0 is computed."""
     return np.array(page.evaluate("document.querySelector('#mask .plot').data[0].z"))
 
 
 def at(page, call, unit):
-    """Where a cell is on the screen."""
+    """Find a cell on the screen."""
     page.locator("#mask .plot").scroll_into_view_if_needed()
     return page.evaluate(
         """([call, unit]) => {

@@ -1,4 +1,4 @@
-"""The Optimize tab in a real browser: a job is started, watched, found again, taken to Explore, copied, deleted."""
+"""The Optimize tab in a real browser: a job is started, watched, reopened, opened in Explore, duplicated, deleted."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What bundled files decide and what models cost, as it was recorded in version 0.1: bundled files stay format 1, and
+"""Decisions of bundled files and costs of models, as recorded in version 0.1: bundled files stay format 1, and
 are read through `masks.format_1`."""
 
 import json

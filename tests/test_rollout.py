@@ -1,4 +1,4 @@
-"""The loop against the pipelines it stands for, and reuse against the samplers it amounts to."""
+"""The denoising loop compared with diffusers' pipelines, and reuse compared with the samplers that it equals."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +21,7 @@ from tests.conftest import BETAS, dit, sd_unet
 
 
 def plain(pipe, model_id, steps, guidance, seeds):
-    """What the diffusers pipeline itself generates, (B, 3, H, W) in [0, 1]."""
+    """Generate with the diffusers pipeline itself, (B, 3, H, W) in [0, 1]."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     options = {"num_inference_steps": steps, "generator": generators, "output_type": "np"}
     if isinstance(pipe, diffusers.DiTPipeline):
@@ -85,7 +85,7 @@ def test_pndm_repeats_a_timestep_and_is_counted_by_calls(sd_folder):
 
 
 def coarse_ddim(denoise, latents, timesteps, alphas, kind):
-    """DDIM that visits only `timesteps`, each step to the true next one (Song et al. 2021, eq. 12)."""
+    """Run DDIM that visits only `timesteps`, each step to the true next one (Song et al. 2021, eq. 12)."""
     for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         output, a = denoise(latents, t), alphas[t]
         epsilon = output if kind == "epsilon" else a**0.5 * output + (1 - a) ** 0.5 * latents
@@ -165,7 +165,7 @@ def test_twenty_generations_in_a_row_with_one_pipeline_do_not_drift(sd_folder):
 
 
 def test_runs_at_the_same_time_do_not_mix(sd_folder):
-    """Two generators of frames advanced in turn, one of them under a schedule."""
+    """Advance two generators of frames in turn, one of them under a schedule."""
     model = catalogue.load(sd_folder)
     mask = mask_at(model, ExperimentRequest(model=str(sd_folder), method="random", steps=4, ratio=0.5))
     alone = [ours(model, "ddim", 4, 7.5, [seed], schedule) for seed, schedule in ((1, None), (2, mask))]
@@ -176,7 +176,7 @@ def test_runs_at_the_same_time_do_not_mix(sd_folder):
 
 
 def test_prompts_encoded_at_the_same_time_do_not_mix(sd_folder):
-    """A tokenizer keeps how it pads, which another thread must not change in between."""
+    """Encode in several threads: a tokenizer stores its padding, which another thread must not change meanwhile."""
     model = catalogue.load(sd_folder)
 
     def encoded(prompt):
@@ -184,8 +184,8 @@ def test_prompts_encoded_at_the_same_time_do_not_mix(sd_folder):
 
     alone = {prompt: encoded(prompt) for prompt in ("dog", "red apple", "a")}
     with ThreadPoolExecutor(4) as pool:
-        beside = list(pool.map(encoded, [*alone] * 100))
-    assert all(map(torch.equal, beside, [*alone.values()] * 100))
+        encoded_at_once = list(pool.map(encoded, [*alone] * 100))
+    assert all(map(torch.equal, encoded_at_once, [*alone.values()] * 100))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 10**6])

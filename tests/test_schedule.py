@@ -94,7 +94,7 @@ def test_the_header_has_exactly_the_keys_of_the_format(importance, tmp_path):
 
 
 def rewritten(path, importance, change=None, tensors=None, metadata=None):
-    """The importance's file with something wrong in it."""
+    """Write the importance's file with an error in it."""
     importance.save(path)
     document = json.loads(load_schedule_header(path).model_dump_json()) | (change or {})
     save_file(
@@ -104,7 +104,7 @@ def rewritten(path, importance, change=None, tensors=None, metadata=None):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         ({"format": 3}, "format"),
         ({"surprise": 1}, "surprise"),
@@ -125,8 +125,8 @@ def rewritten(path, importance, change=None, tensors=None, metadata=None):
         ),
     ],
 )
-def test_a_header_that_is_wrong_is_refused_by_name(importance, tmp_path, change, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_a_header_that_is_wrong_is_refused_by_name(importance, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
         load(rewritten(tmp_path / "f.safetensors", importance, change))
     assert "\n" not in str(caught.value)
 
@@ -142,8 +142,8 @@ def test_tensors_that_are_wrong_are_refused(importance, tmp_path):
         "must be int32": {"rank/schedule": rank.astype(np.int64), "score/schedule": score},
         "holds": {"rank/schedule": rank},
     }
-    for said, tensors in cases.items():
-        with pytest.raises(ValueError, match=said):
+    for message, tensors in cases.items():
+        with pytest.raises(ValueError, match=message):
             load(rewritten(tmp_path / "f.safetensors", importance, tensors=tensors))
 
 
@@ -182,22 +182,22 @@ def test_a_mask_must_be_a_closed_schedule():
     first[0, 1] = False
     open_ = keep.copy()
     open_[2, 2] = False
-    for table, said in ((first, "row 0"), (open_, "call 2 computes block.0"), (keep[1:], "must be bool")):
-        with pytest.raises(ValueError, match=said):
+    for table, message in ((first, "row 0"), (open_, "call 2 computes block.0"), (keep[1:], "must be bool")):
+        with pytest.raises(ValueError, match=message):
             Schedule(header(graph, "mask"), table)
 
 
 def test_the_first_difference_to_a_model_is_named(importance):
     units = importance.header.units
     other = units[1].model_copy(update={"name": "other"})
-    for arguments, said in [
+    for arguments, message in [
         (("you/other", "UNet2DModel", CALLS, units), "for the model me/tiny, not you/other"),
         (("me/tiny", "DiTTransformer2DModel", CALLS, units), "for a UNet2DModel"),
         (("me/tiny", "UNet2DModel", 25, units), r"schedules 6 calls \(ddim, 6 steps\), the sampler at hand makes 25"),
         (("me/tiny", "UNet2DModel", CALLS, (units[0], other, units[2])), "unit 1 is block.1 in this file, other in"),
         (("me/tiny", "UNet2DModel", CALLS, units[:2]), "3 units, the model 2"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             importance.header.check_compatible(*arguments)
     importance.header.check_compatible("me/tiny", "UNet2DModel", CALLS, units)
 

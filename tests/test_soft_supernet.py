@@ -1,4 +1,4 @@
-"""The SuperNet in training: equal to the SuperNet that skips, and differentiable through all calls."""
+"""SoftSuperNet: equal to the SuperNet at hard gates, and differentiable through all calls."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ from explorer.sampling.schedulers import make_scheduler, num_function_evals
 from tests.conftest import BETAS, DENOISERS
 
 CONFIG = BETAS | {"prediction_type": "v_prediction"}
-EPSILON = BETAS | {"prediction_type": "epsilon"}  # DiT, whose output has the variance beside the noise
+EPSILON = BETAS | {"prediction_type": "epsilon"}  # DiT, whose output has the variance as well as the noise
 
 
 class BareModel:
-    """A denoiser as a model, without a pipeline."""
+    """Make a model of a denoiser, without a pipeline."""
 
     def __init__(self, kind: str):
         self.denoiser = DENOISERS[kind]().double()
@@ -41,7 +41,7 @@ def noise_of(model: BareModel, count: int = 2) -> torch.Tensor:
 
 
 def random_schedule(graph, calls: int, share: float = 0.5, seed: int = 0) -> np.ndarray:
-    """A closed schedule of every kind: calls skipped whole, units reused, units dead."""
+    """Make a closed schedule with skipped calls, reused units and dead units."""
     keep = np.random.default_rng(seed).random((calls, len(graph.units))) < share
     keep[0] = True
     keep[2] = False
@@ -49,7 +49,7 @@ def random_schedule(graph, calls: int, share: float = 0.5, seed: int = 0) -> np.
 
 
 def own_gates(graph, keep: np.ndarray) -> torch.Tensor:
-    """Own gates of a closed schedule: what is dead would run if only a unit read it."""
+    """Make the own gates of a closed schedule: a dead unit would run if another unit read it."""
     return torch.from_numpy(keep | ~graph.needed(keep)).double()
 
 
@@ -91,7 +91,7 @@ def test_with_hard_gates_it_is_the_supernet_that_skips(kind, granularity, reuse,
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "pndm", "unipc", "deis", "euler"])
 @pytest.mark.parametrize("checkpointing", ["per_call", "sqrt"])
-def test_gradients_do_not_depend_on_what_is_computed_again(sampler, checkpointing):
+def test_gradients_do_not_depend_on_checkpointing(sampler, checkpointing):
     model = BareModel("sd")
     graph = build_block_graph(model.denoiser, "stage")
     calls = num_function_evals(sampler, CONFIG, 6)
@@ -118,7 +118,7 @@ def test_a_rollout_keeps_one_node_of_the_graph_per_call_and_allows_two_backward_
 
 
 def nodes_behind(node) -> set:
-    """Every node of the graph that a backward pass from this one visits."""
+    """List the nodes of the autograd graph that a backward pass from this one visits."""
     seen, ahead = set(), [node]
     while ahead:
         if (node := ahead.pop()) not in seen:
@@ -128,7 +128,7 @@ def nodes_behind(node) -> set:
 
 
 def test_the_gradient_of_a_gate_is_the_slope_of_the_loss():
-    """Finite differences of the mixture itself, with no gate near where a decision flips."""
+    """Compare with finite differences, with no gate near the point where a decision flips."""
     model = BareModel("sd")
     graph = build_block_graph(model.denoiser, "stage")
     own = torch.rand(4, len(graph.units), generator=torch.Generator().manual_seed(3), dtype=torch.double) * 0.3 + 0.65
@@ -148,7 +148,7 @@ def test_the_gradient_of_a_gate_is_the_slope_of_the_loss():
 
 
 def test_gradient_of_a_skipped_calls_gate_is_the_effect_of_running_it():
-    """At a call that is not entered, the slope is towards what the whole call would have computed."""
+    """Check the gradient at a skipped call: it points towards the output of the whole call."""
     model = BareModel("sd")
     graph = build_block_graph(model.denoiser, "stage")
     keep = np.ones((4, len(graph.units)), dtype=bool)

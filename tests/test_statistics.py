@@ -9,7 +9,7 @@ from explorer.evaluation.statistics import interval, paired_difference, summariz
 
 
 def rows(shift: float = 0.0, prompts: int = 30, each: int = 4, noise: float = 0.05) -> pd.DataFrame:
-    """Make up the full run and one candidate whose ssim is lower by `shift`; hard prompts are hard for both."""
+    """Make rows of the full run and of one candidate whose ssim is lower by `shift`; hard prompts are hard for both."""
     rng = np.random.default_rng(0)
     hard = np.repeat(rng.normal(0, 0.2, prompts), each)
     about = {
@@ -53,7 +53,7 @@ def test_paired_difference_finds_a_worse_candidate_despite_prompt_variance():
     assert nothing.low < 0 < nothing.high
 
 
-def test_a_difference_takes_only_pictures_that_both_generated():
+def test_difference_uses_only_pictures_that_both_generated():
     some = rows(0.03)
     some.loc[(some.key == "worse") & (some.seed < 10), "error"] = "failed"
     assert paired_difference(some, "worse", "full", "ssim").n == 110
@@ -83,7 +83,7 @@ def test_retrieval_counts_ranks_and_has_an_interval():
     assert full.retrieval_top5_low < 0.5 < full.retrieval_top5_high
 
 
-def test_kid_of_other_pictures_is_larger_and_beyond_its_spread():
+def test_kid_of_other_pictures_is_larger_than_its_spread():
     some, generator = rows(), torch.Generator().manual_seed(0)
     near, far = torch.randn(120, 6, generator=generator), torch.randn(120, 6, generator=generator) + 1
     some["features"] = [*near.numpy(), *far.numpy()]

@@ -1,4 +1,4 @@
-"""The job store: what is written stays, together or not at all; older, newer, damaged and foreign files."""
+"""The job store: atomic writes; older, newer, damaged and locked files."""
 
 import sqlite3
 import subprocess

@@ -1,4 +1,4 @@
-"""The exact properties of running under a schedule."""
+"""Exact properties of the SuperNet under a schedule."""
 
 import diffusers
 import numpy as np
@@ -17,7 +17,7 @@ CALLS = 4
 
 
 def inputs_of(denoiser, call=0, batch=1):
-    """Inputs that differ from call to call."""
+    """Make inputs that differ from call to call."""
     generator = torch.Generator().manual_seed(100 + call)
     inputs = example_inputs(denoiser)
     name = "hidden_states" if "hidden_states" in inputs else "sample"
@@ -44,7 +44,7 @@ def state_of(denoiser):
 
 
 def schedules(graph, seed=0):
-    """Closed random schedules, and one that skips whole calls."""
+    """Make closed random schedules, and one that skips whole calls."""
     keep = np.random.default_rng(seed).random((CALLS, len(graph.units))) < 0.6
     keep[0] = True
     keep[2] = False
@@ -79,7 +79,7 @@ def test_supernet_restores_the_network_after_exit_or_exception(denoiser, granula
 @pytest.mark.parametrize("reuse", ["output", "residual"])
 @pytest.mark.parametrize("granularity", ["stage", "layer", "module"])
 def test_only_computed_units_run_and_counted_macs_equal_predicted_macs(denoiser, granularity, reuse):
-    """Runs of each unit's layers are counted, and MACs, against the schedule's own arithmetic."""
+    """Compare the counted runs of each unit's layers, and the counted MACs, with the schedule's prediction."""
     graph = measure_architecture(
         denoiser, build_block_graph(denoiser, granularity, reuse), example_inputs(denoiser)
     ).graph
@@ -98,7 +98,7 @@ def test_only_computed_units_run_and_counted_macs_equal_predicted_macs(denoiser,
 
 
 def last_layer(denoiser, path):
-    """The last one, because DiT's head borrows the first layers of block 0."""
+    """Take the last block, because DiT's head uses the first layers of block 0."""
     layers = [module for module in denoiser.get_submodule(path).modules() if isinstance(module, COUNTED_LAYERS)]
     return layers[-1]
 
@@ -152,7 +152,7 @@ def test_a_residual_is_added_to_the_fresh_input():
 
 @pytest.mark.parametrize("order, values", [(0, [5, 5]), (1, [7, 9]), (2, [10, 17])])
 def test_a_cache_continues_a_polynomial_through_call_indices(order, values):
-    """Through (0, 2), (1, 1), (3, 5): the constant 5, the line 2 t - 1, the parabola t^2 - 2 t + 2."""
+    """Extrapolate through (0, 2), (1, 1), (3, 5): the constant 5, the line 2 t - 1, the parabola t^2 - 2 t + 2."""
     cache = FeatureCache(Extrapolation(order))
     for call, value in ((0, 2.0), (1, 1.0), (3, 5.0)):
         cache.push(call, (torch.tensor(value),))

@@ -28,7 +28,7 @@ def run_walk(model, **settings) -> TaylorWalk:
 
 
 def test_importance_is_the_first_order_change_of_the_loss(model):
-    """Moving one weight a little changes the summed losses by what the sum of gradients says."""
+    """Compare a small change of one weight with the sum of its gradients."""
     walk, name, eps = run_walk(model), "conv_in.weight", 1e-3
     weight, batches = walk.parameters[name], walk._generate()
     noise = [walk._noise(clean) for clean, _ in batches]

@@ -1,4 +1,4 @@
-"""The trainers on tiny models and made-up pictures, and the shapes that the pruners need."""
+"""The trainers on tiny models and synthetic pictures, and the shapes that the pruners need."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the page shows and requests, without a browser: words, addresses and generated controls."""
+"""The page without a browser: texts, addresses and generated controls."""
 
 from urllib.parse import parse_qsl
 
@@ -22,7 +22,7 @@ REQUEST = ExperimentRequest(prompt="dog")
 
 
 class FakeSchedule:
-    """What a plan needs of its schedule."""
+    """The fields of a schedule that a plan needs."""
 
     def __init__(self, keep: np.ndarray):
         self.keep = keep
@@ -64,7 +64,7 @@ def model_here(monkeypatch: pytest.MonkeyPatch) -> None:
     ("pruned", "baseline", "sentence"),
     [(0.9, 0.8, "Here pruning pays"), (0.8, 0.9, "Here pruning does not pay"), (0.9, 0.903, "A tie")],
 )
-def test_the_verdict_is_honest_about_the_baseline(pruned: float, baseline: float, sentence: str):
+def test_verdict_names_the_better_picture(pruned: float, baseline: float, sentence: str):
     words = explore.verdict(REQUEST, make_plan([[0, 0], [1, 0]]), finished_cards(pruned, baseline))
     assert sentence in words
     assert f"SSIM {pruned:.3f} pruned, {baseline:.3f} DPM++" in words
@@ -118,7 +118,7 @@ def test_unknown_words_are_escaped():
     assert explore.unknown_words_note([]) == ""
 
 
-def test_a_request_takes_the_settings_of_its_method_and_leaves_empty_ones_out(model_here: None):
+def test_request_has_the_non_empty_settings_of_its_method(model_here: None):
     values = {"model": HERE, "method": "deepcache", "prompt": "dog", "steps": 4}
     settings = {"deepcache.branch": 1, "deepcache.interval": "", "uniform.interval": 3}
     assert url_state.make_request(values | settings).settings == {"branch": 1}

@@ -128,7 +128,7 @@ def test_the_pointer_shows_unit_call_timestep_share_and_status(visitor: Visitor)
     assert "timestep" not in figure(page, legend="file")[0][0]["text"][0][0]
 
 
-def test_a_long_trajectory_is_drawn_without_gaps(visitor: Visitor):
+def test_long_trajectory_has_no_gaps_in_the_heatmap(visitor: Visitor):
     calls = 200
     data, layout = figure(visitor.open().page, keep=[[1, 1, 1]] * calls, timesteps=list(range(calls)))
     assert data[0]["xgap"] == 0

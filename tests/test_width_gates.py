@@ -1,4 +1,4 @@
-"""Removing heads and neurons of every known kind of network: what is pruned computes what was gated."""
+"""Removing heads and neurons of every known kind of network: a pruned network equals the gated one."""
 
 import copy
 
@@ -65,7 +65,7 @@ INPUTS = {
 
 @pytest.fixture(params=INPUTS)
 def network(request):
-    """(network, its inputs): weights and biases random, so that nothing is zero by its initialisation."""
+    """Make (network, its inputs): weights and biases random, so that nothing is zero by its initialisation."""
     make, inputs = INPUTS[request.param]
     made = make().eval().requires_grad_(False)
     torch.manual_seed(3)
@@ -84,7 +84,7 @@ def prune(network, widths):
 
 
 def widths_of(network, left) -> dict[str, np.ndarray]:
-    """Of every dimension a random choice of as many elements as `left(dim)` says."""
+    """Keep a random choice of `left(dim)` elements of every dimension."""
     rng, found = np.random.default_rng(0), {}
     for name, dim in find_prunable_dims(network).items():
         keep = np.zeros(dim.size, dtype=bool)
@@ -113,7 +113,7 @@ def test_pruned_network_equals_gated_network_and_has_the_predicted_parameters(ne
     with WidthGates(whole, find_prunable_dims(whole), widths):
         gated = run(whole, inputs)
     found = run(smaller, inputs)
-    assert (gated - run(whole, inputs)).abs().max() > 1e-3  # the gates did something, and are gone
+    assert (gated - run(whole, inputs)).abs().max() > 1e-3  # the gates had an effect, and were removed
     assert (found - gated).abs().max() <= 1e-4 * gated.abs().max().clamp(min=1)
     before, after = (sum(parameter.numel() for parameter in one.parameters()) for one in (whole, smaller))
     assert before - after == sum(there[name].removed_params(keep) for name, keep in widths.items())
@@ -177,16 +177,16 @@ def test_pruning_does_not_change_networks_that_share_weights(network):
 
 
 @pytest.mark.parametrize(
-    ("widths", "said"),
+    ("widths", "message"),
     [
         ({"mid_block.nothing:heads": np.ones(2, bool)}, "is no dimension of this UNet2DConditionModel"),
         ({"mid_block.attentions.0.transformer_blocks.0.attn1:heads": np.ones(3, bool)}, "has 2 elements in this model"),
     ],
 )
 @pytest.mark.parametrize("way", [prune_widths, WidthGates])
-def test_widths_of_another_model_are_refused_and_change_nothing(unet, widths, said, way):
+def test_widths_of_another_model_are_refused_and_change_nothing(unet, widths, message, way):
     good = {"mid_block.attentions.0.transformer_blocks.0.ff:neurons": np.zeros(64, bool)}
     before = {name: parameter.clone() for name, parameter in unet.named_parameters()}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         way(unet, find_prunable_dims(unet), good | widths)
     assert all(torch.equal(parameter, before[name]) for name, parameter in unet.named_parameters())

@@ -1,4 +1,4 @@
-"""Orders over heads and neurons, their file, and networks that are really smaller."""
+"""Importances of heads and neurons, their files, and the pruned networks."""
 
 import json
 
@@ -120,8 +120,8 @@ def test_a_channel_ratio_is_for_channels(model):
 
 
 def test_round_to_and_local_ranking_keep_multiples_and_equal_shares(model):
-    asked = {"round_to": 8, "ranking": "local"}
-    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", asked)))
+    settings = {"round_to": 8, "ranking": "local"}
+    found = run_to_completion(prune(model, "magnitude", method_config("magnitude", settings)))
     assert len(found.reachable[0]) < sum(dim.size for dim in found.header.dims)
     for ratio in (0.05, 0.1, 0.2):
         keep = found.at(ratio).keep
@@ -191,10 +191,10 @@ def _damaged(importance, tensors) -> list[tuple[dict, dict, str]]:
 def test_a_damaged_file_is_refused_in_one_sentence(importance, tmp_path):
     importance.save(tmp_path / "good.safetensors")
     tensors = load_file(tmp_path / "good.safetensors")
-    for number, (tables, changes, said) in enumerate(_damaged(importance, tensors)):
+    for number, (tables, changes, message) in enumerate(_damaged(importance, tensors)):
         file = tmp_path / f"{number}.safetensors"
         save_file(tables, file, metadata=_header(importance, **changes))
-        with pytest.raises(ValueError, match=said) as refused:
+        with pytest.raises(ValueError, match=message) as refused:
             load(file)
         assert "\n" not in str(refused.value)
     whole = (tmp_path / "good.safetensors").read_bytes()

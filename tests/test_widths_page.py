@@ -1,4 +1,4 @@
-"""The Width pruning tab in a real browser: files, what is left, the three pictures, what cannot be generated."""
+"""The Width pruning tab in a real browser: files, kept widths, the three pictures, errors."""
 
 import re
 from urllib.parse import parse_qs, urlparse
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.browser
 VIEW = widths.View(*widths.View._fields)  # with names in place of components
 
 
-def opened(visitor, **asked):
-    query = {"steps": 4, "prompt": "dog", "method": "uniform", "ratio": 0.5} | asked
+def opened(visitor, **values):
+    query = {"steps": 4, "prompt": "dog", "method": "uniform", "ratio": 0.5} | values
     page = visitor.open("&".join(f"{name}={value}" for name, value in query.items())).page
     page.get_by_role("tab", name="Width pruning").click()
     page.wait_for_selector("#widths-summary .tiles")
@@ -139,8 +139,8 @@ def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
 def test_address_restores_the_smallest_and_largest_widths(visitor, share, reached):
     page = visitor.page
     header = bundled.width_headers("emoji-ddpm")["taylor-channels"]
-    asked = f"model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio={share}"
-    page.goto(f"{visitor.served}?{asked}")
+    query = f"model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio={share}"
+    page.goto(f"{visitor.served}?{query}")
     kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
     expect(page.locator("#widths-summary")).to_contain_text(f"removed{1 - kept:.1%}of")
     page.locator("#widths-ratio input[type=number]").press("Enter")

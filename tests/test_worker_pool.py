@@ -27,7 +27,7 @@ SEARCH = {"steps": 8, "ratio": 0.6, "num_images": 2, "budget": 6, "candidates_pe
 SEARCHES = {
     "genetic": ("genetic", GENETIC),
     "local search": ("search", SEARCH),
-    "prefix": ("dipgo", LEARNED),
+    "nested": ("dipgo", LEARNED),
     "published": ("dipgo", LEARNED | PUBLISHED | {"iterations": 2, "batch": 3, "micro_batch": 2}),
 }
 
@@ -39,7 +39,7 @@ def model(sd_folder):
 
 @pytest.fixture(scope="module")
 def pools(sd_folder):
-    """Pools of two and three processes."""
+    """Make pools of two and three processes."""
     pools = {size: ProcessPool(size, str(sd_folder)) for size in (2, 3)}
     yield pools
     for pool in pools.values():
@@ -65,7 +65,7 @@ def test_any_number_of_workers_finds_the_same_to_the_last_bit(name, model, pools
         assert is_same(search(model, *SEARCHES[name], pools[size]), alone)
 
 
-@pytest.mark.parametrize("name", ["prefix", "published"])
+@pytest.mark.parametrize("name", ["nested", "published"])
 def test_a_step_in_micro_batches_is_the_step_of_the_whole_batch(name, model):
     method, settings = SEARCHES[name]
     config = method_config(method, settings | {"iterations": 1, "validate_every": 0})
@@ -84,11 +84,11 @@ def test_rounds_keep_to_the_budget_and_random_search_does_not_depend_on_them(mod
     assert is_same(search(model, "genetic", random), search(model, "genetic", random | {"candidates_per_round": 1}))
 
 
-def test_the_settings_say_how_many_workers_have_work_and_more_are_refused():
+def test_num_tasks_limits_the_number_of_workers():
     from explorer.cli.options import check_workers
 
     num_tasks = {name: method_config(method, settings).num_tasks for name, (method, settings) in SEARCHES.items()}
-    assert num_tasks == {"genetic": 3, "local search": 2, "prefix": 3, "published": 2}
+    assert num_tasks == {"genetic": 3, "local search": 2, "nested": 3, "published": 2}
     assert {method_config(name, {}).num_tasks for name in ("dipgo", "genetic", "taylor")} == {1}
     check_workers(2, 2, "genetic has", "candidates_per_round")
     with pytest.raises(ValueError, match=r"genetic has too little work for 3 workers \(tasks at a time: 2\); see"):
@@ -96,7 +96,7 @@ def test_the_settings_say_how_many_workers_have_work_and_more_are_refused():
 
 
 def killing(pool, times):
-    """Kill one process after another, at work."""
+    """Kill one process after another while they work."""
     for _ in range(times):
         time.sleep(0.3)
         for pid in pool.pids[:1]:

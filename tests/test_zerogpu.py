@@ -1,4 +1,4 @@
-"""A host that lends a GPU (ZeroGPU): the real package `spaces`, a fake host, and the real page."""
+"""The page on ZeroGPU: the real package `spaces`, a fake host, and the real page."""
 
 import json
 import os
@@ -24,7 +24,7 @@ REQUEST = {"prompt": "dog", "method": "uniform", "steps": 4, "ratio": 0.5}
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """The page there, the log of its requests of the host, and the file that spends the quota."""
+    """Serve the page on a fake host; also the log of its requests to the host, and the file that exhausts the quota."""
     folder = tmp_path_factory.mktemp("zerogpu")
     port, log = free_port(), folder / "requests.log"
     settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
@@ -78,7 +78,7 @@ def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, browser):
     visitor.open()
     host.spent.touch()
     visitor.page.click("#generate")
-    expect(visitor.page.locator("#alert")).to_contain_text("the GPU that this host lends: Space app has reached")
+    expect(visitor.page.locator("#alert")).to_contain_text("the GPU that this host available: Space app has reached")
     host.spent.unlink()
     visitor.generate()
     assert len(visitor.pictures()) == 3 and not visitor.errors
@@ -103,7 +103,7 @@ def test_stop_ends_a_run_on_zerogpu(host, browser):
     visitor.context.close()
 
 
-@pytest.mark.parametrize(("value", "lends"), [("true", True), ("1", True), ("", False), ("false", False)])
-def test_environment_tells_whether_zerogpu_is_available(monkeypatch, value, lends):
+@pytest.mark.parametrize(("value", "available"), [("true", True), ("1", True), ("", False), ("false", False)])
+def test_environment_tells_whether_zerogpu_is_available(monkeypatch, value, available):
     monkeypatch.setenv("SPACES_ZERO_GPU", value)
-    assert zerogpu.on_zerogpu() is lends
+    assert zerogpu.on_zerogpu() is available

@@ -1,7 +1,7 @@
 """An architecture that diffusers does not have, all that it takes to add one: two streams, latents and text, side by
 side. Every exact property is tested on it as on the others, see `conftest.DENOISERS`.
 
-`walk`, `example_inputs` and an adapter of its pipeline are what the project has to be told; two rows register them.
+the project needs `walk`, `example_inputs` and an adapter of its pipeline; two rows register them.
 """
 
 import inspect
@@ -43,7 +43,7 @@ class TwoStreamFeedForward(nn.Module):
 
 
 class ToyBlock(nn.Module):
-    """Returns the text first, as MM-DiT's blocks do."""
+    """A block that returns the text first, as MM-DiT's blocks do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class ToyPipeline(diffusers.DiffusionPipeline):
         return SimpleNamespace(images=(x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
 
 
-# -- what the project has to be told
+# -- what the project needs
 
 
 def walk(transformer: Any) -> Iterator[Layer]:

@@ -102,7 +102,7 @@ def evaluate(
 
 
 def _split_prompts(model: Model, prompt_file: Path | None) -> tuple[list[str], list[str]]:
-    """Read the prompts for tuning, and those that judge."""
+    """Read the prompts for tuning, and those for the evaluation."""
     prompts = model_names(model) if prompt_file is None else read_prompts(prompt_file)
     search, evaluation = split(prompts, "search"), split(prompts, "evaluation")
     if shared := set(search) & set(evaluation):

@@ -120,7 +120,7 @@ def _print_schedule_cost(subject: Any, calls: int, schedule: Any, granularity: s
 
 
 def _at_channel_ratio(subject: Any, ratio: float, rule: str) -> Any:
-    """Count what is left with fewer channels, from the architecture: it does not matter which ones go."""
+    """Count what is left with fewer channels, from the architecture: it does not matter which ones are removed."""
     from explorer.execution.channel_groups import index_importance, widths_at_channel_ratio
     from explorer.execution.macs import build_on_meta, measure_architecture
     from explorer.models.architectures import build_block_graph
@@ -135,7 +135,7 @@ def _at_channel_ratio(subject: Any, ratio: float, rule: str) -> Any:
 def _print_pruned_cost(
     subject: Any, calls: int, pruned: Any, about: dict[str, Any], as_json: bool, more: str = ""
 ) -> None:
-    """Print what a pruned network costs beside the whole one; `about` joins the document, `more` the sentence."""
+    """Print the cost of a pruned and of the whole network; `about` joins the document, `more` the sentence."""
     whole = subject.architecture()
     kept, kept_params = pruned.graph.macs_per_call / whole.graph.macs_per_call, pruned.params / whole.params
     document = {

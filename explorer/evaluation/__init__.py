@@ -1,1 +1,1 @@
-"""What a way of generating costs and loses, measured beside its equal-compute baselines. Start at `evaluate`."""
+"""What pruning costs and loses, compared with equal-compute baselines. Start at `evaluate`."""

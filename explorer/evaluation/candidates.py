@@ -44,7 +44,7 @@ class Candidate:
     method: str
     sampler: str
     steps: int
-    ratio: float | None = None  # as asked
+    ratio: float | None = None  # as requested
     settings: dict[str, Any] = field(default_factory=dict)  # what else distinguishes it from others of its method
     solver: dict[str, Any] = field(default_factory=dict)
     mask: Schedule | None = None

@@ -3,7 +3,7 @@
     work = evaluate(model, ReferenceRun(), candidates, samples, Path("trial.parquet"))   # yields progress, returns rows
 
 Batch after batch, every candidate generates the same (prompt, seed) samples, so that differences are paired and the
-noise of the machine is the same for all. Rows are written as they come; `resume` continues an interrupted evaluation.
+noise of the machine is the same for all. Rows are written at once; `resume` continues an interrupted evaluation.
 """
 
 import json
@@ -53,7 +53,7 @@ def evaluate(
     """Generate every sample with the full run and with every candidate, measure, and write rows to `out` (.parquet).
 
     The full run has not converged either: distances are given to it and, as `converged_..`, to a run of
-    `converged_steps` steps (0: none). `scorers` (default: the model's own) judge the pictures. With a folder to `keep`
+    `converged_steps` steps (0: none). `scorers` (default: the model's own) score the pictures. With a folder to `keep`
     them in, those two runs are not generated again for candidates that come later; in an `image_dir` every picture is
     kept (`image_files`). What fails becomes a row with an `error`. A `pool` generates several batches at the same time:
     the same rows, except for seconds, which are those of a busy machine. Raises ValueError for candidates that do not

@@ -1,4 +1,4 @@
-"""What judges pictures: an encoder that never conditioned what generated them, with captions and real pictures."""
+"""What scores pictures: an encoder that never conditioned what generated them, with captions and real pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -110,7 +110,7 @@ def _cached_folder(repo: str) -> Path | None:
 
 
 def save_real_features(pictures: np.ndarray, encoder: ClipEncoder, folder: Path) -> None:
-    """Write the encoder's features of real pictures, uint8 (N, H, W, 3), beside its weights, or beside those of a model
-    whose pictures are of another kind."""
+    """Write the encoder's features of real pictures, uint8 (N, H, W, 3), next to its weights, or next to those of a
+    model whose pictures are of another kind."""
     batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     save_file({"features": encoder.embed_pictures(batch)}, folder / REAL_FEATURES)

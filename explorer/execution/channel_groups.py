@@ -1,7 +1,7 @@
 """Channels of a network: which ones hang together, and removing them.
 
 Layers whose outputs are added, normalised or joined must lose the same channels. Torch-Pruning's dependency graph knows
-such groups. Which channels go is for `masks.channel_rules` to say.
+such groups. `masks.channel_rules` selects the channels to remove.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,7 +27,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that can go together only, all layers in which they occur taken as one."""
+    """Channels that can only be removed together, in all layers in which they occur."""
 
     name: str  # of the layer that makes them, and the kind: "mid_block.resnets.0.conv1:channels"
     size: int
@@ -147,5 +147,5 @@ def group_importance(group: ChannelGroup, values: Mapping[str, torch.Tensor]) ->
 
 
 def index_importance(groups: Mapping[str, ChannelGroup]) -> dict[str, np.ndarray]:
-    """Rank channels by their index: enough to count what is left at a ratio, whichever channels go."""
+    """Rank channels by their index: enough to count what is left at a ratio, whichever channels are removed."""
     return {name: np.arange(group.size, dtype=float) for name, group in groups.items()}

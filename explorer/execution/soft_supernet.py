@@ -53,7 +53,7 @@ class ScheduleGates(NamedTuple):
 
 
 class SoftSuperNet:
-    """`with net.at(call, gates, cached) as cached:` the denoiser's call inside mixes; the caches go on to the next
+    """`with net.at(call, gates, cached) as cached:` the denoiser's call inside mixes; the caches pass to the next
     call.
 
     The network is unchanged between two calls, so that any of them may be run again at any time. Contexts (guidance in

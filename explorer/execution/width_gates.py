@@ -1,10 +1,10 @@
-"""Widths on a network: gates that try out which heads and neurons stay, and removing the others for good.
+"""Widths on a network: gates that try out which heads and neurons stay, and the removal of the others.
 
-A *prunable dimension* has elements that can go one by one: the heads of an attention, the neurons of a feed-forward,
-and on request the channels of FLUX's AdaLN layers. A gate multiplies what an element hands to the layer that reads it,
-so an element whose gate is 0 might as well not be there, and `prune_widths` takes it out. Gates are pre-hooks on the
+A *prunable dimension* has elements that can be removed one by one: the heads of an attention, the neurons of a
+feed-forward, and on request the channels of FLUX's AdaLN layers. A gate multiplies what an element hands to the layer
+that reads it, so an element whose gate is 0 has no effect, and `prune_widths` removes it. Gates are pre-hooks on the
 reading layer, after any attention backend has done its work; AdaLN channels are read in many places, so their gates
-are hooks on the layer that makes them. Which dimensions a network has is for `models.prunable_dims` to say.
+are hooks on the layer that makes them. `models.prunable_dims` finds the dimensions of a network.
 """
 
 import copy
@@ -22,7 +22,7 @@ OUTPUT = -1  # all that a layer hands out
 
 @dataclass(frozen=True)
 class PrunableDim:
-    """Where elements can go, and what goes with them."""
+    """A dimension with removable elements, and what is removed with them."""
 
     name: str  # module path and kind, "mid_block.attentions.0.transformer_blocks.0.attn1:heads"
     size: int  # elements
@@ -31,14 +31,14 @@ class PrunableDim:
     num_chunks: int  # gated producers make them twice, one chunk after the other
     consumers: tuple[tuple[str, int], ...]  # layers that read them, and the first of their inputs; none for AdaLN
     params: int  # of one element
-    params_when_empty: int = 0  # that go with the last element
+    params_when_empty: int = 0  # removed with the last element
 
     @property
     def path(self) -> str:
         return self.name.rpartition(":")[0]
 
     def removed_params(self, keep: np.ndarray) -> int:
-        """Count the parameters that go if `keep`, bool (size,), stays."""
+        """Count the parameters that are removed if `keep`, bool (size,), stays."""
         return int((~keep).sum()) * self.params + (0 if keep.any() else self.params_when_empty)
 
 
@@ -128,7 +128,7 @@ def _match(
 ) -> Iterator[tuple[PrunableDim, Any]]:
     """Pair each dimension with its value of at most so many axes; all are checked before the first one is yielded.
 
-    Of two dimensions that share a consumer the later one goes first, so that the other's inputs stay where they are.
+    Of two dimensions that share a consumer the later one is pruned first, so that the other's inputs stay in place.
     """
     for name, value in values.items():
         if name not in dims:

@@ -30,7 +30,7 @@ from explorer.settings import settings
 
 JOB_METHODS = tuple(name for name, method in PRUNERS.items() if not method.reads_files)  # no visitor names a file
 ACTIVE: tuple[State, ...] = ("running", "cancelling", "finishing")
-POLL_INTERVAL_S = 0.5  # between two looks at requests
+POLL_INTERVAL_S = 0.5  # between two checks for requests
 MAX_CRASHES = 3  # in a row, without a step in between: then a job has failed
 RECONNECT_WAIT_S = 5.0  # before a lost scheduler is tried again
 
@@ -72,7 +72,7 @@ class JobManager:
         self._thread = Thread(target=self._loop, name="explorer job manager", daemon=True)
 
     def start(self) -> "JobManager":
-        """Resume what was running when the page ended, and run what comes."""
+        """Resume the jobs that were running when the page ended, and run new ones."""
         for job in self.store.jobs(*ACTIVE):
             then = job.last_event_at or job.created
             self.store.update(job.id, **_paused(job, then) | _as_requested(job, {"state": "queued"}, then))
@@ -176,7 +176,7 @@ class JobManager:
         while not self._over.is_set():
             self._wake.wait(POLL_INTERVAL_S)
             self._wake.clear()
-            with suppress(ValueError):  # a full disk, say: the next look may find room
+            with suppress(ValueError):  # a full disk, say: the next poll may find room
                 self._poll()
 
     def _poll(self) -> None:

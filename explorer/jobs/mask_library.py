@@ -1,7 +1,7 @@
 """The mask library of the page: files that visitors upload or make by hand, results of their jobs, and bundled files.
 
-An uploaded file is kept as `<id>.safetensors`, byte for byte, and beside it `<id>.json`, whose it is and what it is
-called. A name is only ever shown: no file is called what a visitor says. Loads no torch.
+An uploaded file is kept as `<id>.safetensors`, byte for byte, with its owner and name in `<id>.json` next to it. A
+visitor's name for a file is only displayed and never used as a file name. Loads no torch.
 """
 
 import re
@@ -28,7 +28,7 @@ ID = re.compile(r"[0-9a-f]{12}")
 
 
 class UploadInfo(BaseModel):
-    """Whose a file is, what it is called, and how it came."""
+    """Owner, name and source of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class UploadInfo(BaseModel):
 
 
 class MaskEntry(NamedTuple):
-    """A file of the page: where it came from, and what it says of itself."""
+    """A file of the page: its source and its header."""
 
     id: str
     name: str
@@ -172,7 +172,7 @@ def _check_file(path: Path) -> None:
 
 
 def bundled_entries() -> list[MaskEntry]:
-    """List the files that come with the project."""
+    """List the bundled files."""
     headers: dict[Path, Any] = {}
     for model in EMBEDDED:
         headers |= bundled.schedule_headers(model)

@@ -1,4 +1,4 @@
-"""What a job asks for: a method, its settings and prompts, and from where it resumes. Loads no torch."""
+"""The request of a job: a method, its settings and prompts, and the state to resume from. Loads no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -113,7 +113,7 @@ class BlockGraph:
         return keep @ self.macs + self.macs_fixed * keep.any(axis=1)
 
     def cascade_of(self, running: np.ndarray, column: int) -> np.ndarray:
-        """Find what goes when a unit of a call is skipped in which `running`, bool (U,), runs: bool (U,), itself
+        """Find what is removed when a unit of a call is skipped in which `running`, bool (U,), runs: bool (U,), itself
         included."""
         without = running.copy()
         without[column] = False
@@ -123,7 +123,7 @@ class BlockGraph:
 
     @cached_property
     def cascades(self) -> np.ndarray:
-        """Row by row, what goes with each unit of a call that runs whole: bool (U, U)."""
+        """Row by row, what is removed with each unit of a call that runs whole: bool (U, U)."""
         whole = np.ones(len(self.units), dtype=bool)
         return np.stack([self.cascade_of(whole, column) for column in range(len(whole))])
 
@@ -141,9 +141,9 @@ class BlockGraph:
         return rank >= int(np.abs(self.saved_macs(rank) - ratio).argmin())
 
     def removal_order(self, score: np.ndarray) -> np.ndarray:
-        """Rank the removals, int32 (T, U): the lowest `score` (T, U) goes first, call 0 last of all.
+        """Rank the removals, int32 (T, U): the lowest `score` (T, U) first, call 0 last of all.
 
-        Before a unit goes, whatever only it reads goes, upstream first, so that every prefix of the order is closed.
+        Before a unit, whatever only it reads is removed, upstream first, so that every prefix of the order is closed.
         """
         keep, rank = np.ones(score.shape, dtype=bool), np.zeros(score.shape, dtype=np.int32)
         position = 0

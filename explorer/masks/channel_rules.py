@@ -1,8 +1,8 @@
-"""Which channels of a layer go at a channel ratio: two rules that are in use. Loads no torch.
+"""Which channels of a layer are removed at a channel ratio: two rules that are in use. Loads no torch.
 
-`paper`: Fang et al., Diff-Pruning, NeurIPS 2023: as many channels go from each group of the GroupNorm, ranked inside
-it. `torch-pruning`: Torch-Pruning since version 1.5: the same positions go in every group, ranked by their mean over
-groups. With few channels a group that removes far more than the ratio: 0.3 leaves 13.95 M parameters of the CIFAR-10
+`paper`: Fang et al., Diff-Pruning, NeurIPS 2023: each group of the GroupNorm loses as many channels, ranked inside it.
+`torch-pruning`: Torch-Pruning since version 1.5: every group loses the same positions, ranked by their mean over
+groups. With few channels per group that removes far more than the ratio: 0.3 leaves 13.95 M parameters of the CIFAR-10
 DDPM, and not the paper's 19.85 M.
 """
 
@@ -26,7 +26,7 @@ def rank_in_group(importance: np.ndarray, num_norm_groups: int, rule: str) -> np
 
 
 def num_removed_per_group(size: int, num_norm_groups: int, ratio: float, rule: str) -> int:
-    """Count the channels that go from each group of the norm at a channel ratio.
+    """Count the channels that are removed from each group of the norm at a channel ratio.
 
     Raises ValueError for an unknown rule and for a ratio outside [0, 1).
     """

@@ -51,7 +51,7 @@ class PrunerRecord(Record):
 
 
 class RatioRecord(Record):
-    """The ratio that was asked for and the one that was reached, and what they are a share of."""
+    """The ratio that was requested and the one that was reached, and what they are a share of."""
 
     asked: Share | None
     reached: Share | None
@@ -59,7 +59,7 @@ class RatioRecord(Record):
 
 
 class FileHeader(Record):
-    """What every file says of itself: for which model, by which method, when and with what."""
+    """What every file records: for which model, by which method, when and with what."""
 
     prunes: ClassVar[Literal["schedule", "widths"]]  # as in `result.PruningResult`
 
@@ -136,7 +136,7 @@ def load_torch_tensors(path: Path, what: str) -> Any:
 
 @contextmanager
 def replace_atomically(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path` to write to, which becomes `path` at the end; after an error nothing
+    """Yield a temporary file next to `path` to write to, which becomes `path` at the end; after an error nothing
     changed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -42,7 +42,7 @@ class PruningResult(Protocol):
 
     @property
     def max_ratio(self) -> float:
-        """The largest ratio that can be asked for."""
+        """The largest ratio that can be requested."""
 
     @property
     def macs_fraction(self) -> float:

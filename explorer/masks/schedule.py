@@ -103,7 +103,7 @@ class Schedule(Mask):
         return float(graph.cost(self.keep).sum() / (graph.macs_per_call * self.header.calls))
 
     def with_reached_ratio(self, asked: float | None) -> "Schedule":
-        """Return the same schedule, its header saying which ratio was asked for and which one it has."""
+        """Return the same schedule, with the requested and the actual ratio in its header."""
         ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.macs_fraction)), of="macs")
         return Schedule(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
 
@@ -166,7 +166,7 @@ class ScheduleImportance(Importance):
 
     @property
     def removal_ratio(self) -> np.ndarray:
-        """float (T, U): the ratio at which each unit goes; 1 at call 0, which stays."""
+        """float (T, U): the ratio at which each unit is removed; 1 at call 0, which stays."""
         first = np.concatenate([self.saved_macs[1:], np.ones(self.rank.shape[1])])
         return first[self.rank]
 

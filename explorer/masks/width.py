@@ -1,4 +1,4 @@
-"""Widths: which heads, neurons or channels of a network stay, for all calls, and the order in which they go.
+"""Widths: which heads, neurons or channels of a network stay, for all calls, and their removal order.
 
 The file is one .safetensors like that of a schedule, with `dims` in place of units and calls: `width/<dim>` bool in a
 mask, `rank/width/<dim>` int32 and `score/width/<dim>` float32 in an importance. Ratios are shares of the denoiser's
@@ -45,7 +45,7 @@ class Widths(Mask):
 
     @property
     def removed_by_kind(self) -> dict[str, int]:
-        """Parameters that go, by kind of element: what a ratio is made of."""
+        """Removed parameters by kind of element: what a ratio is made of."""
         own = {kind: [dim.kind == kind for dim in self.header.dims] for kind in self.header.kinds}
         return {kind: int(self.header.removed_params(self._removed * mask)[0]) for kind, mask in own.items()}
 
@@ -150,7 +150,7 @@ def rank_elements(
 ) -> dict[str, np.ndarray]:
     """Rank the elements of all dimensions together, the lowest key first: dimension -> position, int32 (size,).
 
-    Elements of one batch (dimension -> its number, for each element) have one key and go one after another.
+    Elements of one batch (dimension -> its number, for each element) have one key and are removed one after another.
     """
     sizes = [len(key) for key in keys.values()]
     batch = np.concatenate([batches[name] if batches else np.arange(len(key)) for name, key in keys.items()])

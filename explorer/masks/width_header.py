@@ -1,4 +1,4 @@
-"""What a file of widths says of its network: its prunable dimensions, and what goes with their elements. Loads no
+"""What a file of widths says of its network: its prunable dimensions, and what is removed with their elements. Loads no
 torch."""
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class PrunableDimRecord(Record):
-    """A dimension whose elements can go one by one, or so many at a time: heads, neurons or channels of one layer.
+    """A dimension with elements that are removed one by one, or so many at a time: heads, neurons, channels of a layer.
 
     See `execution.width_gates.PrunableDim` and `execution.channel_groups.ChannelGroup`.
     """
@@ -26,7 +26,7 @@ class PrunableDimRecord(Record):
     name: str = Field(pattern=rf"^[\w.]+:({'|'.join(KINDS)})$", max_length=200)
     size: int = Field(ge=1, le=MAX_SIZE)
     params: Count = 0  # of one element; what channels cost follows from `layers`
-    params_when_empty: Count = 0  # that go with the last element
+    params_when_empty: Count = 0  # removed with the last element
     macs: int = Field(0, ge=0, le=10**15)  # of one element, in one call
     multiple_of: int = Field(1, ge=1, le=MAX_SIZE)  # the number of elements that stay
 
@@ -40,7 +40,7 @@ class PrunableDimRecord(Record):
 
 
 class LayerRecord(Record):
-    """A layer whose channels can go: kernel x outputs x inputs + bias x outputs parameters.
+    """A layer whose channels can be removed: kernel x outputs x inputs + bias x outputs parameters.
 
     As many MACs for each of its `positions` in a call; a norm has none.
     """
@@ -61,7 +61,7 @@ class LayerRecord(Record):
 
 
 class WidthHeader(FileHeader):
-    """What the file says of itself. `model` and `dims` are what it may be used with."""
+    """The header of a file of widths. `model` and `dims` are what it may be used with."""
 
     prunes: ClassVar[Literal["widths"]] = "widths"
 
@@ -88,20 +88,20 @@ class WidthHeader(FileHeader):
         return self
 
     def removed_params(self, removed: np.ndarray) -> np.ndarray:
-        """Count the parameters (K,) that go with `removed` (K, D) elements of each dimension."""
+        """Count the parameters (K,) that are removed with `removed` (K, D) elements of each dimension."""
         fields = ("size", "params", "params_when_empty")
         size, params, when_empty = (np.array([getattr(dim, field) for dim in self.dims]) for field in fields)
         own = removed @ params + (removed == size) @ when_empty
         return own + self._in_layers(0 * removed[:1])[0] - self._in_layers(removed)[0]
 
     def removed_macs(self, removed: np.ndarray) -> np.ndarray:
-        """Count the MACs (K,) of a call that go with `removed` (K, D) elements of each dimension."""
+        """Count the MACs (K,) of a call that are removed with `removed` (K, D) elements of each dimension."""
         macs = np.array([dim.macs for dim in self.dims])
         return removed @ macs + self._in_layers(0 * removed[:1])[1] - self._in_layers(removed)[1]
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of the elements that can go."""
+        """Kinds of the elements that can be removed."""
         return tuple(kind for kind in KINDS if any(dim.kind == kind for dim in self.dims))
 
     def _in_layers(self, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A CLIP model as a judge of pictures: embeddings of pictures and texts."""
+"""A CLIP model that scores pictures: embeddings of pictures and texts."""
 
 import json
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ BATCH = 4
 
 
 class RunningStatistics:
-    """Mean and standard deviation of arrays that come one after another (Welford 1962), in float64."""
+    """Mean and standard deviation of arrays that are added one after another (Welford 1962), in float64."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, np.zeros(()), np.zeros(())

@@ -34,7 +34,7 @@ class DenoiserSpec:
     timestep: str = "timestep"
     expand_timestep: bool = False  # whether the timestep must have one entry per batch element
     branches: Callable[[Any, str], Iterator[str]] = transformer_branches  # of a module: what its block adds to a stream
-    sync_channels: Callable[[Any], None] | None = None  # after channels went; None: channels of this class cannot go
+    sync_channels: Callable[[Any], None] | None = None  # after channels were pruned; None: they cannot be
 
     def timestep_for(self, sample: Any, timestep: Any) -> Any:
         """Shape a scheduler's timestep as the denoiser takes it for a batch (B, ...)."""

@@ -77,7 +77,7 @@ class Model:
     # -- generating
 
     def initial_latents(self, seeds: Sequence[int]) -> tuple["torch.Tensor", list["torch.Generator"]]:
-        """Draw noise (B, C, H, W), one seed per picture; also returns the generators for a sampler that goes on
+        """Draw noise (B, C, H, W), one seed per picture; also returns the generators for a sampler that continues
         drawing."""
         import torch
 
@@ -141,7 +141,7 @@ class Model:
         """List what can be pruned: heads and neurons (`width_gates.PrunableDim`), with AdaLN channels on request, and
         the channels of a U-Net (`channel_groups.ChannelGroup`).
 
-        Raises ValueError for channels of a class whose channels cannot go, and for AdaLN channels where there are none.
+        Raises ValueError for channels of a class without prunable channels, and for missing AdaLN channels.
         """
         from explorer.models.prunable_dims import find_prunable_dims
 
@@ -187,7 +187,7 @@ class Model:
     def channel_groups(self, denoiser: Any) -> "ChannelGroups":
         """Trace which channels of `denoiser`, this model's or its skeleton, hang together.
 
-        Raises ValueError for a class whose channels cannot go.
+        Raises ValueError for a class whose channels cannot be pruned.
         """
         from explorer.execution.channel_groups import ChannelGroups
         from explorer.models.prunable_dims import find_prunable_dims, head_and_neuron_producers

@@ -20,7 +20,7 @@ Purpose = Literal["search", "evaluation"]
 
 
 def model_names(model: "Model") -> list[str]:
-    """List what a model can be asked for: what an embedded one was taught, a class-conditional one's labels.
+    """List the names that a model knows: what an embedded one was taught, a class-conditional one's labels.
 
     An unconditional model has one empty prompt. Raises ValueError where only the user can say.
     """

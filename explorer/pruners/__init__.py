@@ -84,7 +84,7 @@ PRUNERS: Mapping[str, Method] = {
 
 
 def methods_for(prunes: Literal["schedule", "widths"], needs_weights: bool | None = None) -> list[str]:
-    """List the methods that prune schedules or widths; those that need weights or none, if asked."""
+    """List the methods that prune schedules or widths; with `needs_weights`, those that need weights or need none."""
     return [
         name
         for name, method in PRUNERS.items()

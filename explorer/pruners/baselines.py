@@ -20,7 +20,7 @@ from explorer.pruners.spacing import halving_order, nested_order, positions, spa
 
 
 def uniform(model: Model, prompts: Sequence[str], config: UniformConfig) -> Generator[Progress, None, PruningResult]:
-    """Compute whole calls: with `interval` k calls 0, k, 2k ..; with a ratio as many as it leaves, spaced as asked."""
+    """Compute whole calls: with `interval` k calls 0, k, 2k ..; with a ratio as many as it leaves."""
     graph, calls = graph_and_calls(model, config)
     yield Progress(0, 1, "spacing calls")
     keep = np.zeros((calls, len(graph.units)), dtype=bool)
@@ -56,7 +56,7 @@ def deepcache(
         keep = np.where(np.arange(calls)[:, None] % config.interval == 0, True, row)
         return make_schedule(model, graph, config, "deepcache", keep, asked=None)
     if config.ratio is None:
-        # the row's own units go last
+        # the row's own units are removed last
         score = np.where(row, calls, halving_order(positions(calls, "even"))[:, None]).astype(float)
         num_removals = int((~row).sum()) * (calls - 1)
         return make_importance(model, graph, config, "deepcache", score, num_removals)

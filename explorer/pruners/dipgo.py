@@ -2,7 +2,7 @@
 
 Zhu et al., "DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization", NeurIPS 2024. Two algorithms:
 
-`argmax`, as published: each gate is kept while its logit says so, and the loss is the distance of the pruned picture to
+`argmax`, as published: each gate is kept by its logit, and the loss is the distance of the pruned picture to
 the full one plus a penalty on what is computed (eq. 3), until little enough is.
 
 `nested`, ours: the slider needs one removal order, so at each step the gates are what that order leaves at another

@@ -1,9 +1,9 @@
-"""EcoDiff: which heads and neurons go, learned by gradients through all calls, one mask for all of them.
+"""EcoDiff: which heads and neurons to remove, learned by gradients through all calls, one mask for all of them.
 
 Zhang et al., "Learnable Sparsity for Vision Generative Models" (EcoDiff), arXiv 2412.02852. Every element has a logit;
 at each step masks are sampled from it (hard concrete, Louizos et al. 2018), and the loss is the distance of what the
 masked network generates to what the whole one does, plus a penalty on what is kept. Unlike in the released code, masks
-are sampled once per step, so that the backward pass goes through the network of the forward pass; the penalty is on the
+are sampled once per step, so that the backward pass is that of the network of the forward pass; the penalty is on the
 expected number of parameters; and weights do not decay. That is `algorithm=hard_concrete`; `gauss_newton`, ours,
 measures elements one by one, see there. The channels of FLUX's AdaLN layers, which the released code takes as well, go
 on request only (`prune_adaln`) and are counted apart.

@@ -15,7 +15,7 @@ from explorer.sampling.generate import encode_png
 from explorer.sampling.rollout import Denoises, Step, denoise, rollout
 from explorer.sampling.schedulers import make_scheduler
 
-FIRST_SEED = 2**30  # noise of the pictures that are learned from, which judge no method
+FIRST_SEED = 2**30  # noise of the pictures that are learned from, on which no method is evaluated
 
 
 class Batch(NamedTuple):
@@ -44,7 +44,7 @@ class RolloutSet:
         return {name: flat[..., end - size : end] for name, size, end in parts}
 
     def batch(self, step: int) -> Batch:
-        """Select the pictures of a step; after the last one the first comes again."""
+        """Select the pictures of a step; the first follows the last."""
         first = step * self.config.batch
         indices = tuple((first + offset) % self.config.num_images for offset in range(self.config.batch))
         noise, _ = self.model.initial_latents([FIRST_SEED + self.config.seed + index for index in indices])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 WIDTH, HIDDEN = 512, 128  # of the queries, and inside the encoder and the heads
-KEEP_BIAS = 1.0  # the keep logit of a fresh network, beside 0 for reuse
+KEEP_BIAS = 1.0  # the keep logit of a fresh network; reuse has 0
 
 
 class GateTable(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from explorer.pruners.ecodiff_rollout import RolloutSet
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-CUT_WIDTH = 0.1  # of what can go: how far from the cut a step counts
+CUT_WIDTH = 0.1  # of what can be removed: how far from the cut a step counts
 MIN_CURVATURE_SHARE = 0.25  # of the second order, as the least score: the first order is noisy, and of either sign
 TINY = 1e-12
 
@@ -27,12 +27,12 @@ class GaussNewtonScorer:
         self.curvature, self.gradient, self.weight_sum = np.zeros((3, len(rollouts.params)))  # sums over steps
 
     def score(self) -> np.ndarray:
-        """Return by how much the mean squared distance grows per parameter of an element that goes, float32 (N,)."""
+        """Return by how much the mean squared distance grows per parameter of a removed element, float32 (N,)."""
         growth = np.maximum(self.curvature - self.gradient, MIN_CURVATURE_SHARE * self.curvature)
         return (growth / self.rollouts.params / np.maximum(self.weight_sum, TINY)).astype(np.float32)
 
     def step(self) -> dict[str, float]:
-        """Measure once. Returns the distance to the full run, and the share of what can go that was kept."""
+        """Measure once. Returns the distance to the full run, and the kept share of what can be removed."""
         keep, weight = self._choose_mask()
         batch = self.rollouts.batch(self.done)
         full = self.rollouts.full(batch)

@@ -29,7 +29,7 @@ class HardConcreteTrainer:
 
     def __init__(self, rollouts: RolloutSet):
         self.rollouts, self.config, self.done = rollouts, rollouts.config, 0
-        self.costs = torch.from_numpy(rollouts.params / rollouts.params.sum()).float()  # share of what can go
+        self.costs = torch.from_numpy(rollouts.params / rollouts.params.sum()).float()  # share of what can be removed
         sizes = rollouts.sizes
         self.mean_weights = torch.from_numpy(np.repeat([1 / size for size in sizes], sizes)).float()
         self.logits = torch.full((len(self.costs),), self.config.init, requires_grad=True)
@@ -39,7 +39,7 @@ class HardConcreteTrainer:
         return self.logits.detach().numpy().copy()
 
     def step(self) -> dict[str, float]:
-        """Move the logits once. Returns the loss, its terms and the share of what can go that is kept."""
+        """Move the logits once. Returns the loss, its terms and the kept share of what can be removed."""
         distance, gradient = self._distance(self.rollouts.batch(self.done))
         penalty = self._penalty()
         self.logits.grad = gradient + torch.autograd.grad(self.config.penalty_weight * penalty, self.logits)[0]

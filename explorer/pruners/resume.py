@@ -1,4 +1,4 @@
-"""The last state of a search on disk, beside the file that it will become, so that a stopped search can be resumed."""
+"""The last state of a search on disk, next to its result file, so that a stopped search can be resumed."""
 
 import json
 import time

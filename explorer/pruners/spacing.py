@@ -9,7 +9,7 @@ ENDS = (1.6, 1.3)  # how much denser the spacing "ends" is at the first and the 
 
 
 def positions(calls: int, spacing: str) -> np.ndarray:
-    """Place the calls, (T,), rising from 0, so that equal distances there are the spacing that is asked for."""
+    """Place the calls, (T,), rising from 0, so that equal distances there are the requested spacing."""
     if spacing == "ends":
         first, last = ENDS
         fine = np.linspace(0, 1, 10_001)
@@ -19,7 +19,7 @@ def positions(calls: int, spacing: str) -> np.ndarray:
 
 
 def nested_order(calls: int, spacing: str) -> np.ndarray:
-    """Say when each call goes, int (T,), so that what stays is spaced as asked as far as nesting allows; call 0
+    """Rank the removal of calls, int (T,), so that what stays is spaced as requested as far as nesting allows; call 0
     last."""
     where = positions(calls, spacing)
     return thinning_order(where) if spacing == "ends" else halving_order(where)
@@ -36,14 +36,14 @@ def spaced_calls(calls: int, count: int, spacing: str) -> np.ndarray:
 
 
 def halving_order(where: np.ndarray) -> np.ndarray:
-    """Say when each call goes, int (T,), so that what stays is as even along `where` as nesting allows; call 0 last."""
+    """Rank the removal of calls, int (T,), so that nested rests are as even along `where` as possible; call 0 last."""
     order = np.empty(len(where), dtype=int)
     order[[call for call, _ in _additions(where)]] = np.arange(len(where))[::-1]
     return order
 
 
 def thinning_order(where: np.ndarray) -> np.ndarray:
-    """Say when each call goes, int (T,), if it is always the one whose neighbours along `where` are nearest to it.
+    """Rank the removal of calls, int (T,), always of the one whose neighbours along `where` are nearest to it.
 
     Nearest by the product of both distances, which is what the sum of squared distances rises by.
     """
@@ -57,7 +57,7 @@ def thinning_order(where: np.ndarray) -> np.ndarray:
 
 
 def staleness(where: np.ndarray) -> np.ndarray:
-    """Say how stale values would become along `where` just before each call is added, (T,); the most at call 0."""
+    """Compute how stale values would become along `where` just before each call is added, (T,); the most at call 0."""
     score = np.empty(len(where))
     for call, stretch in _additions(where):
         score[call] = stretch

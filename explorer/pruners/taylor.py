@@ -1,4 +1,4 @@
-"""Diff-Pruning: elements go first whose weights change the loss least, by its first-order expansion over timesteps.
+"""Diff-Pruning: removes elements whose weights change the loss least, by its first-order expansion over timesteps.
 
 Fang et al., "Structural Pruning for Diffusion Models", NeurIPS 2023, algorithm 1: from low noise to high, with the same
 pictures and the same noise, gradients are added up as long as the loss is at least a share of the largest one; beyond,

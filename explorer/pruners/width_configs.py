@@ -8,14 +8,15 @@ from explorer.pruners.schedule_configs import CHECKPOINTING, LearningConfig, Met
 
 
 class WidthConfig(MethodConfig):
-    """Which heads, neurons or channels go, for all calls."""
+    """Settings of every method that removes heads, neurons or channels, for all calls."""
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the method's random numbers")
     ratio: float | None = Field(
         None, ge=0, le=1, description="share of parameters to remove; empty: an importance for all ratios"
     )
     axis: Literal["heads and neurons", "channels"] = Field(
-        "heads and neurons", description="what goes: attention heads and feed-forward neurons, or a U-Net's channels"
+        "heads and neurons",
+        description="what is removed: attention heads and feed-forward neurons, or a U-Net's channels",
     )
     prune_adaln: bool = Field(
         False,
@@ -31,7 +32,7 @@ class WidthConfig(MethodConfig):
 
 
 class MagnitudeConfig(WidthConfig):
-    """Elements whose weights are small go first."""
+    """Elements with small weights are removed first."""
 
     norm: Literal[1, 2] = Field(2, description="1: sum of the absolute weights; 2: of their squares")
 
@@ -39,7 +40,7 @@ class MagnitudeConfig(WidthConfig):
 class TaylorConfig(WidthConfig):
     """By how much the loss would change at timesteps of little noise (Fang et al., Diff-Pruning, NeurIPS 2023)."""
 
-    axis: Literal["heads and neurons", "channels"] = Field("channels", description="what goes")
+    axis: Literal["heads and neurons", "channels"] = Field("channels", description="what is removed")
     num_images: int = Field(32, ge=1, le=10_000, description="how many pictures are noised, the same at every timestep")
     steps: int = Field(25, ge=1, le=1000, description="denoising steps by which the model generates these pictures")
     sampler: str = Field("ddim", max_length=20, description="sampler by which the model generates them")

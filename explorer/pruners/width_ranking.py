@@ -1,4 +1,4 @@
-"""From scores of heads, neurons or channels to the order in which they go, and to the result that holds it."""
+"""Turns scores of heads, neurons or channels into a removal order and the result that holds it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ Trace = tuple[tuple[int, float], ...]  # timestep, and the loss there as a share
 
 
 def select_dims(model: Model, config: WidthConfig) -> dict[str, Any]:
-    """Select the prunable dimensions of the axis that is asked for: `PrunableDim` or `ChannelGroup` by name.
+    """Select the prunable dimensions of the configured axis: `PrunableDim` or `ChannelGroup` by name.
 
-    Raises ValueError for channels of a class whose channels cannot go, for AdaLN channels of a model that has none, and
+    Raises ValueError for channels of a class without prunable channels, for AdaLN channels of a model without them, and
     for a network without any such dimension.
     """
     on_channels = config.axis == "channels"
@@ -62,7 +62,7 @@ def make_width_result(
     config: WidthConfig,
     trace: Trace = (),
 ) -> WidthImportance | Widths:
-    """Make the importance of scores (dimension -> (size,)); at the ratio that is asked for, if one is."""
+    """Make the importance of scores (dimension -> (size,)); at the configured ratio, if there is one."""
     header = _header(model, dims, method, config, trace)
     keys, batches = {}, {}
     for dim in header.dims:
@@ -139,12 +139,11 @@ def _num_positions(layer: Any, macs: int) -> int:
 
 
 def _batch_elements(dim: PrunableDimRecord, score: np.ndarray, config: WidthConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Number the batch with which each element goes, (size,), and compute what batches of all dimensions are ordered
-    by."""
+    """Number the batch with which each element is removed, (size,), and compute the sort key of all batches."""
     if config.axis == "channels":
         number = rank_in_group(score, dim.multiple_of, config.rule)  # one channel from every group of the norm
         first = (number + 1) * dim.multiple_of - 1 if config.rule == "paper" else number * dim.multiple_of
-        beyond = first / dim.size  # the channel ratio beyond which it goes: `channel_rules.num_removed_per_group`
+        beyond = first / dim.size  # the channel ratio beyond which it is removed: `channel_rules.num_removed_per_group`
         return number, np.where(number == number.max(), 1.0, beyond)
     position = score.argsort(kind="stable").argsort(kind="stable")
     number = (position + -dim.size % dim.multiple_of) // dim.multiple_of
@@ -154,7 +153,7 @@ def _batch_elements(dim: PrunableDimRecord, score: np.ndarray, config: WidthConf
 
 
 def _mean_by_block(dims: Sequence[PrunableDimRecord], score: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Give each element the mean score of all parameters of its block: its attentions and feed-forwards go together."""
+    """Give each element the mean score of its block's parameters: attentions and feed-forwards are removed together."""
     blocks: dict[str, list[PrunableDimRecord]] = {}
     for dim in dims:
         blocks.setdefault(_path(dim.name).rpartition(".")[0], []).append(dim)

@@ -1,4 +1,4 @@
-"""Widths that need no learning: which elements go first, by the size of their weights, or at random."""
+"""Widths that need no learning: elements are removed by the size of their weights, or at random."""
 
 from collections.abc import Generator, Sequence
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from explorer.models.model import Model
 
-# factory(model, *given)(*item) -> answer; a function or class of a module, because it goes to other processes by name
+# factory(model, *given)(*item) -> answer; a function or class of a module, as it is sent to other processes by name
 TaskFactory = Callable[..., Callable[..., Any]]
 MapFn = Callable[[Sequence[tuple[Any, ...]]], Iterator[Any]]  # items -> their answers, in order, as they come
 

@@ -79,10 +79,10 @@ def rollout(
     """Compute the final latents (B, C, H, W) of all calls, differentiable in the tensors of `gates`, and in no others.
 
     `with at(call, gates, cached) as cached:` the denoiser runs under the gates, any tree of tensors; what it yields is
-    cached for the next call. checkpointing: `none` keeps every activation; `per_call` keeps what goes from one call to
-    the next and computes the rest again in the backward pass; `sqrt` keeps that at every sqrt(T)-th call only, for one
-    more forward pass. Raises ValueError for a sampler that draws noise of its own, and where the gates are for another
-    number of calls.
+    cached for the next call. checkpointing: `none` keeps every activation; `per_call` keeps what is cached for
+    the next call and computes the rest again in the backward pass; `sqrt` keeps that at every sqrt(T)-th call only, for
+    one more forward pass. Raises ValueError for a sampler that draws noise of its own, and where the gates are for
+    another number of calls.
     """
     if isinstance(scheduler, STOCHASTIC):
         raise ValueError(

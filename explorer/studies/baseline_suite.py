@@ -33,7 +33,7 @@ from explorer.pruners.objective import Objective
 from explorer.pruners.spacing import SPACINGS
 
 RATIOS = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95)
-RATIO_TOLERANCE = 0.03  # from the ratio that is asked for: a method that comes no nearer is left out there
+RATIO_TOLERANCE = 0.03  # from the requested ratio: a method that gets no closer is left out there
 TUNING_IMAGES = 8  # on which each setting is tried
 BUDGET = 20  # candidates of each search
 SEEDS = {"random": (0, 1, 2)}  # of random methods, so that no single draw decides
@@ -145,7 +145,7 @@ def run(
 
 
 def deepcache_candidates(model: Model, reference: ReferenceRun) -> list[Candidate]:
-    """Make DeepCache at every interval and branch, each at the ratio it comes to."""
+    """Make DeepCache at every interval and branch, each at the ratio that it reaches."""
     candidates = []
     for branch, interval in itertools.product(range(max_branch(model.graph("layer")) + 1), INTERVALS):
         settings: dict[str, Any] = {"branch": branch, "interval": interval}

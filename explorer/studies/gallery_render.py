@@ -33,7 +33,7 @@ PROMPTS = (
 )
 SEEDS = (0, 1)
 TUNING_IMAGES = 8  # on which few-step samplers choose their spacing
-RATIO_TOLERANCE = 0.03  # from the ratio that is asked for: a method that comes no nearer is left out there
+RATIO_TOLERANCE = 0.03  # from the requested ratio: a method that gets no closer is left out there
 DEEPCACHE_RESULTS = ASSETS / "results" / "emoji-unet-ddim-50-deepcache.parquet"
 
 

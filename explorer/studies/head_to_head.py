@@ -1,4 +1,4 @@
-"""What was learned, compared with the strongest baselines alone, on more pictures than all candidates can be drawn on.
+"""What was learned, compared with the strongest baselines alone, on more pictures than all candidates can generate.
 
 The baselines come from results that are there already: the strongest families at each ratio, rebuilt from what their
 rows say.

@@ -37,7 +37,7 @@ TRAJECTORIES: Mapping[tuple[str, int], Mapping[str, Any]] = {
     ("pndm", 50): {"init": "even"},
     ("ddim", 50): {},
 }
-SEEDS = (1, 2)  # beside the bundled file's 0
+SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
 RESULTS = catalogue.ASSETS / "results"
 UNET = "emoji-unet"

@@ -65,7 +65,7 @@ def ranking(rows: pd.DataFrame, ratio: float, measure: str = MEASURE) -> pd.Data
 def draw_figures(
     file: Path, measure: str = MEASURE, label: str = "PSNR to the full run, inside the drawing's box, dB"
 ) -> list[Path]:
-    """Draw the results `file` against MACs and against seconds, as .svg beside it. Returns the files.
+    """Draw the results `file` against MACs and against seconds, as .svg next to it. Returns the files.
 
     `label` names the measure on its axis. Needs kaleido and a browser.
     """

@@ -1,6 +1,6 @@
 """Compares ways of pruning widths: which elements each method removes, at the same share of parameters.
 
-All candidates prune the same network to the same size and generate the same pictures; beside them are few-step samplers
+All candidates prune the same network to the same size and generate the same pictures; baselines are few-step samplers
 of the whole network with as many MACs.
 """
 
@@ -40,7 +40,7 @@ HEAD_VARIANTS: Variants = MappingProxyType(
         **{f"random-seed-{seed}": ("random-width", {"seed": seed}) for seed in SEEDS},
     }
 )
-THRESHOLDS = (0.0, 0.01, 0.1, 0.2)  # beside the default
+THRESHOLDS = (0.0, 0.01, 0.1, 0.2)  # besides the default
 CHANNEL_VARIANTS: Variants = MappingProxyType(
     {
         **{f"taylor-channels{f'-seed-{s}' if s else ''}": ("taylor", CHANNELS | WALK | {"seed": s}) for s in SEEDS},

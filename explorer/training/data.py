@@ -76,7 +76,7 @@ class Emoji:
 
 @functools.cache
 def well_known_names() -> dict[str, tuple[str, ...]]:
-    """Read the names that everybody knows, each with other everyday words for it (possibly none)."""
+    """Read well-known names, each with other everyday words for it (possibly none)."""
     lines = Path(__file__).with_name("well_known.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.partition(" = ")[::2] for line in lines if line and not line.startswith("#"))
     return {name: tuple(w.strip() for w in words.split(",") if w.strip()) for name, words in pairs}

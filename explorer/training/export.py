@@ -36,7 +36,7 @@ def export(
     dtype: torch.dtype = torch.float32,
     classes: list[str] | None = None,
 ) -> None:
-    """Write pipeline, names and training record beside `out`, then move the finished folder there.
+    """Write pipeline, names and training record next to `out`, then move the finished folder there.
 
     Card, sample grid and features of real pictures stay. In half precision it takes half the space and loads as float32
     all the same. `classes` are a DiTPipeline's labels, which diffusers itself does not write.

@@ -73,7 +73,7 @@ class TrainingPlan:
 
 @dataclass
 class TrainingState:
-    """How far a run has come; `before` are the seconds of earlier runs that it continues."""
+    """The progress of a run; `before` are the seconds of earlier runs that it continues."""
 
     step: int = 0
     before: float = 0.0
@@ -111,7 +111,7 @@ class TrainingLoop:
             groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
         )
         self.average = {n: p.detach().clone() for n, p in self.trained.items()} if plan.ema else {}
-        self.workers: list[_Worker] = []  # beside this process
+        self.workers: list[_Worker] = []  # besides this process
         folder.mkdir(parents=True, exist_ok=True)
         if plan.resume and self.checkpoint.exists():
             self._restore()

@@ -30,7 +30,7 @@ class TrainerConfig:
 
 
 class DenoiserTrainer:
-    """One training run of a denoiser: where it starts, and where its weights go."""
+    """One training run of a denoiser: its start, and the folder of its weights."""
 
     def __init__(self, config: TrainerConfig, out: Path | None, minutes: float, resume: bool, device: str, seed: int):
         self.config, self.resume, self.seed = config, resume, seed

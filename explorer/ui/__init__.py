@@ -47,7 +47,7 @@ TABS = {
     "masks": "Masks",
 }
 FIRST_TAB = "explore"
-PUBLIC = Guard()  # lets everybody change things
+PUBLIC = Guard()  # allows all visitors to change things
 CACHE_S = 3600  # after which files that were sent and never used are deleted
 MAX_SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 READY_JS = "() => { window.explorerReady = true }"
@@ -128,7 +128,7 @@ def launch() -> None:
     """Serve the page until it is interrupted."""
     options = settings()
     os.environ.setdefault("GRADIO_TEMP_DIR", str(options.data / "gradio"))
-    # of the page's processes, and of this one where a host lends it a GPU
+    # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
     executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE)
     Thread(target=_warm_up, args=(executor,), daemon=True).start()

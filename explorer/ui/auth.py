@@ -1,4 +1,4 @@
-"""Who visits: whose jobs and files are whose, who may start, upload and delete, and how often.
+"""Visitors: who owns which jobs and files, who may start, upload and delete, and how often.
 
 A visitor is a long random token that their browser keeps and the page never shows. With EXPLORER_PASSWORD, only
 visitors who gave the password change anything; the rest of the page is open to all.
@@ -28,7 +28,7 @@ LOCKED = '<p class="intro">Starting jobs, uploading and deleting need the passwo
 class Guard:
     """Checks every change.
 
-    password: without one, everybody may. rate_limit: changes per minute from one address; default: any number.
+    password: without one, all visitors may. rate_limit: changes per minute from one address; default: any number.
     """
 
     def __init__(self, password: str | None = None, rate_limit: float = math.inf):
@@ -37,7 +37,7 @@ class Guard:
         self._times: dict[str, deque[float]] = defaultdict(deque)
 
     def check_allowed(self, owner: str, request: gr.Request) -> None:
-        """Raise ValueError for a visitor who did not sign in, and for one who comes too often."""
+        """Raise ValueError for a visitor who did not sign in, and for too many changes per minute."""
         self._count(address_of(request))
         if self.is_locked_for(owner):
             raise ValueError("this needs the password of this page's operator; sign in at the top")

@@ -79,7 +79,7 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def cards(frames: Mapping[str, Frame], pictures: Mapping[str, bytes], titles: Mapping[str, str]) -> str:
-    """Show pictures, as far as they have come; `titles`: role -> what it is called."""
+    """Show pictures, finished or not; `titles`: role -> what it is called."""
     shown = (_card(role, escape(title), frames, pictures.get(role)) for role, title in titles.items())
     return f'<div class="cards{" four" if len(titles) > 3 else ""}">{"".join(shown)}</div>'
 

@@ -1,5 +1,5 @@
-"""Where tasks run: in the caller's thread, in one process, in processes of their own, on a lent GPU, or on a
-cluster."""
+"""Where tasks run: in the caller's thread, in one process, in processes of their own, on a ZeroGPU
+host, or on a cluster."""
 
 from explorer.jobs.executors.base import Executor
 from explorer.jobs.executors.own_process import OwnProcessExecutor

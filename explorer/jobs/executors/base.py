@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from explorer.errors import format_error
 
 MAX_CONCURRENT = 2  # runs in one process at a time; each brings OpenMP threads of its own, see `ui.threads_per_picture`
-UNQUEUED_TASKS = ("plan",)  # that need not wait for one of these places
+UNQUEUED_TASKS = ("plan",)  # that do not wait for one of these places
 
 Task = Callable[..., Iterator[Any]]
 RunTask = Callable[..., Iterator[Any]]  # an executor's `run`, for one owner
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class WorkerLostError(ValueError):
-    """The process that worked is gone: the caller may try again."""
+    """The process that ran the task is lost: the caller may try again."""
 
 
 class SchedulerUnreachableError(WorkerLostError):
@@ -38,8 +38,8 @@ class Executor(Protocol):
     """What runs the tasks of the page."""
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
-        """Yield items as they come. Raises ValueError for a user's error, WorkerLostError where the process that worked
-        is gone, and RuntimeError with a traceback for an error of ours."""
+        """Yield items as they come. Raises ValueError for a user's error, WorkerLostError where the process that ran
+        the task is lost, and RuntimeError with a traceback for an error of ours."""
 
     def stop(self, owner: str) -> None:
         """End all runs of an owner."""

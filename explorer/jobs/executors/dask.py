@@ -31,7 +31,7 @@ from explorer.jobs.executors.process import ProcessExecutor
 from explorer.jobs.prune_request import PruneRequest
 from explorer.settings import settings
 
-CHECK_INTERVAL_S = 0.2  # between two looks at whether the run is still wanted
+CHECK_INTERVAL_S = 0.2  # between two checks whether the run is still wanted
 CONNECT_TIMEOUT_S = 10.0
 NUM_EVENTS = 20  # of a topic that the scheduler remembers; they carry checkpoints, and were handed on at once
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -50,7 +50,7 @@ def check_address(address: str) -> str:
 
 
 class _Run:
-    """One run: its future at the scheduler, and the messages that came from the worker."""
+    """One run: its future at the scheduler, and the messages from the worker."""
 
     def __init__(self) -> None:
         self.future: Any = None
@@ -147,8 +147,7 @@ def _receive(run: _Run, client: Any) -> Message:
 
 
 def _placement(client: Any, shares_work: bool) -> dict[str, Any]:
-    """Say where a run may go: to a GPU of its own, if there are any; if workers share it, it only has to be near
-    one."""
+    """Choose where a run is placed: on a GPU of its own, if there are any; near one, if workers share the run."""
     workers = client.scheduler_info(n_workers=-1).get("workers", {})
     gpus = [address for address, worker in workers.items() if worker["resources"].get("GPU")]
     if not gpus:
@@ -258,7 +257,7 @@ def run_on_worker(topic: str, task: Task, arguments: tuple[Any, ...], memory: in
             if task_state is None or task_state.state not in (
                 "executing",
                 "long-running",
-            ):  # cancelled, or the client is gone
+            ):  # cancelled, or the client has disconnected
                 process.close()
             elif process_memory(process.pid) > limit:
                 report("user_error", memory_error(limit))

@@ -1,4 +1,4 @@
-"""Runs tasks in the thread of the caller: for tests, and for hosts that lend a GPU to the page's own process."""
+"""Runs tasks in the thread of the caller: for tests, and for ZeroGPU hosts."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,11 +12,13 @@ def run_here(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
 
 
 class InlineExecutor:
-    """Runs tasks in the caller's thread; `run_task` says how a task comes to its items."""
+    """Runs tasks in the caller's thread; `run_task` runs a task and yields its items."""
 
     def __init__(self, run_task: Callable[[Task, tuple[Any, ...]], Iterator[Any]] = run_here) -> None:
         self._run_task = run_task
-        self._runs: NewestRuns[object] = NewestRuns(lambda run: None)  # a run looks for its end between two items
+        self._runs: NewestRuns[object] = NewestRuns(
+            lambda run: None
+        )  # a run checks between two items whether it was ended
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         run = object()

@@ -14,7 +14,7 @@ from explorer.jobs.executors.base import NewestRuns, Task
 from explorer.jobs.executors.process import ProcessExecutor
 from explorer.settings import settings
 
-CHECK_INTERVAL_S = 0.2  # between two looks at the memory of a run
+CHECK_INTERVAL_S = 0.2  # between two checks of the memory of a run
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 

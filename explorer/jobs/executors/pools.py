@@ -31,7 +31,7 @@ Subject = tuple[str, str, str]  # a model, its device and its dtype
 
 @dataclass(frozen=True)
 class BoundTask:
-    """A task factory and what it is given; the same id, the same task."""
+    """A task factory and its arguments; the same id means the same task."""
 
     id: str
     factory: TaskFactory = field(compare=False)

@@ -28,7 +28,7 @@ CRASHED = "the process that generates has stopped (was there too little memory?)
 
 
 class _Run:
-    """One run: its number in the process, and the messages that came from there."""
+    """One run: its number in the process, and the messages from there."""
 
     def __init__(self, number: int):
         self.number, self.messages = number, SimpleQueue[Message]()
@@ -124,7 +124,7 @@ class ProcessExecutor:
             with self._lock:
                 if run := self._active.get(number):
                     run.messages.put((kind, value))
-        with self._lock:  # a later run starts a new process; those before it are told that this one crashed
+        with self._lock:  # a later run starts a new process; earlier runs get the message that this one crashed
             if connection is self._connection:
                 self._process.join()
                 self._kill_at_exit.cancel()
@@ -134,7 +134,7 @@ class ProcessExecutor:
 
 
 def _serve(connection: Connection, nice: int, threads: int | None, device: str) -> None:
-    """Begin and end runs as the parent says, until the parent is gone: the main function of the process."""
+    """Begin and end runs on messages from the parent until the parent has ended: the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is for the parent
     os.nice(nice)
     override_device(device)
@@ -161,7 +161,7 @@ def _serve(connection: Connection, nice: int, threads: int | None, device: str) 
         try:
             what, number, *rest = connection.recv()
         except (EOFError, OSError):
-            os._exit(0)  # the parent is gone
+            os._exit(0)  # the parent has ended
         if what == "end":
             active.discard(number)
         else:

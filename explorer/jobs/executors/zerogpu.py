@@ -1,4 +1,4 @@
-"""ZeroGPU: a host that lends a GPU to the page's own process, for the time of one run.
+"""ZeroGPU: a host that gives the page's own process a GPU for the time of one run.
 
 The function that the host's package `spaces` decorates runs in a fork of this process, where alone there is a GPU. So
 the page itself, and the jobs with it, compute on the CPU. https://huggingface.co/docs/hub/spaces-zerogpu
@@ -26,7 +26,7 @@ def on_zerogpu() -> bool:
 
 
 def zerogpu_executor(host_error: type[Exception]) -> InlineExecutor:
-    """Make an executor that runs tasks on the GPU that is lent.
+    """Make an executor that runs tasks on the GPU of a ZeroGPU host.
 
     host_error: what `spaces` raises where no GPU is free, no quota is left or the time is over (gradio's Error). To be
     called before the page is launched, and before anything loads PyTorch.

@@ -1,4 +1,4 @@
-// The words beside the pictures: facts of each, the cost, what a schedule amounts to, which method leads. Numbers in, markup
+// The captions of the pictures: facts of each, the cost, what a schedule amounts to, which method leads. Numbers in, markup
 // out; what a visitor typed is escaped. All take { table, hit, state, baseline, plan, metrics } of render.js; `metrics` are
 // the rows of measures/table.py by name.
 

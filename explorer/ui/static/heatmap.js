@@ -111,7 +111,7 @@ export class Heatmap {
     else this.loading.then(() => this.drawNow());
   }
 
-  /** Draw all in one go, within the frame in which the slider moved. */
+  /** Draw everything at once, within the frame in which the slider moved. */
   drawNow() {
     const { data, layout } = heatmapFigure(this.shown, this.style);
     layout.yaxis.tickfont = { size: this.element.clientWidth < 480 ? 8 : 10 };

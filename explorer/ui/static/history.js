@@ -1,4 +1,4 @@
-// What was generated in this visit: how each picture came about, call by call, and a row of results to return to.
+// What was generated in this visit: how each picture was generated, call by call, and a row of results to return to.
 
 import { paint } from "./pictures.js";
 
@@ -27,7 +27,7 @@ export class Filmstrip {
   }
 
   show() {
-    this.box.innerHTML = "<h2>How they came about</h2>";
+    this.box.innerHTML = "<h2>How they were generated</h2>";
     this.reels = {};
     for (const role of Object.keys(ROLES)) {
       this.reels[role] = document.createElement("div");

@@ -97,7 +97,7 @@ function renderMethods(hit) {
   }
 }
 
-/** Show every sample by the current method, the original beside it. */
+/** Show every sample by the current method, the original next to it. */
 function renderAllPrompts(hit) {
   const box = parts.view.element.querySelector(".all-prompts");
   box.hidden = state.mode !== "prompts" || !hit;

@@ -1,4 +1,4 @@
-// What the scripts of the Explore tab share: the request, what was edited and generated, and what the page brought along.
+// What the scripts of the Explore tab share: the request, what was edited and generated, and what the page was loaded with.
 
 export const openedWith = new URLSearchParams(location.search); // before anything writes into the address
 export const state = {

@@ -9,7 +9,7 @@ const STEPS = [
 let step = -1;
 let focusedBefore;
 
-/** Begin, or go on; after the last step the tour ends. */
+/** Begin, or continue; after the last step the tour ends. */
 export function nextStep() {
   outline(false);
   step += 1;

@@ -1,4 +1,4 @@
-// The whole state of a view in the page's address. Every write goes through here, so that no writer loses another's keys.
+// The whole state of a view in the page's address. Every write is made here, so that no writer loses another's keys.
 
 import { close, pack, unpack } from "./schedule.js";
 import { heatmap, parts, state } from "./state.js";
@@ -14,7 +14,7 @@ export function writeKey(name, value) {
 }
 
 /** Write the state of Explore: its controls, the settings of its method alone, how pictures are compared, a manual
- * schedule. Kept are the keys of the other tabs, `tabKeys` of `url_state.py`, and Gradio's own; unknown keys go. */
+ * schedule. Kept are the keys of the other tabs, `tabKeys` of `url_state.py`, and Gradio's own; unknown keys are deleted. */
 export function writeExplore() {
   const { method } = state.request;
   if (!method) return; // the controls are not here yet, and Python still has to read the address

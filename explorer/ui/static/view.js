@@ -104,7 +104,7 @@ const PAINT_EVERY_MS = 250; // where messages come faster than they can be paint
 let receiving;
 let painted = 0;
 
-/** Receive three pictures with their facts, each as far as it has come. All go into the filmstrip; of those that wait only
+/** Receive three pictures with their facts, finished or not. All go into the filmstrip; of those that wait only
  * the newest is painted, or one now and then, and none after the request has changed. */
 async function receive(value) {
   if (!value) return;
@@ -173,7 +173,7 @@ function showSamples(box) {
 
 let settling;
 
-/** Follow the slider once it has come to rest, be it by mouse, finger or key. */
+/** Follow the slider once it rests, moved by mouse, finger or key. */
 function onSliderSettled() {
   writeExplore();
   if (state.controlsBehind) choose({});

@@ -22,7 +22,7 @@ from explorer.ui.views.explore import cards_json, new_cards, plan_json, unknown_
 
 PROMPT = "red apple"
 FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
-# The page opens with the best result of the gallery, beside the strongest few-step sampler. A request by command line
+# The page opens with the best result of the gallery, next to the strongest few-step sampler. A request by command line
 # has simpler defaults.
 DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_fields.items()}
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}

@@ -33,7 +33,7 @@ call whose value it is.</p>"""
 MAP_CAPTION = (
     "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
 )
-CURVES_CAPTION = "The same along the line beside the diagonal: each call with the one before. Grey: all other units."
+CURVES_CAPTION = "The same along the line next to the diagonal: each call with the one before. Grey: all other units."
 UNIT_JS = "() => window.explorer.unit()"
 
 

@@ -206,19 +206,17 @@ def _connect_generate(executor: Executor, library: MaskLibrary, view: View, expl
     """Connect what generates pictures by the mask, and by the other one, for the prompt and seed of Explore."""
     names = ("prompt", "seed", "baseline_sampler")
 
-    def on_generate(
-        gradio_request: gr.Request, id: str, ratio: float, other: str | None, *values: Any
-    ) -> Iterator[dict]:
+    def on_generate(request: gr.Request, id: str, ratio: float, other: str | None, *values: Any) -> Iterator[dict]:
         from_explore, edits = dict(zip(names, values[:-1], strict=True)), values[-1]
-        run = partial(executor.run, run_owner(gradio_request))
+        run = partial(executor.run, run_owner(request))
         with user_errors() as sentences:
             for pictures in views.generate_pictures(run, library, Selection(id, ratio, edits, other), from_explore):
                 yield {view.alert: "", view.pictures: pictures}
             return
         yield {view.alert: alert(sentences), view.pictures: ""}
 
-    def on_stop(gradio_request: gr.Request) -> None:
-        executor.stop(run_owner(gradio_request))
+    def on_stop(request: gr.Request) -> None:
+        executor.stop(run_owner(request))
 
     generating = view.generate.click(
         on_generate,
@@ -234,7 +232,7 @@ def _connect_generate(executor: Executor, library: MaskLibrary, view: View, expl
 
 
 def run_owner(request: gr.Request) -> str:
-    """Name the owner of this tab's runs, so that a run of Explore for the same visitor goes on."""
+    """Name the owner of this tab's runs, so that a run of Explore for the same visitor continues."""
     return f"{request.session_hash}-masks"
 
 

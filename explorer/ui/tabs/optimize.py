@@ -29,7 +29,7 @@ from explorer.ui.components import (
 )
 from explorer.ui.views.optimize import FILTERS, JobView, settings_from_controls
 
-INTRO = """<p class="intro">Here the methods themselves run, behind the page: they go on when you close it, and every
+INTRO = """<p class="intro">Here the methods themselves run, behind the page: they continue when you close it, and every
 step is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it
 shows, also on other devices.</p>"""
 POLL_S, LIST_POLL_S = 1.0, 5.0  # between two updates of a job, and of the list, while the job runs

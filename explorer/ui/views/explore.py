@@ -22,7 +22,7 @@ TIE_SSIM = 0.005
 
 @dataclass(frozen=True)
 class Card:
-    """One of the three pictures, as far as it has come."""
+    """One of the three pictures, at its current call."""
 
     role: str
     what: str  # how it is generated

@@ -44,7 +44,7 @@ class JobView:
         return value
 
     def _gates(self, job: Job, state: bytes | None) -> dict[str, Any] | None:
-        """Encode the place of each unit at each call in the current removal order, call by call; the last to go is 255.
+        """Encode the place of each unit at each call in the current removal order, call by call; the last one is 255.
 
         None for a method that learns something else.
         """
