@@ -9,7 +9,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-SHARED = {  # what is started once: the mark of the files that use it -> its fixtures
+SHARED = {  # what is started once per process: the mark of the files that use it -> its fixtures
     "browser": {"served", "browser", "visitor", "host"},
     "cluster": {"cluster"},
 }
@@ -26,7 +26,7 @@ def group_of(file: Path) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Send the files of a group to one process, so that there is one page, one browser and one cluster."""
+    """Send the files of a group to one process: one cluster in all, one page and one browser per process."""
     from xdist.scheduler import LoadScopeScheduling
 
     class GroupScheduling(LoadScopeScheduling):

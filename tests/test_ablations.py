@@ -9,6 +9,8 @@ from explorer.pruners import method_config
 from explorer.sampling.generate import generate
 from explorer.studies import ablations
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def few_images(monkeypatch):

@@ -9,6 +9,8 @@ from explorer.pruners.baselines import deepcache_row, max_branch
 from explorer.studies import baseline_suite
 from explorer.studies.baseline_suite import EXTRAPOLATIONS, GRIDS, INTERVALS, Suite, deepcache_candidates
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ReferenceRun(steps=12)
 
 

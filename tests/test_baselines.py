@@ -18,6 +18,8 @@ from explorer.pruners.search import initial_candidate, offspring
 from explorer.pruners.spacing import halving_order, nested_order, spaced_calls, staleness, thinning_order
 from explorer.sampling.schedulers import SAMPLERS
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_WEIGHTS = methods_for("schedule", needs_weights=False)
 
 

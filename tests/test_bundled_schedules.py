@@ -14,6 +14,8 @@ from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 from explorer.studies import gallery_render
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model_id(sd_folder, tmp_path, monkeypatch):

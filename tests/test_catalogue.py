@@ -10,6 +10,8 @@ from explorer.models import catalogue
 from explorer.models.catalogue import load
 from explorer.sampling.generate import generate
 
+pytestmark = pytest.mark.slow
+
 REAL = {  # parameters and MACs a call without and with attention products, G
     "sd15": (859_520_964, 338.80, 401.83),
     "sd21": (865_910_724, 760.91, 1074.98),

@@ -23,6 +23,8 @@ from explorer.models.prunable_dims import find_prunable_dims, head_and_neuron_pr
 from tests.conftest import ddpm_unet, sd_unet, sdxl_unet
 from tests.test_width_gates import INPUTS, run
 
+pytestmark = pytest.mark.slow
+
 CELEBA = {
     "sample_size": 64,
     "block_out_channels": (128, 256, 256, 256, 512),

@@ -5,6 +5,8 @@ from explorer.evaluation import results
 from explorer.masks.result import load
 from explorer.masks.schedule import ScheduleImportance
 
+pytestmark = pytest.mark.slow
+
 
 def test_models(document):
     rows = document("models")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.fake_device import NAME, register
 
+pytestmark = pytest.mark.slow
+
 LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 2}
 GENETIC = {"steps": 4, "guidance": 3.0, "ratio": 0.5, "num_images": 2, "population": 4, "budget": 5}
 WIDTHS = {"steps": 3, "guidance": 3.0, "iterations": 2, "batch": 2}

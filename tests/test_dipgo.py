@@ -18,6 +18,8 @@ from explorer.pruners.objective import Objective
 from explorer.pruners.schedule_configs import DipgoConfig
 from explorer.pruners.worker_pool import SerialPool
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"steps": 6, "validate_every": 2, "guidance": 3.0, "granularity": "stage", "iterations": 4, "batch": 2}
 PROMPTS = ["dog", "cat", "tree"]
 

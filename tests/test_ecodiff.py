@@ -14,6 +14,8 @@ from explorer.pruners.gauss_newton import GaussNewtonScorer
 from explorer.pruners.hard_concrete import HardConcreteTrainer, hard_concrete, open_probability
 from explorer.pruners.width_ranking import select_dims
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["dog", "cat"]
 FEW = {"steps": 3, "iterations": 3, "batch": 2, "num_images": 4, "guidance": 3.0}
 

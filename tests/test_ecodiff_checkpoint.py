@@ -12,6 +12,8 @@ from explorer.models.prunable_dims import find_prunable_dims
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 
+pytestmark = pytest.mark.slow
+
 
 def write_files(folder: Path, denoiser) -> tuple[Path, Path, dict[str, torch.Tensor]]:
     """Write two files in the order in which a call reaches the layers; also returns their logits by dimension."""

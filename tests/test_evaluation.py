@@ -28,6 +28,8 @@ from explorer.sampling.generate import generate
 from explorer.training import clip
 from explorer.training.captions import train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ReferenceRun(steps=6)
 SAMPLES = make_samples(["dog", "cat"], 5)
 

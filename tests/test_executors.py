@@ -19,6 +19,8 @@ from explorer.jobs.executors.inline import InlineExecutor
 from explorer.jobs.executors.own_process import OwnProcessExecutor
 from explorer.jobs.executors.process import CRASHED, ProcessExecutor
 
+pytestmark = pytest.mark.slow
+
 LONG = {"steps": 1000, "guidance": 1.0}
 
 

@@ -19,6 +19,8 @@ from explorer.models import catalogue
 from explorer.progress import run_to_completion
 from explorer.studies import gallery_pack, gallery_render
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("uniform", "random", "ddim-steps")
 RATIOS = (0.25, 0.5, 0.95)
 

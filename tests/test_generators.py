@@ -24,6 +24,8 @@ from explorer.training import data as pictures
 from explorer.training.dit import NO_CLASS, Classes
 from tests.test_training import made_up
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def emoji(monkeypatch, tmp_path):

@@ -14,6 +14,8 @@ from explorer.pruners import method_config
 from explorer.studies import head_to_head
 from explorer.studies.baseline_suite import Suite
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ReferenceRun(steps=12)
 RESULTS = catalogue.ASSETS / "results"
 

@@ -19,6 +19,8 @@ from explorer.jobs.store import ENDED, JobStore
 from explorer.masks.schedule import ScheduleImportance
 from tests.job_fixtures import PROMPTS, SMALL, all_exited, has_result, is_spawned, reference_result, wait
 
+pytestmark = pytest.mark.slow
+
 EXECUTORS = {"inline": InlineExecutor, "own process": OwnProcessExecutor}
 
 

@@ -18,6 +18,8 @@ from explorer.progress import Progress, run_to_completion
 from explorer.pruners import method_config
 from explorer.pruners.resume import SavedState
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 LEARN = ("--steps", "6", "--method", "dipgo", "--guidance", "3", "--set", "granularity=stage", "--set", "batch=1")
 

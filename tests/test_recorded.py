@@ -12,6 +12,8 @@ from safetensors import safe_open
 from explorer.masks.result import Importance, load
 from explorer.models import catalogue
 
+pytestmark = pytest.mark.slow
+
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
 ASSETS = Path(__file__).parent.parent / "assets"
 RATIOS = np.arange(1, 20) / 20

@@ -12,6 +12,8 @@ from explorer.pruners.taylor import taylor_at_thresholds
 from explorer.pruners.taylor_walk import TaylorWalk
 from tests.conftest import PIPELINES
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 3, "num_images": 3, "stride": 200, "guidance": 3.0, "threshold": 0.0}
 PROMPTS = ["dog", "cat"]
 

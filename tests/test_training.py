@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from explorer import training  # noqa: E402

@@ -10,6 +10,8 @@ from explorer.models import catalogue
 from explorer.progress import run_to_completion
 from explorer.studies import width_study
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 2, "iterations": 2, "warmup_steps": 1, "batch": 2, "num_images": 2, "guidance": 3.0}
 SHORT_WALK = {"steps": 2, "num_images": 2, "stride": 250, "guidance": 3.0}
 HEADS = {

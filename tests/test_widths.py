@@ -16,6 +16,8 @@ from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 from explorer.sampling.generate import generate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(sd_folder):

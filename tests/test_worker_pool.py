@@ -19,6 +19,8 @@ from explorer.pruners.schedule_configs import PUBLISHED
 from explorer.pruners.worker_pool import SerialPool
 from tests.job_fixtures import all_exited, is_alive
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["dog", "cat", "tree"]
 GENETIC = {"steps": 6, "ratio": 0.6, "num_images": 2, "population": 4, "budget": 10, "candidates_per_round": 3}
 LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 3, "micro_batch": 1}
