@@ -78,7 +78,7 @@ def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, browser):
     visitor.open()
     host.spent.touch()
     visitor.page.click("#generate")
-    expect(visitor.page.locator("#alert")).to_contain_text("the GPU that this host available: Space app has reached")
+    expect(visitor.page.locator("#alert")).to_contain_text("the GPU that this host lends: Space app has reached")
     host.spent.unlink()
     visitor.generate()
     assert len(visitor.pictures()) == 3 and not visitor.errors
