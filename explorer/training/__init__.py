@@ -1,12 +1,12 @@
 """How the embedded models were made: `train(name, minutes)` runs the trainer of one of them."""
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-# model -> module and function; imported on use, because a trainer imports torch
-_TRAINERS = {
+from explorer.training.options import TrainingOptions
+
+# model -> module and function, which takes TrainingOptions; imported on use, because a trainer imports torch
+TRAINERS = {
     "emoji-autoencoder": ("explorer.training.autoencoder", "train"),
     "emoji-clip": ("explorer.training.clip", "train_clip"),
     "emoji-judge": ("explorer.training.clip", "train_judge"),
@@ -14,18 +14,6 @@ _TRAINERS = {
     "emoji-dit": ("explorer.training.dit", "train"),
     "emoji-ddpm": ("explorer.training.ddpm", "train"),
 }
-
-
-def _make_trainer(name: str) -> Callable[..., None]:
-    module, function = _TRAINERS[name]
-
-    def run(**options: Any) -> None:
-        getattr(import_module(module), function)(**options)
-
-    return run
-
-
-TRAINERS = {name: _make_trainer(name) for name in _TRAINERS}
 
 
 def train(
@@ -48,4 +36,5 @@ def train(
         raise ValueError(f"no trainer for {name!r}; known: {', '.join(TRAINERS)}")
     if not 0 < minutes < float("inf"):
         raise ValueError(f"minutes must be a positive number, not {minutes}")
-    TRAINERS[name](minutes=minutes, resume=resume, device=device, seed=seed, data=data, out=out)
+    module, function = TRAINERS[name]
+    getattr(import_module(module), function)(TrainingOptions(minutes, resume, device, seed, data, out))

@@ -26,6 +26,7 @@ from explorer.training.loop import (
     print_progress,
     runs_folder,
 )
+from explorer.training.options import TrainingOptions
 
 NAME = "emoji-autoencoder"
 LATENT_CHANNELS = 12  # 8 lose more than 4 dB, 16 gain 2.7 before the decoder is trained
@@ -205,25 +206,18 @@ def measure(vae: AutoencoderKL, emoji: pictures.Emoji, grid: Path | None = None)
     return {"psnr": round(float(psnr.mean()), 2), "psnr_worst": round(float(psnr.min()), 2), "n": len(psnr)}
 
 
-def train(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train(options: TrainingOptions) -> None:
     """Compute the encoder, train the decoder for `minutes`, write both to `out` (default: vae in the run's folder)."""
-    emoji = pictures.load(data)
+    emoji = pictures.load(options.data)
     seen = emoji.where(lambda item: not pictures.is_held_out(item.name)).pictures
     folder = runs_folder(NAME)
-    torch.manual_seed(seed)
+    torch.manual_seed(options.seed)
     vae = build()
     set_principal_encoder(vae, seen)
     vae.save_pretrained(folder / "fixed")
-    plan = TrainingPlan(minutes, 2e-3, device=device, seed=seed, resume=resume, weight_decay=0.0, ema=0.998)
+    plan = TrainingPlan.of(options, 2e-3, weight_decay=0.0, ema=0.998)
     state = train_decoder(vae, seen, plan)
-    vae.to("cpu").save_pretrained(out or folder / "vae")
-    run = provenance.training_run("decoder", state.seconds, state.step, BATCH, device, seed)
+    vae.to("cpu").save_pretrained(options.out or folder / "vae")
+    run = provenance.training_run("decoder", state.seconds, state.step, BATCH, options.device, options.seed)
     provenance.write(folder, [run])
     print_progress(f"{NAME}: {measure(vae, emoji, folder / 'reconstructions.png')}")

@@ -8,8 +8,8 @@ noisy), because generated ones are softer than real ones.
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from explorer.training.autoencoder import to_tensor
 from explorer.training.captions import MAX_LENGTH, draw_caption, draw_keywords, list_texts, train_tokenizer
 from explorer.training.cards import write_clip_card
 from explorer.training.loop import TrainingLoop, TrainingPlan, pick_device, print_progress, runs_folder
+from explorer.training.options import TrainingOptions
 from explorer.training.text_pretraining import pretrain_text_tower
 
 NAMES_PER_BATCH = 40
@@ -183,21 +184,19 @@ def encoder_folder(name: str) -> Path:
     return catalogue.ASSETS / name if name == "emoji-judge" else runs_folder(name) / "model"
 
 
-def _train(
-    name: str, minutes: float, resume: bool, device: str, seed: int, data: Path | None, out: Path | None
-) -> None:
-    emoji = pictures.load(data)
+def _train(name: str, options: TrainingOptions) -> None:
+    emoji = pictures.load(options.data)
     seen = emoji.where(lambda item: not pictures.is_held_out(item.name))
-    folder, out = runs_folder(name), out or encoder_folder(name)
-    torch.manual_seed(seed)
+    folder, out = runs_folder(name), options.out or encoder_folder(name)
+    torch.manual_seed(options.seed)
     tokenizer = train_tokenizer(list_texts(emoji), length=MAX_LENGTH)
     model = build(tokenizer)
-    pretraining = _pretrain(model, tokenizer, seen, folder, minutes, seed, resume)
-    options: dict[str, Any] = dict(device=device, seed=seed, resume=resume, weight_decay=0.1, ema=0.998)
-    plan = TrainingPlan(minutes - pretraining / 60, 1e-3, **options)
+    pretraining = _pretrain(model, tokenizer, seen, folder, options)
+    rest = replace(options, minutes=options.minutes - pretraining / 60)
+    plan = TrainingPlan.of(rest, 1e-3, weight_decay=0.1, ema=0.998)
     seconds = pretraining + train_encoder(seen, tokenizer, model, folder, plan)
     save(model, tokenizer, out)
-    facts = {"seconds": seconds, "device": device, "seed": seed, "retrieval": measure(out, emoji)}
+    facts = {"seconds": seconds, "device": options.device, "seed": options.seed, "retrieval": measure(out, emoji)}
     (folder / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     print_progress(f"{name}: {facts}")
     write_clip_card(name, out, facts, model)
@@ -208,18 +207,16 @@ def _pretrain(
     tokenizer: CLIPTokenizer,
     seen: pictures.Emoji,
     folder: Path,
-    minutes: float,
-    seed: int,
-    resume: bool,
+    options: TrainingOptions,
 ) -> float:
     """Pretrain the text tower, or load the one of an earlier run, and fix it. Returns the seconds that it took now."""
     text, seconds = nn.ModuleList([model.text_model, model.text_projection]), 0.0
     file = folder / "text.safetensors"
-    if resume and file.exists():
+    if options.resume and file.exists():
         load_model(text, file)
     else:
-        share = min(MAX_PRETRAINING_MINUTES, PRETRAINING_SHARE * minutes)
-        plan = TrainingPlan(share, 2e-3, warmup=20, ema=0.99, seed=seed)
+        share = min(MAX_PRETRAINING_MINUTES, PRETRAINING_SHARE * options.minutes)
+        plan = TrainingPlan(share, 2e-3, warmup=20, ema=0.99, seed=options.seed)
         seconds = pretrain_text_tower(seen, tokenizer, model, folder / "words", plan)
         save_model(text, str(file))
     text.requires_grad_(False)
@@ -235,25 +232,11 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
     (out / "preprocessor_config.json").write_text(json.dumps(prepared, indent=2) + "\n", encoding="utf-8")
 
 
-def train_clip(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train_clip(options: TrainingOptions) -> None:
     """Train emoji-clip; see `explorer.training.train`."""
-    _train("emoji-clip", minutes, resume, device, seed, data, out)
+    _train("emoji-clip", options)
 
 
-def train_judge(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train_judge(options: TrainingOptions) -> None:
     """Train emoji-judge, by the same recipe with another seed; see `explorer.training.train`."""
-    _train("emoji-judge", minutes, resume, device, seed + JUDGE_SEED, data, out)
+    _train("emoji-judge", replace(options, seed=options.seed + JUDGE_SEED))

@@ -4,8 +4,6 @@ Like theirs of faces, churches and bedrooms it knows one kind of thing, the face
 every emoji, without a name to go by, gets colours and outlines right and little else.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +14,7 @@ from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.export import export
 from explorer.training.loop import Loss
+from explorer.training.options import TrainingOptions
 from explorer.training.provenance import TrainingRun
 from explorer.training.sampling import NUM_SAMPLES, generate_pictures
 from explorer.training.trainer import DenoiserTrainer, TrainerConfig
@@ -87,20 +86,13 @@ def make_loss(unet: UNet2DModel, clean: torch.Tensor, device: torch.device, batc
     return loss
 
 
-def train(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train(options: TrainingOptions) -> None:
     """Train the U-Net on the faces and write it to `out` (default: assets/emoji-ddpm).
 
     `resume` continues from the run's checkpoint, or else from the published weights.
     """
-    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
-    faces = pictures.load(data).where(is_face)
+    trainer = DenoiserTrainer(CONFIG, options)
+    faces = pictures.load(options.data).where(is_face)
     unet = trainer.prepare(build())
 
     def publish(model: UNet2DModel, runs: list[TrainingRun]) -> None:

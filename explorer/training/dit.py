@@ -4,7 +4,6 @@ It follows emoji-unet in everything but the network: autoencoder, noise, loss, a
 """
 
 import random
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from diffusers import DiTPipeline, DiTTransformer2DModel
 from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.export import export, make_vocabulary
+from explorer.training.options import TrainingOptions
 from explorer.training.provenance import TrainingRun
 from explorer.training.sampling import NUM_SAMPLES, generate_pictures, pick_evenly
 from explorer.training.trainer import DenoiserTrainer, TrainerConfig
@@ -72,24 +72,17 @@ class Classes:
         return {"class_labels": torch.tensor(classes)}
 
 
-def train(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train(options: TrainingOptions) -> None:
     """Train the transformer on the well-known names and write the pipeline to `out` (default: assets/emoji-dit).
 
     `resume` continues from the run's checkpoint, or else from the published weights. Needs the autoencoder of
     emoji-unet; raises ValueError without.
     """
-    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
-    known = pictures.load(data).where(lambda item: item.name in pictures.well_known_names())
+    trainer = DenoiserTrainer(CONFIG, options)
+    known = pictures.load(options.data).where(lambda item: item.name in pictures.well_known_names())
     vae, classes = latest_autoencoder(), Classes(known)
     transformer = trainer.prepare(build())
-    latents = autoencoder.encode(vae, known.pictures, device)
+    latents = autoencoder.encode(vae, known.pictures, options.device)
 
     def publish(model: DiTTransformer2DModel, runs: list[TrainingRun]) -> None:
         pipe = DiTPipeline(transformer=model, vae=vae.to(trainer.device), scheduler=make_scheduler())

@@ -21,6 +21,7 @@ from torch import nn
 
 from explorer.masks.file_format import replace_atomically
 from explorer.settings import settings
+from explorer.training.options import TrainingOptions
 
 CHECKPOINT_INTERVAL_S = 180.0
 LOG_INTERVAL = 20  # steps
@@ -69,6 +70,12 @@ class TrainingPlan:
     bfloat16: bool = False  # on a CPU as well: convolutions gain by it, narrow transformers do not
     # processes, each with its own part of the batch: on a busy machine faster than threads in each operation
     workers: int = 1
+
+    @classmethod
+    def of(cls, options: TrainingOptions, learning_rate: float, **more: Any) -> "TrainingPlan":
+        """Make the plan of a trainer's options."""
+        shared: dict[str, Any] = dict(device=options.device, seed=options.seed, resume=options.resume)
+        return cls(options.minutes, learning_rate, **shared, **more)
 
 
 @dataclass

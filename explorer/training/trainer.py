@@ -12,6 +12,7 @@ from torch import nn
 from explorer.models import catalogue
 from explorer.training import autoencoder, provenance
 from explorer.training.loop import Loss, TrainingLoop, TrainingPlan, pick_device, print_progress, runs_folder
+from explorer.training.options import TrainingOptions
 from explorer.training.provenance import TrainingRun
 
 WORKERS = 2  # processes on a CPU, each with its part of the batch
@@ -32,19 +33,17 @@ class TrainerConfig:
 class DenoiserTrainer:
     """One training run of a denoiser: its start, and the folder of its weights."""
 
-    def __init__(self, config: TrainerConfig, out: Path | None, minutes: float, resume: bool, device: str, seed: int):
-        self.config, self.resume, self.seed = config, resume, seed
-        self.run_folder, self.out = runs_folder(config.name), out or catalogue.ASSETS / config.name
+    def __init__(self, config: TrainerConfig, options: TrainingOptions):
+        self.config, self.resume, self.seed, device = config, options.resume, options.seed, options.device
+        self.run_folder, self.out = runs_folder(config.name), options.out or catalogue.ASSETS / config.name
         self.device = pick_device(device)
         workers = WORKERS if device == "cpu" else 1
         if workers > 1:
             torch.set_num_threads(1)
         self.micro_batch = config.batch // workers  # pictures in each worker's part of a batch
-        options: dict[str, Any] = dict(
-            device=device, seed=seed, resume=resume, workers=workers, bfloat16=config.bfloat16
-        )
-        self.plan = TrainingPlan(minutes, config.learning_rate, warmup=200, ema=0.999, **options)
-        torch.manual_seed(seed)
+        shared: dict[str, Any] = dict(workers=workers, bfloat16=config.bfloat16)
+        self.plan = TrainingPlan.of(options, config.learning_rate, warmup=200, ema=0.999, **shared)
+        torch.manual_seed(options.seed)
 
     def prepare(self, model: Any) -> Any:
         """Put a fresh model on the device, with the published weights where training is resumed.

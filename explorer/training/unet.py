@@ -17,6 +17,7 @@ from explorer.training import data as pictures
 from explorer.training.captions import draw_caption, list_labels, load_tokenizer
 from explorer.training.export import export, make_vocabulary
 from explorer.training.loop import Loss, runs_folder
+from explorer.training.options import TrainingOptions
 from explorer.training.provenance import TrainingRun
 from explorer.training.sampling import NUM_SAMPLES, generate_pictures, pick_evenly
 from explorer.training.trainer import DenoiserTrainer, TrainerConfig
@@ -182,27 +183,20 @@ def assemble(
     )
 
 
-def train(
-    minutes: float,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    data: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def train(options: TrainingOptions) -> None:
     """Train the U-Net on the well-known names and write the pipeline to `out` (default: assets/emoji-unet).
 
     `resume` continues from the run's checkpoint, or else from the published weights, those of another machine for
     example. Needs the text tower of emoji-clip and an encoder fixed by the emoji-autoencoder; raises ValueError
     without.
     """
-    trainer = DenoiserTrainer(CONFIG, out, minutes, resume, device, seed)
-    known = pictures.load(data).where(lambda item: item.name in pictures.well_known_names())
+    trainer = DenoiserTrainer(CONFIG, options)
+    known = pictures.load(options.data).where(lambda item: item.name in pictures.well_known_names())
     vae = latest_autoencoder()
     tower, tokenizer = latest_text_tower()
     unet = trainer.prepare(build(tower.config.hidden_size))
-    captions = Captions(known, tokenizer, tower, seed)
-    latents = autoencoder.encode(vae, known.pictures, device)
+    captions = Captions(known, tokenizer, tower, options.seed)
+    latents = autoencoder.encode(vae, known.pictures, options.device)
 
     def publish(model: UNet2DConditionModel, runs: list[TrainingRun]) -> None:
         # the decoder may have become sharper meanwhile
