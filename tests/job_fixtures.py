@@ -79,10 +79,21 @@ def has_result(job_manager, job, expected):
     return True
 
 
-def is_spawned(process):
-    """Say whether a process was spawned to run tasks."""
+def workers_of(process):
+    """List the processes that this one has spawned to run tasks."""
+    return [one for one in process.children() if runs(one, "spawn_main")]
+
+
+def forks(pid=None):
+    """List the processes that were forked to run tasks of a process; default: of this one."""
+    servers = [one for one in psutil.Process(pid).children() if runs(one, "multiprocessing.forkserver")]
+    return [one for server in servers for one in server.children()]
+
+
+def runs(process, name):
+    """Say whether a process runs a function of this name."""
     try:
-        return "spawn_main" in " ".join(process.cmdline())
+        return name in " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return False
 

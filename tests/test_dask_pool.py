@@ -17,7 +17,7 @@ from explorer.jobs.executors.base import WorkerLostError
 from explorer.jobs.executors.pools import DaskPool, ProcessPool, worker_pool
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
-from tests.job_fixtures import PROMPTS, SMALL, all_exited, has_result, is_spawned, reference_result, wait
+from tests.job_fixtures import PROMPTS, SMALL, all_exited, forks, has_result, reference_result, wait
 
 pytestmark = pytest.mark.cluster
 
@@ -26,8 +26,7 @@ SHARED = {"batch": 2, "micro_batch": 1, "iterations": 4}
 
 def task_processes(cluster):
     """List per worker of Dask the processes that it has started for tasks."""
-    workers = [psutil.Process(one.process.pid) for one in cluster.workers.values()]
-    return [[one for one in worker.children() if is_spawned(one)] for worker in workers]
+    return [forks(one.process.pid) for one in cluster.workers.values()]
 
 
 def all_idle(pids, seconds=60.0):
@@ -47,7 +46,7 @@ def cpu_seconds(pid):
 
 
 def process_ids(model):
-    return lambda seconds: (time.sleep(seconds), os.getppid(), os.getpid())[1:]
+    return lambda seconds: (time.sleep(seconds), psutil.Process(os.getppid()).ppid(), os.getpid())[1:]
 
 
 def refusing(model):

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from threading import Thread
 
+import psutil
 import pytest
 
 from explorer import experiment
@@ -18,6 +19,7 @@ from explorer.jobs.executors.dask import DaskExecutor, check_address
 from explorer.jobs.executors.inline import InlineExecutor
 from explorer.jobs.executors.own_process import OwnProcessExecutor
 from explorer.jobs.executors.process import CRASHED, ProcessExecutor
+from tests.job_fixtures import runs
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +76,7 @@ def test_a_second_run_of_a_visitor_ends_the_first_and_leaves_those_of_others(any
     second = executor.run("me", tasks.compare, new_request())
     next(second)
     assert executor.is_busy("me", tasks.compare) and not executor.is_busy("me", tasks.plan)
-    rest = list(first)
-    assert not any(frame.done for frame in rest)
+    assert list(first) == []  # nor what it had sent before it was ended
     assert next(other).call >= 2 and len(list(second)) > 2
     assert not executor.is_busy("me", tasks.compare) and executor.is_busy("you", tasks.compare)
     other.close()
@@ -104,6 +105,24 @@ def test_crash_is_one_sentence_and_the_next_run_works(one_process, new_request):
             list(run)
         assert str(error.value) == CRASHED
         assert len(list(one_process.run("me", tasks.plan, new_request()))) == 1 and one_process.pid != before
+
+
+def test_run_after_a_failed_start_of_its_process_works(new_request, monkeypatch):
+    def fail(process):
+        raise ConnectionRefusedError("the process that forks others has just ended")
+
+    executor = ProcessExecutor()
+    with monkeypatch.context() as failing, pytest.raises(ValueError, match="has stopped"):
+        failing.setattr("multiprocessing.process.BaseProcess.start", fail)
+        list(executor.run("me", tasks.plan, new_request()))
+    assert not executor.is_busy("me", tasks.plan) and executor.pid is None
+    for server in psutil.Process().children():  # it starts again as well
+        if runs(server, "multiprocessing.forkserver"):
+            server.kill()
+            while server.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+    assert len(list(executor.run("me", tasks.plan, new_request()))) == 1
+    executor.close()
 
 
 def test_plan_does_not_wait_for_running_generations(one_process, new_request):

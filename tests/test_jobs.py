@@ -4,7 +4,6 @@ import os
 import signal
 from threading import Event
 
-import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -17,7 +16,7 @@ from explorer.jobs.executors.own_process import OwnProcessExecutor
 from explorer.jobs.manager import Limits
 from explorer.jobs.store import ENDED, JobStore
 from explorer.masks.schedule import ScheduleImportance
-from tests.job_fixtures import PROMPTS, SMALL, all_exited, has_result, is_spawned, reference_result, wait
+from tests.job_fixtures import PROMPTS, SMALL, all_exited, forks, has_result, reference_result, wait, workers_of
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +31,10 @@ def killable(request):
     return DaskExecutor(request.getfixturevalue("cluster").scheduler_address)
 
 
-def running_processes(parent=None):
-    """List the processes that this one, or `parent`, has spawned to run tasks."""
-    return [one for one in psutil.Process(parent).children() if is_spawned(one)]
-
-
 @pytest.mark.parametrize("kind", EXECUTORS)
 def test_job_ends_with_the_result_of_the_method_and_records_every_step(kind, job_manager, tiny):
     job_manager = job_manager(EXECUTORS[kind]())
-    job = job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS)
-    job = wait(job_manager, job.id)
+    job = wait(job_manager, job_manager.submit("me", "dipgo", tiny, SMALL, PROMPTS).id)
     assert job.state == "done" and job.error is None and job.seconds > 0, job.error
     assert [event.step for event in job_manager.store.events(job.id)] == [1, 2, 3, 4, 5]
     assert job_manager.store.checkpoint(job.id)[1].startswith(b"\x89PNG")
@@ -50,8 +43,7 @@ def test_job_ends_with_the_result_of_the_method_and_records_every_step(kind, job
 
 def test_a_job_with_a_ratio_ends_with_a_mask(job_manager, tiny):
     job_manager = job_manager(InlineExecutor())
-    job = job_manager.submit("me", "uniform", tiny, {"steps": 6, "ratio": 0.5})
-    job = wait(job_manager, job.id)
+    job = wait(job_manager, job_manager.submit("me", "uniform", tiny, {"steps": 6, "ratio": 0.5}).id)
     assert set(load_file(job_manager.store.results / job.result)) == {"schedule"}
 
 
@@ -158,8 +150,8 @@ def test_workers_share_a_job_and_end_with_it(job_manager, tiny):
     shared = {"batch": 2, "micro_batch": 1, "iterations": 2}
     job = job_manager.submit("me", "dipgo", tiny, SMALL | shared, PROMPTS)
     wait(job_manager, job.id, "running", until=lambda job: job.done >= 1)
-    (own,) = [one for one in running_processes() if len(running_processes(one.pid)) == 2]
-    workers = running_processes(own.pid)
+    (own,) = [one for one in forks() if len(workers_of(one)) == 2]
+    workers = workers_of(own)
     assert {one.nice() for one in workers} == {own.nice()}
     ended = wait(job_manager, job.id)
     assert ended.state == "done", ended.error
@@ -168,12 +160,12 @@ def test_workers_share_a_job_and_end_with_it(job_manager, tiny):
 
 
 def test_a_job_whose_process_is_killed_continues_from_its_last_step(job_manager, tiny):
-    before = set(running_processes())
+    before = set(forks())
     job_manager = job_manager(OwnProcessExecutor())
     job = job_manager.submit("me", "dipgo", tiny, SMALL | {"iterations": 12}, PROMPTS)
     for step in (2, 6):
         wait(job_manager, job.id, "running", until=lambda job, step=step: job.done >= step)
-        (process,) = [one for one in running_processes() if one not in before]
+        (process,) = [one for one in forks() if one not in before]
         before.add(process)
         os.kill(process.pid, signal.SIGKILL)
     ended = wait(job_manager, job.id)

@@ -83,6 +83,19 @@ class NewestRuns(Generic[R]):
         return any(newest is run for newest in list(self._runs.values()))
 
 
+class BaseExecutor(Generic[R]):
+    """What executors share: the newest run of each owner and task. `end` ends a run."""
+
+    def __init__(self, end: Callable[[R], None]):
+        self._runs: NewestRuns[R] = NewestRuns(end)
+
+    def stop(self, owner: str) -> None:
+        self._runs.stop(owner)
+
+    def is_busy(self, owner: str, task: Task) -> bool:
+        return self._runs.has(owner, task)
+
+
 def to_messages(task: Task, arguments: tuple[Any, ...]) -> Iterator[Message]:
     """Run a task and turn what it yields or raises into messages, which `from_messages` turns back."""
     try:

@@ -19,8 +19,8 @@ from urllib.parse import urlparse
 from uuid import uuid4
 
 from explorer.jobs.executors.base import (
+    BaseExecutor,
     Message,
-    NewestRuns,
     SchedulerUnreachableError,
     Task,
     from_messages,
@@ -65,7 +65,7 @@ class _Run:
             self.future.cancel()
 
 
-class DaskExecutor:
+class DaskExecutor(BaseExecutor[_Run]):
     """Runs tasks where a scheduler sends them. memory: bytes that a run may use; default: three quarters of the
     worker's.
 
@@ -77,7 +77,7 @@ class DaskExecutor:
         self._lock = Lock()
         self._client: Any = None
         self._closed = False
-        self._runs: NewestRuns[_Run] = NewestRuns(lambda run: run.end())
+        super().__init__(lambda run: run.end())
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         from distributed.protocol import deserialize_bytes
@@ -100,13 +100,6 @@ class DaskExecutor:
             if run.future is not None and client.status == "running":
                 run.future.cancel()
                 client.unsubscribe_topic(topic)
-
-    def stop(self, owner: str) -> None:
-        """End what the owner runs, at once: its process is killed by the worker that watches it."""
-        self._runs.stop(owner)
-
-    def is_busy(self, owner: str, task: Task) -> bool:
-        return self._runs.has(owner, task)
 
     def close(self) -> None:
         """Disconnect; the workers stay with the scheduler."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from explorer.jobs.executors.base import NewestRuns, Task
+from explorer.jobs.executors.base import BaseExecutor, Task
 
 
 def run_here(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
@@ -11,14 +11,12 @@ def run_here(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
     yield from task(*arguments)
 
 
-class InlineExecutor:
+class InlineExecutor(BaseExecutor[object]):
     """Runs tasks in the caller's thread; `run_task` runs a task and yields its items."""
 
     def __init__(self, run_task: Callable[[Task, tuple[Any, ...]], Iterator[Any]] = run_here) -> None:
         self._run_task = run_task
-        self._runs: NewestRuns[object] = NewestRuns(
-            lambda run: None
-        )  # a run checks between two items whether it was ended
+        super().__init__(end=lambda run: None)  # a run checks between two items whether it was ended
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         run = object()
@@ -30,10 +28,3 @@ class InlineExecutor:
                 yield item
         finally:
             self._runs.remove(run)
-
-    def stop(self, owner: str) -> None:
-        """End what the owner runs, after the current item."""
-        self._runs.stop(owner)
-
-    def is_busy(self, owner: str, task: Task) -> bool:
-        return self._runs.has(owner, task)

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from explorer.jobs.executors.base import NewestRuns, Task
+from explorer.jobs.executors.base import BaseExecutor, Task
 from explorer.jobs.executors.process import ProcessExecutor
 from explorer.settings import settings
 
@@ -18,7 +18,7 @@ CHECK_INTERVAL_S = 0.2  # between two checks of the memory of a run
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-class OwnProcessExecutor:
+class OwnProcessExecutor(BaseExecutor["_OwnProcess"]):
     """Runs tasks that take long, each in a process of its own. `stop` ends a run at once.
 
     memory: bytes that a run may use; default: three quarters of the machine's. device: as for `ProcessExecutor`.
@@ -26,7 +26,7 @@ class OwnProcessExecutor:
 
     def __init__(self, memory: int | None = None, device: str = ""):
         self._memory, self._device, self._closed = memory or machine_memory() * 3 // 4, device, False
-        self._runs: NewestRuns[_OwnProcess] = NewestRuns(lambda run: run.end())
+        super().__init__(lambda run: run.end())
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         if self._closed:
@@ -38,13 +38,6 @@ class OwnProcessExecutor:
         finally:
             self._runs.remove(run)
             run.end()
-
-    def stop(self, owner: str) -> None:
-        """End what the owner runs, at once: its process is killed."""
-        self._runs.stop(owner)
-
-    def is_busy(self, owner: str, task: Task) -> bool:
-        return self._runs.has(owner, task)
 
     def close(self) -> None:
         """Start no more processes."""

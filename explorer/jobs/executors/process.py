@@ -1,10 +1,11 @@
-"""Runs tasks in one spawned process, which keeps the page free and survives a crash of the task."""
+"""Runs tasks in one process of its own, which keeps the page free and survives a crash of the task."""
 
 import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -13,17 +14,22 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+import psutil
+
 from explorer.jobs.executors.base import (
     MAX_CONCURRENT,
     UNQUEUED_TASKS,
+    BaseExecutor,
     Message,
-    NewestRuns,
     Task,
     from_messages,
     to_messages,
 )
 from explorer.models.catalogue import override_device
 
+# What a process needs before it can load a model: seconds of imports, which one process makes for all on Linux.
+PRELOADED = ["explorer.sampling.rollout", "explorer.measures.metrics", "diffusers.pipelines.stable_diffusion"]
+PROCESS_NAME = "explorer tasks"
 CRASHED = "the process that generates has stopped (was there too little memory?); it starts again, so please try again"
 
 
@@ -34,8 +40,8 @@ class _Run:
         self.number, self.messages = number, SimpleQueue[Message]()
 
 
-class ProcessExecutor:
-    """Runs tasks in a spawned process, which is started on first need, and again after a crash.
+class ProcessExecutor(BaseExecutor[_Run]):
+    """Runs tasks in a process, which is started on first need, and again after a crash.
 
     nice: its niceness, 0 to 19. threads: how many it computes with where OMP_NUM_THREADS does not say; default:
     PyTorch's choice. device: where it computes; default: `catalogue.default_device`. It may start processes of its
@@ -46,10 +52,11 @@ class ProcessExecutor:
         self._options = (nice, threads, device)
         self._lock, self._numbers = Lock(), itertools.count()
         self._process: Any = None
+        self._kill: Callable[[], None] = _kill_nothing
         self._connection: Connection | None = None
         self._kill_at_exit: Any = None
         self._active: dict[int, _Run] = {}
-        self._runs: NewestRuns[_Run] = NewestRuns(self._end)
+        super().__init__(self._end)
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
         yield from self.items(self.begin(owner, task, arguments))
@@ -59,32 +66,32 @@ class ProcessExecutor:
         run = _Run(next(self._numbers))
         self._runs.begin(owner, task, run)
         with self._lock:
-            if self._process is None:
-                self._start()
             self._active[run.number] = run
-            self._send("begin", run.number, task, arguments)
+            try:
+                if self._process is None:
+                    self._start()
+            except (OSError, EOFError):  # no process can be started at present
+                run.messages.put(("worker_lost", CRASHED))
+            else:
+                self._send("begin", run.number, task, arguments)
         return run
 
     def items(self, run: "_Run") -> Iterator[Any]:
-        """Yield the items of a run as they come."""
+        """Yield the items of a run as they come, and none that waited when the run was ended."""
         try:
-            yield from from_messages(run.messages.get)
+            for item in from_messages(run.messages.get):
+                if run.number not in self._active:
+                    return
+                yield item
         finally:
             self._runs.remove(run)
             self._end(run)
-
-    def stop(self, owner: str) -> None:
-        """End what the owner runs, after the current item."""
-        self._runs.stop(owner)
-
-    def is_busy(self, owner: str, task: Task) -> bool:
-        return self._runs.has(owner, task)
 
     def close(self) -> None:
         """End the process."""
         with self._lock:
             if self._process is not None:
-                self._process.kill()
+                self._kill()
 
     @property
     def pid(self) -> int | None:
@@ -104,15 +111,15 @@ class ProcessExecutor:
                 self._connection.send(message)
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the page's threads and locks
-        self._connection, theirs = context.Pipe()
-        options = (theirs, *self._options)
-        self._process = context.Process(target=_serve, args=options, name="explorer tasks", daemon=False)
-        self._process.start()
+        context = _context()
+        connection, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *self._options), name=PROCESS_NAME, daemon=False)
+        process.start()
+        self._connection, self._process, self._kill = connection, process, _killer(process.pid)
         # a daemon would be ended as well, but may have no processes of its own
-        self._kill_at_exit = Finalize(None, self._process.kill, exitpriority=1)
+        self._kill_at_exit = Finalize(None, self._kill, exitpriority=1)
         theirs.close()
-        Thread(target=self._listen, args=(self._connection,), daemon=True).start()
+        Thread(target=self._listen, args=(connection,), daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
         """Hand messages of the process to the runs that they belong to."""
@@ -133,13 +140,52 @@ class ProcessExecutor:
                     run.messages.put(("worker_lost", CRASHED))
 
 
+def _context() -> Any:
+    """Choose how processes start: not as forks of this one, which would inherit its threads and locks.
+
+    On Linux they are forks of a process that has imported PRELOADED and nothing else. Such a fork starts its own anew,
+    so that it is their parent.
+    """
+    if sys.platform != "linux" or multiprocessing.current_process().name == PROCESS_NAME:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _killer(pid: int) -> Callable[[], None]:
+    """Make what kills this process, even where the one that forked it has ended, but no later one with its number."""
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return _kill_nothing
+
+    def kill() -> None:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+    return kill
+
+
+def _kill_nothing() -> None:
+    """Do nothing, where there is no process."""
+
+
+def _use_threads(threads: int) -> None:
+    """Compute with so many threads, unless OMP_NUM_THREADS says how many."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch  # here, because the page that imports this module has none
+
+        torch.set_num_threads(threads)
+
+
 def _serve(connection: Connection, nice: int, threads: int | None, device: str) -> None:
     """Begin and end runs on messages from the parent until the parent has ended: the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is for the parent
     os.nice(nice)
     override_device(device)
     if threads is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", f"{threads}")  # read when PyTorch is loaded, which it is not yet
+        _use_threads(threads)
     active: set[int] = set()
     sending = Lock()
 
