@@ -93,7 +93,8 @@ def test_whole_calls_under_ddim_are_called_a_coarser_sampler(sampler: str, order
 def test_the_browser_gets_picture_cost_and_ssim_of_a_card():
     cards = explore.new_cards(REQUEST, make_plan([[0], [1]]))
     cards["baseline"] = cards["baseline"].updated(last_frame("baseline", 0.875))
-    shown = explore.cards_json(cards, REQUEST)
+    shown = explore.cards_json(cards, REQUEST, run=7)
+    assert shown["run"] == 7
     baseline = shown["cards"]["baseline"]
     assert (baseline["what"], baseline["kept"], baseline["ssim"], baseline["done"]) == (
         "DPM++, 2 steps",

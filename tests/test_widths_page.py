@@ -156,6 +156,23 @@ def test_an_address_of_no_widths_changes_nothing(query):
     assert widths.from_url(VIEW, query) == {"file": gr.skip()}
 
 
+def test_tab_that_is_opened_before_the_address_was_read_shows_what_it_names():
+    query = {"widths": "magnitude", "widths_ratio": "0.13"}
+    opened_early = widths.Selection("emoji-unet", None, 0.2)
+    shown = widths.show_tab(VIEW, opened_early, query)
+    assert shown.items() >= widths.from_url(VIEW, query).items() and "13.0%" in shown["summary"]
+    assert (shown["file"]["value"], shown["ratio"]["value"]) == ("magnitude", 0.13)
+    later = widths.show_tab(VIEW, opened_early._replace(file="ecodiff", ratio=0.3), query)
+    assert later["file"]["value"] == "ecodiff" and "value" not in later["ratio"]
+
+
+def test_answer_to_a_picked_file_leaves_the_list_to_a_later_pick():
+    picked = widths.Selection("emoji-unet", "magnitude", 0.2)
+    assert widths.on_file(VIEW, picked)["file"] == widths.on_drag(VIEW, picked)["file"] == gr.skip()
+    dragged = widths.Selection("emoji-unet", "taylor-channels", 0.2, threshold=0.2)
+    assert widths.on_drag(VIEW, dragged)["file"]["value"] == "taylor-channels-0.2"
+
+
 def test_events_on_explore_keep_what_other_tabs_wrote_into_the_address(visitor):
     page = opened(visitor, tab="widths", widths="magnitude", widths_ratio=0.13, mask="emoji-unet/dipgo-ddim-25")
     expect(page.locator("#widths-file input")).to_have_value(

@@ -101,21 +101,22 @@ export function mountHeatmap(part) {
 
 const queue = [];
 const PAINT_EVERY_MS = 250; // where messages come faster than they can be painted
+let newestRun = -1;
 let receiving;
 let painted = 0;
 
 /** Receive three pictures with their facts, finished or not. All go into the filmstrip; of those that wait only
- * the newest is painted, or one now and then, and none after the request has changed. */
+ * the newest is painted, or one now and then, and none after the request has changed or a later run has begun. */
 async function receive(value) {
-  if (!value) return;
-  if (value.cards.original.call === 0) begin();
+  if (!value || value.run < newestRun) return;
+  if (value.run > newestRun) begin(value.run);
   queue.push(value);
   if (receiving) return;
   receiving = true;
   while (queue.length) {
     const next = queue.shift();
     const generated = { ...next, images: await decodeImages(next.cards) };
-    if (state.outdated) continue;
+    if (state.outdated || next.run !== newestRun) continue;
     state.generated = generated;
     filmstrip.add(generated.cards, generated.images);
     if (generated.cards.baseline.done) history.add(state.request, generated, filmstrip.frames);
@@ -126,7 +127,8 @@ async function receive(value) {
   receiving = false;
 }
 
-function begin() {
+function begin(run) {
+  newestRun = run;
   state.outdated = false;
   queue.length = 0;
   filmstrip.begin();

@@ -1,8 +1,10 @@
 """The Explore tab: a request on the left; on the right its three pictures, which units run at which call, the cost."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
+from itertools import count
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -41,6 +43,9 @@ const attach = () => prompt()?.setAttribute("list", "known-names-list");
 attach(); watch("value", attach); setTimeout(attach, 500);
 """
 GENERATE_JS = "(...values) => [...values.slice(0, -1), window.explorer?.manualSchedule() ?? '']"
+# Of runs that generate pictures: the browser drops what a run sends after a later one began. A restarted server goes on
+# with larger ones.
+RUN_NUMBERS = count(time.time_ns() // 1_000_000)
 NEW_SEED_JS = "() => Math.floor(Math.random() * 2 ** 32)"
 
 
@@ -282,12 +287,12 @@ def generate(run: RunTask, library: MaskLibrary | None, view: View, values: Mapp
     with user_errors() as sentences:
         request, path = url_state.with_importance(values, library)
         planned = next(run(tasks.plan, request, path))
-        cards = new_cards(request, planned)
+        cards, number = new_cards(request, planned), next(RUN_NUMBERS)
         note = prompt_note(request.model, request.prompt)
         yield {view.heatmap: plan_json(request, planned), view.unknown_words: note}
-        yield {view.pictures: cards_json(cards, request)}
+        yield {view.pictures: cards_json(cards, request, number)}
         for frame in throttle(run(tasks.compare, request, planned.schedule)):
             cards[frame.role] = cards[frame.role].updated(frame)
-            yield {view.pictures: cards_json(cards, request)}
+            yield {view.pictures: cards_json(cards, request, number)}
         yield {view.verdict: verdict(request, planned, cards)}
     yield {view.alert: alert(sentences)}

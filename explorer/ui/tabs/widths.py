@@ -87,9 +87,11 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
     view = _make_view()
     model, request = explore.request["model"], explore.request
     shown = dict(inputs=[model, view.file, view.ratio, view.threshold], trigger_mode="always_last", **INSTANT_TYPED)
-    tab.select(
-        lambda *selected: show(view, Selection(*selected)), outputs=view.shown, **shown | {"trigger_mode": "once"}
-    )
+
+    def on_tab(gradio_request: gr.Request, *selected: Any) -> dict:
+        return show_tab(view, Selection(*selected), gradio_request.query_params)
+
+    tab.select(on_tab, outputs=view.shown, **shown | {"trigger_mode": "once"})
     # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
     dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
     gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
@@ -162,16 +164,25 @@ def list_files(model: str, file: str | None = None) -> dict:
     return gr.update(choices=choices, value=file, visible=bool(headers))
 
 
-def from_url(view: View, query: Mapping[str, str]) -> dict:
+def from_url(view: View, query: Mapping[str, str], model: str | None = None) -> dict:
     """Choose the file and the ratio that an address names; what is not there changes nothing."""
     file, ratio = url_state.read_key(query, "widths"), url_state.read_key(query, "widths_ratio")
-    model = query.get("model", ExperimentRequest.model_fields["model"].default)
+    model = model or query.get("model", ExperimentRequest.model_fields["model"].default)
     headers = bundled.width_headers(model)
     if file not in headers:
         return {view.file: gr.skip()}
     largest = slider_maximum(headers[file])
     value = {"value": min(float(ratio), largest)} if re.fullmatch(r"0?\.\d{1,9}|0", ratio) else {}
     return {view.file: list_files(model, file), view.ratio: gr.update(maximum=largest) | value}
+
+
+def show_tab(view: View, selection: Selection, query: Mapping[str, str]) -> dict:
+    """Show what is selected. Before a file is, the address counts: the tab may be opened before `from_url` answers."""
+    named = from_url(view, query, selection.model)
+    if selection.file or view.ratio not in named:
+        return show(view, selection)
+    file, ratio = named[view.file]["value"], named[view.ratio].get("value", selection.ratio)
+    return show(view, selection._replace(file=file, ratio=ratio)) | named
 
 
 def show(view: View, selection: Selection) -> dict:
@@ -210,16 +221,15 @@ def _timesteps_sentence(headers: Mapping[str, WidthHeader], file: str, widths: W
 def on_drag(view: View, selection: Selection) -> dict:
     """Show the file whose threshold is nearest to the dragged one."""
     headers, file = bundled.width_headers(selection.model), selection.file
-    if file in headers:
-        file = file_with_threshold(headers, file, selection.threshold)
-    return show(view, selection._replace(file=file))
+    file = file_with_threshold(headers, file, selection.threshold) if file in headers else file
+    return show(view, selection._replace(file=file)) | ({} if file != selection.file else {view.file: gr.skip()})
 
 
 def on_file(view: View, selection: Selection) -> dict:
-    """Show a file of the list, and the threshold that it was learned with."""
+    """Show a file of the list, and its threshold. The list stays: meanwhile another file may have been picked."""
     header = bundled.width_headers(selection.model).get(selection.file or "")
     threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    return show(view, selection._replace(threshold=threshold)) | {view.threshold: threshold}
+    return show(view, selection._replace(threshold=threshold)) | {view.threshold: threshold, view.file: gr.skip()}
 
 
 def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:

@@ -46,14 +46,15 @@ def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]
     }
 
 
-def cards_json(cards: Mapping[str, Card], request: ExperimentRequest) -> dict[str, Any]:
-    """Write the cards as the browser reads them, and their request, as the controls may hold another one by now."""
+def cards_json(cards: Mapping[str, Card], request: ExperimentRequest, run: int) -> dict[str, Any]:
+    """Write the cards as the browser reads them, with the number of their run, which is larger for a later one, and
+    their request, as the controls may hold another one by now."""
     method = "a schedule edited by hand" if request.manual_schedule else request.method
     footer = (
         f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
         f"{request.guidance:g}, {method} at {request.ratio:.0%}."
     )
-    return {"cards": {role: _card_json(card) for role, card in cards.items()}, "footer": footer}
+    return {"run": run, "cards": {role: _card_json(card) for role, card in cards.items()}, "footer": footer}
 
 
 def _card_json(card: Card) -> dict[str, Any]:
