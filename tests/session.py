@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 SHARED = {  # what is started once per process: the mark of the files that use it -> its fixtures
-    "browser": {"served", "browser", "visitor", "host"},
+    "browser": {"served", "chromium", "visitors", "host"},
     "cluster": {"cluster"},
 }
 RUN_ID = os.environ.setdefault("EXPLORER_TEST_RUN", uuid4().hex)  # every process that a test starts inherits it
@@ -66,7 +66,7 @@ def started_processes():
 def _describe(process):
     try:
         command = " ".join(process.cmdline())
-        if "multiprocessing.resource_tracker" in command and process.ppid() == os.getpid():
+        if re.search(r"multiprocessing\.(resource_tracker|forkserver)", command) and process.ppid() == os.getpid():
             return ""  # it ends with this process
         if process.environ().get("EXPLORER_TEST_RUN") == RUN_ID and process.status() != psutil.STATUS_ZOMBIE:
             return f"{process.pid}: {command[:150]}"

@@ -50,7 +50,7 @@ def record(url: str) -> list[Image.Image]:
     """Take a frame of each ratio."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = Visitor(browser, url, viewport=VIEWPORT).open(QUERY).page
+        page = Visitor(browser.new_context(viewport=VIEWPORT), url).open(QUERY).page
         page.add_style_tag(content=STYLE)
         page.wait_for_function("document.querySelector('#heatmap .plot image')")
         settled(page, NUM_REQUESTS)

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from explorer.ui import auth
 from explorer.ui.auth import Guard, address_of
-from tests.page_fixtures import Visitor, free_port, serve
+from tests.page_fixtures import free_port, serve
 
 pytestmark = pytest.mark.browser
 
@@ -67,8 +67,8 @@ def locked(tmp_path):
         yield url
 
 
-def test_page_with_a_password_is_read_only_before_sign_in(browser, locked):
-    visitor = Visitor(browser, locked)
+def test_page_with_a_password_is_read_only_before_sign_in(visitors, locked):
+    visitor = visitors(locked)
     page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet/dipgo-ddim-25").page
     page.get_by_role("tab", name="Masks").click()
     page.wait_for_selector("#mask .heatmaplayer")
@@ -88,4 +88,3 @@ def test_page_with_a_password_is_read_only_before_sign_in(browser, locked):
     page.click("#mask-keep")
     expect(page.locator("#mask-head h2")).to_have_text("mine")
     assert not visitor.errors
-    visitor.context.close()

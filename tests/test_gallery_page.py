@@ -80,15 +80,17 @@ def test_a_step_of_the_slider_changes_everything_within_one_event_and_requests_n
     assert requests == []
 
 
-def test_the_numbers_are_those_of_the_table(gallery_page):
+def test_pictures_and_numbers_are_those_of_the_gallery_and_the_leader_is_named_with_n_and_interval(gallery_page):
+    strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
+    tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
+    shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)
+    assert np.array_equal(shown, tiles[:, INDEX])
     result = TABLE["methods"]["dipgo"]["results"][INDEX]
     facts = gallery_page.locator(".card[data-role=pruned] dd").all_inner_texts()
     assert facts[0] == f"{100 * result['kept']:.1f}%" and facts[2] == f"{result['each']['ssim'][0]:.3f}"
     assert gallery_page.locator(".tiles dd").first.inner_text() == f"{100 * (1 - result['kept']):.1f}%"
     assert f"n = {len(TABLE['samples'])}" in gallery_page.locator(".tiles").inner_text()
 
-
-def test_the_leader_is_named_with_n_and_interval(gallery_page):
     leader = TABLE["leaders"][INDEX]
     text = gallery_page.locator(".captions").inner_text()
     mean, low, high = leader["lead"]
@@ -133,17 +135,18 @@ def test_click_selects_another_sample(gallery_page):
     )
 
 
-@pytest.mark.parametrize("mode", ["wipe", "blink", "difference", "prompts"])
-def test_ways_of_comparing_are_kept_in_the_address(visitors, gallery_page, mode: str):
+def test_ways_of_comparing_are_kept_in_the_address(visitors, gallery_page):
     gallery_page.click(".samples button >> nth=3")
     expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
-    gallery_page.click(f".modes [data-mode={mode}]")
-    assert parse_qs(urlparse(gallery_page.url).query)["view"] == [mode]
-    other = visitors().open(urlparse(gallery_page.url).query).page
-    expect(other.locator(f".modes [data-mode={mode}]")).to_have_attribute("aria-checked", "true")
-    expect(other.locator(".view")).to_have_attribute("data-mode", mode)
-    expect(other.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
-    expect(other.locator("#seed input")).to_have_value(str(TABLE["samples"][3]["seed"]))
+    visitor = visitors()
+    for mode in ("wipe", "blink", "difference", "prompts"):
+        gallery_page.click(f".modes [data-mode={mode}]")
+        assert parse_qs(urlparse(gallery_page.url).query)["view"] == [mode]
+        other = visitor.open(urlparse(gallery_page.url).query).page
+        expect(other.locator(f".modes [data-mode={mode}]")).to_have_attribute("aria-checked", "true")
+        expect(other.locator(".view")).to_have_attribute("data-mode", mode)
+        expect(other.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
+        expect(other.locator("#seed input")).to_have_value(str(TABLE["samples"][3]["seed"]))
 
 
 def test_a_difference_of_equal_pictures_is_flat_and_of_others_is_not(gallery_page):
@@ -256,16 +259,16 @@ def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
     assert gallery_page.evaluate("document.activeElement.className") == "start-tour"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_no_violations(gallery_page, theme: str):
-    gallery_page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+def test_axe_finds_no_violations(gallery_page):
     tabs = {"Explore": "#heatmap .drawn", "Features": "#similarity .drawn", "Width pruning": "#widths-bars .drawn"}
-    for tab, drawn in tabs.items():
-        gallery_page.get_by_role("tab", name=tab).click()
-        gallery_page.wait_for_selector(drawn)
-        settled(gallery_page, NUM_REQUESTS)
-        found = Axe().run(gallery_page).response["violations"]
-        assert not [(one["id"], one["nodes"][0]["html"][:120]) for one in found]
+    for dark in ("false", "true"):
+        gallery_page.evaluate(f"document.body.classList.toggle('dark', {dark})")
+        for tab, drawn in tabs.items():
+            gallery_page.get_by_role("tab", name=tab).click()
+            gallery_page.wait_for_selector(drawn)
+            settled(gallery_page, NUM_REQUESTS)
+            found = Axe().run(gallery_page).response["violations"]
+            assert not [(dark, one["id"], one["nodes"][0]["html"][:120]) for one in found]
 
 
 def test_unit_name_opens_its_features(gallery_page):
@@ -285,10 +288,3 @@ def test_embedded_view_shows_pictures_heatmap_and_slider_only(visitor: Visitor):
     page.wait_for_function("document.querySelector('.card[data-role=baseline] .picture').width === 64")
     page.wait_for_function("document.querySelector('#heatmap .plot image')")
     assert "baseline" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
-
-
-def test_browser_shows_the_pixels_of_the_sprite_strip_exactly(gallery_page):
-    strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
-    tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
-    shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)
-    assert np.array_equal(shown, tiles[:, INDEX])

@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 
 from explorer.bundled import masks as bundled
 from explorer.masks.result import Mask, load
-from tests.page_fixtures import Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -123,7 +122,7 @@ def test_cells_are_switched_by_click_drag_and_key_and_undone(visitor):
     assert not visitor.errors
 
 
-def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, browser, served, tmp_path):
+def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, visitors, tmp_path):
     page = opened(visitor)
     page.locator("#mask .plot").press("ArrowRight")
     page.locator("#mask .plot").press("c")
@@ -140,7 +139,7 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, browser, serv
     assert mask.keep.sum() == computed and mask.header.pruner.name == "manual"
     address = page.url
 
-    other = Visitor(browser, served)
+    other = visitors()
     elsewhere = other.page
     assert "tab=masks" in address
     elsewhere.goto(address)
@@ -155,7 +154,6 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, browser, serv
     elsewhere.wait_for_selector("#heatmap .drawn")
     expect(elsewhere.locator(".tiles").first).to_contain_text("by hand")
     assert other.computed() == computed
-    other.context.close()
 
     page.reload()  # the browser remembers whose it is
     page.wait_for_selector("#mask .heatmaplayer")

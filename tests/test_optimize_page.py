@@ -8,7 +8,6 @@ from playwright.sync_api import expect
 
 from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
-from tests.page_fixtures import Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -44,7 +43,7 @@ def wait_for(page, text, seconds=300):
     expect(page.locator("#job .description [role=status]")).to_contain_text(text, timeout=1000 * seconds)
 
 
-def test_job_is_shown_reopened_and_opened_in_explore(visitor, browser, served):
+def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
     page = on_tab(visitor)
     start(page)
     wait_for(page, "done, step 3 of 3")
@@ -61,15 +60,13 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, browser, served):
     page.get_by_role("tab", name="Optimize").click()
     wait_for(page, "done")
     expect(page.locator("#job-delete")).to_be_visible()
-    other = Visitor(browser, served)
-    elsewhere = on_tab(other, f"{QUERY}&job={job}")
+    elsewhere = on_tab(visitors(), f"{QUERY}&job={job}")
     wait_for(elsewhere, "done")
     expect(elsewhere.locator("#job-duplicate")).to_be_visible()
     assert not elsewhere.locator("#job-delete").is_visible()
     elsewhere.click("#job-duplicate")
     expect(elsewhere.locator("#set-iterations input").first).to_have_value("3")
     expect(elsewhere.locator("#job-model input")).to_have_value("emoji-dit")
-    other.context.close()
 
     page.click("#job-masks")
     page.wait_for_url("**mask=job-**")

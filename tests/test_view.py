@@ -32,6 +32,13 @@ KEEP = [[1, 1, 1], [0, 0, 1]]  # at call 1, the first unit is dead and the secon
 TIMESTEPS = [999, 499]
 
 
+@pytest.fixture
+def page(visitor: Visitor):
+    """Open the smallest document of the server, from which the scripts can be imported."""
+    visitor.page.goto(f"{visitor.served}manifest.json")
+    return visitor.page
+
+
 @pytest.fixture(scope="module")
 def graphs():
     model = catalogue.load("sd15", weights=False)
@@ -68,8 +75,7 @@ COMPARED = """(schedule, { graphs, rounds }) => rounds.map(({ graph, keep: bits 
 })"""
 
 
-def test_page_computes_cascades_and_costs_as_python_does(visitor: Visitor, graphs):
-    page = visitor.open().page
+def test_page_computes_cascades_and_costs_as_python_does(page, graphs):
     rng, rounds = np.random.default_rng(0), []
     for number in range(ROUNDS):
         index = number % len(graphs)
@@ -94,15 +100,15 @@ def test_page_computes_cascades_and_costs_as_python_does(visitor: Visitor, graph
         assert np.array_equal(source, np.maximum.accumulate(np.where(closed, np.arange(CALLS)[:, None], 0), axis=0))
 
 
-def test_floats_arrive_as_they_were_sent(visitor: Visitor):
+def test_floats_arrive_as_they_were_sent(page):
     sent = np.array([0.1, -3.5, 1e-20, 0.0], dtype=np.float32)
     code = "(schedule, text) => [...schedule.floats(text)]"
-    arrived = call_script(visitor.open().page, "schedule.js", code, encode_floats(sent))
+    arrived = call_script(page, "schedule.js", code, encode_floats(sent))
     assert np.array_equal(np.array(arrived, dtype=np.float32), sent)
 
 
-def test_the_heatmap_shows_units_by_calls_and_counts_every_cell_once(visitor: Visitor):
-    data, layout = figure(visitor.open().page)
+def test_the_heatmap_shows_units_by_calls_and_counts_every_cell_once(page):
+    data, layout = figure(page)
     assert data[0]["z"] == [[0, 2], [0, 1], [0, 0]]
     assert layout["yaxis"]["ticktext"] == ["down 0 layers 0", "mid layers 0", "up 0 layers 0"]
     names = ["computed 4", "reused 1", "dead by cascade 1", "call skipped 0"]
@@ -114,8 +120,7 @@ def test_the_heatmap_shows_units_by_calls_and_counts_every_cell_once(visitor: Vi
     assert [colour for _, colour in data[0]["colorscale"]] == [colour for colour in COLOURS for _ in range(2)]
 
 
-def test_the_pointer_shows_unit_call_timestep_share_and_status(visitor: Visitor):
-    page = visitor.open().page
+def test_the_pointer_shows_unit_call_timestep_share_and_status(page):
     hover = figure(page)[0][0]["text"]
     assert hover[1][1] == (
         "<b>mid_block.layers.0</b><br>call 1, timestep 499<br>30.0% of a call's MACs<br>reused from call 0"
@@ -128,15 +133,15 @@ def test_the_pointer_shows_unit_call_timestep_share_and_status(visitor: Visitor)
     assert "timestep" not in figure(page, legend="file")[0][0]["text"][0][0]
 
 
-def test_long_trajectory_has_no_gaps_in_the_heatmap(visitor: Visitor):
+def test_long_trajectory_has_no_gaps_in_the_heatmap(page):
     calls = 200
-    data, layout = figure(visitor.open().page, keep=[[1, 1, 1]] * calls, timesteps=list(range(calls)))
+    data, layout = figure(page, keep=[[1, 1, 1]] * calls, timesteps=list(range(calls)))
     assert data[0]["xgap"] == 0
     assert layout["xaxis"]["dtick"] == 20
 
 
-def test_a_removal_order_and_scores_have_a_scale_of_their_own(visitor: Visitor):
-    page, values = visitor.open().page, [1.0, 1.0, 1.0, 0.2, 0.4, 0.6]
+def test_a_removal_order_and_scores_have_a_scale_of_their_own(page):
+    values = [1.0, 1.0, 1.0, 0.2, 0.4, 0.6]
     data, layout = figure(page, values=values, what="removal_ratio", ratio=0.4)
     assert data[0]["z"] == [[1, 0.2], [1, 0.4], [1, 0.6]] and (data[0]["zmin"], data[0]["zmax"]) == (0, 1)
     assert layout["annotations"][0]["text"] == "dark goes first, bright last; 40 % of the MACs are gone"
@@ -145,8 +150,8 @@ def test_a_removal_order_and_scores_have_a_scale_of_their_own(visitor: Visitor):
     assert (data[0]["zmin"], data[0]["zmax"]) == (-2.8, -2) and "bright high" in layout["annotations"][0]["text"]
 
 
-def test_two_schedules_are_compared_cell_by_cell(visitor: Visitor):
-    data, _ = figure(visitor.open().page, against=[[1, 1, 1], [0, 1, 0]], legend="file")
+def test_two_schedules_are_compared_cell_by_cell(page):
+    data, _ = figure(page, against=[[1, 1, 1], [0, 1, 0]], legend="file")
     assert data[0]["z"] == [[0, 3], [0, 2], [0, 1]]
     assert [trace["name"] for trace in data[1:5]] == [
         "both compute 3",

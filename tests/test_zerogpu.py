@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 from explorer import experiment
 from explorer.experiment import ExperimentRequest
 from explorer.jobs.executors import zerogpu
-from tests.page_fixtures import ROOT, Visitor, call_api, free_port, wait_until_served
+from tests.page_fixtures import ROOT, call_api, free_port, wait_until_served
 
 pytestmark = pytest.mark.browser
 
@@ -73,8 +73,8 @@ def test_error_is_one_sentence_and_releases_the_gpu(host):
     assert [what for what, _ in requests_of(host)[before:]] == ["/schedule", "/allow", "/release"]
 
 
-def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, browser):
-    visitor = Visitor(browser, host.url)
+def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, visitors):
+    visitor = visitors(host.url)
     visitor.open()
     host.spent.touch()
     visitor.page.click("#generate")
@@ -82,11 +82,10 @@ def test_exhausted_quota_is_one_sentence_and_loses_nothing(host, browser):
     host.spent.unlink()
     visitor.generate()
     assert len(visitor.pictures()) == 3 and not visitor.errors
-    visitor.context.close()
 
 
-def test_stop_ends_a_run_on_zerogpu(host, browser):
-    visitor = Visitor(browser, host.url)
+def test_stop_ends_a_run_on_zerogpu(host, visitors):
+    visitor = visitors(host.url)
     page = visitor.open("steps=300&prompt=dog&method=uniform&ratio=0.5").page
     page.click("#generate")
     expect(page.locator("#pictures")).to_contain_text("of 300 calls")
@@ -100,7 +99,6 @@ def test_stop_ends_a_run_on_zerogpu(host, browser):
             break
         page.wait_for_timeout(100)
     assert requests.count("/allow") == requests.count("/release") > 0
-    visitor.context.close()
 
 
 @pytest.mark.parametrize(("value", "available"), [("true", True), ("1", True), ("", False), ("false", False)])
