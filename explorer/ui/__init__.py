@@ -130,7 +130,7 @@ def launch() -> None:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(options.data / "gradio"))
     # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
-    executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE)
+    executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE, forked=False)
     Thread(target=_warm_up, args=(executor,), daemon=True).start()
     job_manager = _start_jobs(device="cpu" if on_zerogpu() else "")
     library = MaskLibrary(options.data / "masks", job_manager.store if job_manager else None)

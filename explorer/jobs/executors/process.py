@@ -44,12 +44,13 @@ class ProcessExecutor(BaseExecutor[_Run]):
     """Runs tasks in a process, which is started on first need, and again after a crash.
 
     nice: its niceness, 0 to 19. threads: how many it computes with where OMP_NUM_THREADS does not say; default:
-    PyTorch's choice. device: where it computes; default: `catalogue.default_device`. It may start processes of its
-    own; all end with this one.
+    PyTorch's choice. device: where it computes; default: `catalogue.default_device`. forked: from a process that has
+    PyTorch loaded, where that can be; a process that is not makes the imports itself, with its own niceness. It may
+    start processes of its own; all end with this one.
     """
 
-    def __init__(self, nice: int = 0, threads: int | None = None, device: str = "") -> None:
-        self._options = (nice, threads, device)
+    def __init__(self, nice: int = 0, threads: int | None = None, device: str = "", forked: bool = True) -> None:
+        self._options, self._forked = (nice, threads, device), forked
         self._lock, self._numbers = Lock(), itertools.count()
         self._process: Any = None
         self._kill: Callable[[], None] = _kill_nothing
@@ -111,7 +112,7 @@ class ProcessExecutor(BaseExecutor[_Run]):
                 self._connection.send(message)
 
     def _start(self) -> None:
-        context = _context()
+        context = _context(self._forked)
         connection, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._options), name=PROCESS_NAME, daemon=False)
         process.start()
@@ -140,13 +141,13 @@ class ProcessExecutor(BaseExecutor[_Run]):
                     run.messages.put(("worker_lost", CRASHED))
 
 
-def _context() -> Any:
+def _context(forked: bool) -> Any:
     """Choose how processes start: not as forks of this one, which would inherit its threads and locks.
 
     On Linux they are forks of a process that has imported PRELOADED and nothing else. Such a fork starts its own anew,
     so that it is their parent.
     """
-    if sys.platform != "linux" or multiprocessing.current_process().name == PROCESS_NAME:
+    if not forked or sys.platform != "linux" or multiprocessing.current_process().name == PROCESS_NAME:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
