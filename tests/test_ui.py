@@ -13,7 +13,7 @@ from explorer.masks.block_graph import BlockGraph, Unit
 from explorer.masks.encoding import decode_bits
 from explorer.sampling.generate import Frame
 from explorer.ui import controls, markup, url_state
-from explorer.ui.components import alert, user_errors
+from explorer.ui.components import alert, leave_values, user_errors
 from explorer.ui.tabs.explore import DEFAULTS, PROMPT
 from explorer.ui.views import explore
 
@@ -220,3 +220,9 @@ def test_throttle_yields_all_pictures_and_some_counts(monkeypatch):
     frames = [Frame("pruned", call, 20, pictures.get(call), 0.1, call == 20) for call in range(1, 21)]
     calls = [frame.call for frame in markup.throttle(iter(frames))]
     assert {4, 5, 20} <= set(calls) and len(calls) < 12
+
+
+def test_answer_leaves_values_that_may_have_been_chosen_since():
+    shown = {"unit": gr.update(choices=["a", "b"], value="a"), "figure": 1}
+    assert leave_values(shown, "unit", "absent") == {"unit": gr.update(choices=["a", "b"]), "figure": 1}
+    assert shown["unit"]["value"] == "a"

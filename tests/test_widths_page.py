@@ -168,7 +168,7 @@ def test_tab_that_is_opened_before_the_address_was_read_shows_what_it_names():
 
 def test_answer_to_a_picked_file_leaves_the_list_to_a_later_pick():
     picked = widths.Selection("emoji-unet", "magnitude", 0.2)
-    assert widths.on_file(VIEW, picked)["file"] == widths.on_drag(VIEW, picked)["file"] == gr.skip()
+    assert "value" not in widths.on_file(VIEW, picked)["file"] | widths.on_drag(VIEW, picked)["file"]
     dragged = widths.Selection("emoji-unet", "taylor-channels", 0.2, threshold=0.2)
     assert widths.on_drag(VIEW, dragged)["file"]["value"] == "taylor-channels-0.2"
 

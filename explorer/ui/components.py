@@ -86,6 +86,15 @@ def alert(sentences: list[str]) -> str:
     return "".join(f'<p class="alert" role="alert">{escape(sentence)}</p>' for sentence in sentences)
 
 
+def leave_values(shown: dict[Any, Any], *controls: Any) -> dict[Any, Any]:
+    """Return what an answer shows, but with the values of these controls as they are: on a slow connection, a visitor
+    may have chosen others since the event."""
+    chosen = {
+        one: {name: value for name, value in shown[one].items() if name != "value"} for one in controls if one in shown
+    }
+    return shown | chosen
+
+
 def url_key_handler(key: str) -> Callable[[gr.Request], str]:
     """Make a handler that reads one of `url_state.TAB_KEYS` from the page's address."""
 

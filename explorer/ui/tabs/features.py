@@ -20,6 +20,7 @@ from explorer.ui.components import (
     ExploreParts,
     alert,
     figure_json,
+    leave_values,
     markup,
     plotly_view,
     user_errors,
@@ -71,6 +72,9 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
         run = partial(executor.run, request.session_hash)
         return show(run, view, name, own, dict(zip(explore.request, values, strict=True)))
 
+    def on_input(request: gr.Request, *given: Any) -> dict:
+        return leave_values(on_show(request, *given), unit)
+
     def on_measure(request: gr.Request, *values: Any) -> Iterator[dict]:
         run = partial(executor.run, request.session_hash)
         yield from measure_features(run, view, dict(zip(explore.request, values, strict=True)))
@@ -78,7 +82,7 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
     controls = list(explore.request.values())
     showing = dict(fn=on_show, inputs=[unit, own, *controls], outputs=view.shown, **INSTANT_TYPED)
     tab.select(**showing)
-    unit.input(**showing)
+    unit.input(**showing | {"fn": on_input})
     named = explore.heatmap.unit(None, None, unit, js=UNIT_JS, api_visibility="private")
     named.then(**showing).then(lambda: gr.Tabs(selected="features"), None, tabs, **INSTANT_TYPED)
     options = dict(show_progress="hidden", api_visibility="private")

@@ -19,6 +19,7 @@ from explorer.ui.components import (
     OPEN_QUERY_JS,
     ExploreParts,
     alert,
+    leave_values,
     markup,
     picked_id,
     plotly_view,
@@ -147,10 +148,13 @@ def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab
     def on_show(id: str, owner: str, ratio: float | None = None, other: str | None = None, edits: str = "") -> dict:
         return show_mask(partial(executor.run, uuid4().hex), library, view, owner, id, ratio, other, edits)
 
+    def on_input(*selected: Any) -> dict:
+        return leave_values(on_show(*selected), view.ratio, view.other)
+
     listing = dict(
         fn=partial(views.list_rows, library), inputs=[owner, view.filter], outputs=view.table, **INSTANT_TYPED
     )
-    showing = dict(fn=on_show, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
+    showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
     visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     gr.on([tab.select, view.filter.change], **listing)
     shown = view.id.change(on_show, [view.id, owner], view.shown, **INSTANT_TYPED)

@@ -23,6 +23,7 @@ from explorer.ui.components import (
     ExploreParts,
     alert,
     figure_json,
+    leave_values,
     markup,
     plotly_view,
     slider_maximum,
@@ -222,14 +223,16 @@ def on_drag(view: View, selection: Selection) -> dict:
     """Show the file whose threshold is nearest to the dragged one."""
     headers, file = bundled.width_headers(selection.model), selection.file
     file = file_with_threshold(headers, file, selection.threshold) if file in headers else file
-    return show(view, selection._replace(file=file)) | ({} if file != selection.file else {view.file: gr.skip()})
+    shown = show(view, selection._replace(file=file))
+    return leave_values(shown, view.file) if file == selection.file else shown
 
 
 def on_file(view: View, selection: Selection) -> dict:
-    """Show a file of the list, and its threshold. The list stays: meanwhile another file may have been picked."""
+    """Show a file of the list, and the threshold that it was learned with."""
     header = bundled.width_headers(selection.model).get(selection.file or "")
     threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    return show(view, selection._replace(threshold=threshold)) | {view.threshold: threshold, view.file: gr.skip()}
+    shown = show(view, selection._replace(threshold=threshold))
+    return leave_values(shown, view.file) | {view.threshold: threshold}
 
 
 def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:
