@@ -151,9 +151,8 @@ def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab
     def on_input(*selected: Any) -> dict:
         return leave_values(on_show(*selected), view.ratio, view.other)
 
-    listing = dict(
-        fn=partial(views.list_rows, library), inputs=[owner, view.filter], outputs=view.table, **INSTANT_TYPED
-    )
+    rows = partial(views.list_rows, library)
+    listing = dict(fn=rows, inputs=[owner, view.filter], outputs=view.table, **INSTANT_TYPED)
     showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
     visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     gr.on([tab.select, view.filter.change], **listing)
@@ -264,10 +263,9 @@ def show_mask(
         second = views.comparison(run, library, entry, selection)
         largest = slider_maximum(header)
         is_importance, show = header.kind == "importance", gr.update(visible=True)
-        slider = dict(maximum=max(largest, 0.01), value=min(ratio, largest))
         return view.emptied() | {
             view.head: f"<h2>{escape(views.title(entry))}</h2>{provenance(mask.header, entry.source)}",
-            view.ratio: gr.update(visible=is_importance, **slider),
+            view.ratio: gr.update(visible=is_importance, maximum=max(largest, 0.01), value=min(ratio, largest)),
             view.other: gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices)),
             view.importance: gr.update(visible=is_importance),
             view.delete: gr.update(visible=entry.owner == owner and entry.source != "job"),

@@ -33,9 +33,9 @@ from explorer.ui.markup import cards, throttle, width_tiles, width_title
 from explorer.ui.views.explore import compare_ssim
 
 INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
-calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in
-the order that a method learned. What is left is a network with fewer parameters, which needs less memory and less
-time at every call. Prompt, seed, steps and guidance are those of the Explore tab.</p>"""
+calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order
+that a method learned. What is left is a network with fewer parameters, which needs less memory and less time at every
+call. Prompt, seed, steps and guidance are those of the Explore tab.</p>"""
 HEADS_CAPTION = "A row is an attention, a cell one of its heads. Blue stays, pale is removed."
 BARS_CAPTION = "A bar is a layer: the share of its neurons or channels that stays."
 CURVE_CAPTION = (
@@ -130,8 +130,7 @@ def _make_view() -> View:
             bars = plotly_view(WAITING, BARS_CAPTION, elem_id="widths-bars")
     with gr.Column(visible=False, elem_id="widths-loss") as loss_column:
         label, info = "Threshold", "the share of the largest loss at which the method stops; the paper's is 0.05"
-        shared = dict(step=0.005, label=label, info=info, elem_id="threshold")
-        threshold = gr.Slider(0, 0.5, PAPER_THRESHOLD, **shared)
+        threshold = gr.Slider(0, 0.5, PAPER_THRESHOLD, step=0.005, label=label, info=info, elem_id="threshold")
         timesteps = markup(elem_id="widths-timesteps")
         loss_curve = plotly_view(WAITING, CURVE_CAPTION, elem_id="loss-curve")
     controls = (file, ratio, generate, stop, alert_box, summary, pictures)
@@ -179,8 +178,7 @@ def from_url(view: View, query: Mapping[str, str], model: str | None = None) -> 
 
 def show_tab(view: View, selection: Selection, query: Mapping[str, str]) -> dict:
     """Show what is selected. Before a file is, the address counts: the tab may be opened before `from_url` answers."""
-    named = from_url(view, query, selection.model)
-    if selection.file or view.ratio not in named:
+    if selection.file or view.ratio not in (named := from_url(view, query, selection.model)):
         return show(view, selection)
     file, ratio = named[view.file]["value"], named[view.ratio].get("value", selection.ratio)
     return show(view, selection._replace(file=file, ratio=ratio)) | named
@@ -231,8 +229,7 @@ def on_file(view: View, selection: Selection) -> dict:
     """Show a file of the list, and the threshold that it was learned with."""
     header = bundled.width_headers(selection.model).get(selection.file or "")
     threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    shown = show(view, selection._replace(threshold=threshold))
-    return leave_values(shown, view.file) | {view.threshold: threshold}
+    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {view.threshold: threshold}
 
 
 def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:
