@@ -33,9 +33,9 @@ from explorer.ui.markup import cards, throttle, width_tiles, width_title
 from explorer.ui.views.explore import compare_ssim
 
 INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
-calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in the order
-that a method learned. What is left is a network with fewer parameters, which needs less memory and less time at every
-call. Prompt, seed, steps and guidance are those of the Explore tab.</p>"""
+calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in
+the order that a method learned. What is left is a network with fewer parameters, which needs less memory and less time
+at every call. Prompt, seed, steps and guidance are those of the Explore tab.</p>"""
 HEADS_CAPTION = "A row is an attention, a cell one of its heads. Blue stays, pale is removed."
 BARS_CAPTION = "A bar is a layer: the share of its neurons or channels that stays."
 CURVE_CAPTION = (
