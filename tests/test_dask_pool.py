@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pytest
@@ -104,13 +104,12 @@ def test_a_worker_keeps_the_model_from_item_to_item(tiny, cluster):
 def test_a_closed_pool_ends_its_workers(tiny, cluster, tmp_path):
     pool = DaskPool(2, cluster.scheduler_address, tiny)
     bind = pool.bind(sleeping, str(tmp_path))
-    caller = Thread(target=lambda: pytest.raises(WorkerLostError, list, bind([(), (), ()])))
-    caller.start()
+    answers = ThreadPoolExecutor(1).submit(lambda: list(bind([(), (), ()])))
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.05)
     pool.close()
-    caller.join(10)
-    assert not caller.is_alive() and all_exited([int(file.name) for file in tmp_path.iterdir()], 20)
+    assert isinstance(answers.exception(60), WorkerLostError)
+    assert all_exited([int(file.name) for file in tmp_path.iterdir()], 20)
 
 
 def test_scheduler_address_selects_the_kind_of_pool(tiny, cluster):

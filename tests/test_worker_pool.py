@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -184,10 +185,10 @@ def test_workers_end_when_answers_are_no_longer_needed(sd_folder, tmp_path):
     with ProcessPool(2, str(sd_folder)) as pool:
         assert pool.pids == []
         bind = pool.bind(sleeping, str(tmp_path))
-        caller = Thread(target=lambda: pytest.raises(WorkerLostError, list, bind([(0,), (1,), (2,)])))
-        caller.start()
+        answers = ThreadPoolExecutor(1).submit(lambda: list(bind([(0,), (1,), (2,)])))
         while len(list(tmp_path.iterdir())) < 2:
             time.sleep(0.05)
         pids = pool.pids
         assert len(pids) == 2 and all(map(is_alive, pids))
+    assert isinstance(answers.exception(60), WorkerLostError)
     assert all_exited(pids)

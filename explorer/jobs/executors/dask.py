@@ -80,6 +80,7 @@ class DaskExecutor(BaseExecutor[_Run]):
         super().__init__(lambda run: run.end())
 
     def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+        from distributed.client import ClosedClientError
         from distributed.protocol import deserialize_bytes
 
         run, topic = _Run(), f"explorer-{owner}-{uuid4().hex}"
@@ -98,8 +99,9 @@ class DaskExecutor(BaseExecutor[_Run]):
         finally:
             self._runs.remove(run)
             if run.future is not None and client.status == "running":
-                run.future.cancel()
-                client.unsubscribe_topic(topic)
+                with suppress(ClosedClientError):  # `close` may come in between
+                    run.future.cancel()
+                    client.unsubscribe_topic(topic)
 
     def close(self) -> None:
         """Disconnect; the workers stay with the scheduler."""

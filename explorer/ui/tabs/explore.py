@@ -109,7 +109,6 @@ def _make_controls() -> tuple[Controls, dict[str, Any]]:
         "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
     }
-    view["unknown_words"] = markup(elem_id="unknown-words")
     made["method"] = gr.Dropdown(methods, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
     label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
     made["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
@@ -121,6 +120,7 @@ def _make_controls() -> tuple[Controls, dict[str, Any]]:
         view["stop"] = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
         new_seed = gr.Button("New seed", elem_id="new-seed", min_width=80)
     view["queue_place"] = markup(elem_id="queue-place")
+    view["unknown_words"] = markup(elem_id="unknown-words")  # above a button, it would move what is being pressed
     view["alert"] = markup(elem_id="alert")
     with gr.Row(elem_classes="numbers"):
         made["seed"] = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=90, elem_id="seed")
@@ -273,12 +273,14 @@ def prompt_note(model: str, prompt: str) -> str:
 
 
 def plan(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[str, Any]) -> dict:
-    """Compute the schedule and its cost; no picture, so no prompt is needed."""
+    """Compute the schedule and its cost, without a prompt; its alert is that of `generate`, which may come before."""
+    shown: dict[Any, Any] = {}
     with user_errors() as sentences:
         request, path = url_state.with_importance({**values, "prompt": "-"}, library)
-        for planned in run(tasks.plan, request, path):
-            return {view.alert: "", view.heatmap: plan_json(request, planned)}
-    return {view.alert: alert(sentences)}
+        for planned in run(tasks.plan, request, path):  # nothing, where another run of this visitor ended it
+            shown[view.heatmap] = plan_json(request, planned)
+        url_state.make_request(values)
+    return shown | {view.alert: alert(sentences)}
 
 
 def generate(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[str, Any]) -> Iterator[dict]:
