@@ -1,4 +1,4 @@
-"""Results on a GPU equal those on the CPU: measured on a fake device whose tensors mix with no others."""
+"""Results on a GPU equal those on the CPU: on a fake device whose tensors mix with no others, and on a real one."""
 
 import multiprocessing
 import os
@@ -6,11 +6,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from tests.fake_device import NAME, register
 
 pytestmark = pytest.mark.slow
 
+DEVICES = [NAME, *(["cuda"] if torch.cuda.is_available() else [])]
 LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2, "batch": 2}
 GENETIC = {"steps": 4, "guidance": 3.0, "ratio": 0.5, "num_images": 2, "population": 4, "budget": 5}
 WIDTHS = {"steps": 3, "guidance": 3.0, "iterations": 2, "batch": 2}
@@ -25,10 +27,15 @@ SEARCHES = {
 }
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def on_fake_device():
-    """Start a process in which the device is registered."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), register) as pool:
+def in_process(device):
+    """Start a process for a device; yields what runs a function there. Beside the fake device, a real one fails."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), register if device == NAME else None) as pool:
         yield lambda work, *arguments: pool.submit(work, *arguments).result()
 
 
@@ -72,10 +79,10 @@ def evaluate_steps(folder, device, out):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_search_has_the_same_result_on_every_device(name, on_fake_device, sd_folder):
+def test_search_has_the_same_result_on_every_device(name, device, in_process, sd_folder):
     method = name.split()[0]
     found, expected = (
-        on_fake_device(search, sd_folder, NAME, method, SEARCHES[name]),
+        in_process(search, sd_folder, device, method, SEARCHES[name]),
         search(sd_folder, "cpu", method, SEARCHES[name]),
     )
     assert found.keys() == expected.keys()
@@ -83,16 +90,16 @@ def test_search_has_the_same_result_on_every_device(name, on_fake_device, sd_fol
         np.testing.assert_allclose(found[one], expected[one], rtol=2e-2, atol=1e-4)
 
 
-def test_pictures_and_metrics_are_the_same_on_every_device(on_fake_device, sd_folder, monkeypatch):
+def test_pictures_and_metrics_are_the_same_on_every_device(device, in_process, sd_folder, monkeypatch):
     monkeypatch.setenv("EXPLORER_DEVICE", "cpu")  # put back at the end
-    found, expected = on_fake_device(generate, str(sd_folder), NAME), generate(str(sd_folder), "cpu")
+    found, expected = in_process(generate, str(sd_folder), device), generate(str(sd_folder), "cpu")
     assert len(expected) == 4
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_evaluation_has_the_same_rows_on_every_device(on_fake_device, sd_folder, tmp_path):
+def test_evaluation_has_the_same_rows_on_every_device(device, in_process, sd_folder, tmp_path):
     found, expected = (
-        on_fake_device(evaluate_steps, sd_folder, NAME, tmp_path),
+        in_process(evaluate_steps, sd_folder, device, tmp_path),
         evaluate_steps(sd_folder, "cpu", tmp_path),
     )
     np.testing.assert_allclose(found, expected, atol=0.05)

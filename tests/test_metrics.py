@@ -1,8 +1,8 @@
 """The metrics on cases whose answer is known, and the encoder of pictures on a tiny random model."""
 
-import importlib.util
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +107,14 @@ def test_kid_equals_its_definition():
     assert metrics.kid(x, y) == pytest.approx(within_x + within_y - 2 * across)
 
 
-def test_lpips_is_measured_or_the_reason_is_given():
-    reason = METRICS["lpips"].missing
-    assert (reason is None) == (importlib.util.find_spec("torchvision") is not None)
-    assert reason is None or "torchvision" in reason
+def test_lpips_needs_a_package_and_weights_and_says_which_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: f"{tmp_path}")
+    lpips, here = METRICS["lpips"], replace(METRICS["lpips"], needs="torch")
+    assert "not installed" in replace(lpips, needs="a_package_that_is_not_there").missing
+    assert f"the file {lpips.weights} in {tmp_path}" in here.missing
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / lpips.weights).touch()
+    assert here.missing is None
 
 
 @pytest.mark.parametrize("metric", REFERENCE_METRICS, ids=lambda metric: metric.name)

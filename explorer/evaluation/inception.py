@@ -9,6 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from explorer.masks.file_format import load_torch_tensors
+from explorer.measures.table import checkpoints
 
 NAME = "inception-v3-compat"
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity's releases name them
@@ -23,7 +24,7 @@ def load_inception() -> Any:
     """
     if lacking := [package for package in NEEDS if importlib.util.find_spec(package) is None]:
         raise ValueError(f"Inception features need {lacking[0].replace('_', '-')}, which is not installed")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    path = checkpoints() / WEIGHTS
     if not path.is_file():
         raise ValueError(f"Inception features need the file {WEIGHTS} of torch-fidelity's releases in {path.parent}")
     load_torch_tensors(path, "weights")  # because torch-fidelity would run what is in it

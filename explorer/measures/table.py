@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -22,6 +23,7 @@ class Metric:
     best: float = float("inf")  # larger values are clamped to it, so that means stay finite
     on_page: bool = False  # whether it is fast enough for every picture of the page
     needs: str | None = None  # a package that must be installed
+    weights: str | None = None  # a file that must be among PyTorch's checkpoints
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -33,6 +35,8 @@ class Metric:
         """Why it cannot be computed here; None where it can."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.label} needs {self.needs}, which is not installed; the other metrics do without it"
+        if self.weights and not (checkpoints() / self.weights).is_file():
+            return f"{self.label} needs the file {self.weights} in {checkpoints()}; the other metrics do without it"
         return None
 
     def format(self, value: float | None) -> str:
@@ -42,18 +46,26 @@ class Metric:
         return f"{value:.{self.digits}f}{' ' + self.unit if self.unit else ''}"
 
 
+def checkpoints() -> Path:
+    """Find the folder where PyTorch keeps weights that it has downloaded."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
 _SSIM = "Structural similarity to the original: 1 is the same picture."
 _PSNR = "Distance to the original in decibels: 6 dB more is half the error; above 40 dB no difference is visible."
 _NAMED = "How often a second network, which never taught the first, has the right name among its five first guesses."
 _CLIP = "How near picture and prompt are for a second network: 100 times the cosine of their features."
 _LPIPS = "Learned perceptual distance (Zhang et al. 2018)."
+ALEXNET = "alexnet-owt-7be5be79.pth"  # as torchvision.models.alexnet(weights="DEFAULT") downloads it
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("ssim", "SSIM", "reference", "", 3, True, _SSIM, on_page=True),
         Metric("psnr", "PSNR", "reference", "dB", 1, True, _PSNR, best=100.0, on_page=True),
         Metric("ms_ssim", "MS-SSIM", "reference", "", 3, True, "SSIM over several scales (Wang et al. 2003)."),
-        Metric("lpips", "LPIPS", "reference", "", 3, False, _LPIPS, needs="torchvision"),
+        Metric("lpips", "LPIPS", "reference", "", 3, False, _LPIPS, needs="torchvision", weights=ALEXNET),
         Metric("clip_score", "CLIP score", "encoder", "", 1, True, _CLIP),
         Metric(
             "retrieval_top1",
