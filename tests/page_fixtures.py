@@ -156,6 +156,15 @@ class Visitor:
         return self.page.locator("#alert [role=alert]").inner_text()
 
 
+@pytest.fixture(scope="module")
+def shared_visitor(chromium: BrowserContext, served: str) -> Iterator[Visitor]:
+    """Make one visitor for the tests of a file that leave the page as they found it, or begin by setting it up."""
+    visitor = Visitor(chromium, served)
+    visitor.page.set_viewport_size(VIEWPORT)
+    yield visitor
+    visitor.leave()
+
+
 @pytest.fixture
 def visitors(chromium: BrowserContext, request: pytest.FixtureRequest) -> Iterator:
     """Make visitors, of the shared page or of another address. The first has the profile, others a new context each."""

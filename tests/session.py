@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 SHARED = {  # what is started once per process: the mark of the files that use it -> its fixtures
-    "browser": {"served", "chromium", "visitors", "host"},
+    "browser": {"served", "chromium", "visitors", "shared_visitor", "host"},
     "cluster": {"cluster"},
 }
 RUN_ID = os.environ.setdefault("EXPLORER_TEST_RUN", uuid4().hex)  # every process that a test starts inherits it

@@ -55,19 +55,35 @@ PIXELS = """() => {
 }"""
 
 
-@pytest.fixture
-def gallery_page(visitor: Visitor):
-    page = visitor.open(f"{QUERY}&ratio=0.5").page
+@pytest.fixture(scope="module")
+def opened_page(shared_visitor: Visitor):
+    """Open the gallery once for all tests of this file."""
+    page = shared_visitor.open(f"{QUERY}&ratio=0.5").page
     page.wait_for_function(
         "all => document.querySelectorAll('.methods button:not(:disabled) canvas[width=\"64\"]').length >= all",
         arg=sum(method["results"][INDEX] is not None for method in TABLE["methods"].values()),
     )
-    page.wait_for_function("document.querySelector('#heatmap .plot image')")
-    settled(page, NUM_REQUESTS)
     return page
 
 
+@pytest.fixture
+def gallery_page(opened_page):
+    """Show the first sample at 50 %, as the address says that the page was opened with."""
+    opened_page.get_by_role("tab", name="Explore").click()
+    opened_page.click(".samples button >> nth=0")
+    opened_page.click(".methods button[data-method=dipgo]")
+    opened_page.click(".modes [role=radio] >> nth=0")
+    opened_page.evaluate(MOVED, 0.5)
+    expect(opened_page.locator(".view")).to_have_attribute("data-source", "gallery")
+    expect(opened_page.locator("#seed input")).to_have_value(str(SAMPLE["seed"]))
+    expect(opened_page.locator("#method input")).to_have_value("dipgo")
+    opened_page.wait_for_function("new URLSearchParams(location.search).get('ratio') === '0.5'")
+    opened_page.wait_for_function("document.querySelector('#heatmap .plot image')")
+    return opened_page
+
+
 def test_a_step_of_the_slider_changes_everything_within_one_event_and_requests_nothing(gallery_page):
+    settled(gallery_page, NUM_REQUESTS)
     requests = []
     gallery_page.on("request", lambda request: requests.append(request.url))
     for ratio in (0.8, 0.2, 0.9):
@@ -138,11 +154,11 @@ def test_click_selects_another_sample(gallery_page):
 def test_ways_of_comparing_are_kept_in_the_address(visitors, gallery_page):
     gallery_page.click(".samples button >> nth=3")
     expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
-    visitor = visitors()
+    other = visitors().page
     for mode in ("wipe", "blink", "difference", "prompts"):
         gallery_page.click(f".modes [data-mode={mode}]")
         assert parse_qs(urlparse(gallery_page.url).query)["view"] == [mode]
-        other = visitor.open(urlparse(gallery_page.url).query).page
+        other.goto(gallery_page.url)
         expect(other.locator(f".modes [data-mode={mode}]")).to_have_attribute("aria-checked", "true")
         expect(other.locator(".view")).to_have_attribute("data-mode", mode)
         expect(other.locator("#prompt input")).to_have_value(TABLE["samples"][3]["prompt"])
@@ -176,12 +192,12 @@ def test_switched_cell_cascades_and_updates_the_cost(visitors, gallery_page):
     assert other.locator(".tiles dd").first.inner_text() == gallery_page.locator(".tiles dd").first.inner_text()
 
 
-def test_pictures_of_a_manual_schedule_can_be_generated(gallery_page, visitor: Visitor):
+def test_pictures_of_a_manual_schedule_can_be_generated(gallery_page, shared_visitor: Visitor):
     gallery_page.locator("#heatmap .plot").focus()
     for key in ("ArrowRight", "ArrowRight", "c"):
         gallery_page.keyboard.press(key)
     kept = gallery_page.locator(".tiles div:nth-child(2) dd").first.inner_text()
-    visitor.generate()
+    shared_visitor.generate()
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("by hand")
     assert gallery_page.locator(".card[data-role=pruned] dd").first.inner_text() == kept
 
@@ -261,12 +277,12 @@ def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
 
 def test_axe_finds_no_violations(gallery_page):
     tabs = {"Explore": "#heatmap .drawn", "Features": "#similarity .drawn", "Width pruning": "#widths-bars .drawn"}
-    for dark in ("false", "true"):
-        gallery_page.evaluate(f"document.body.classList.toggle('dark', {dark})")
-        for tab, drawn in tabs.items():
-            gallery_page.get_by_role("tab", name=tab).click()
-            gallery_page.wait_for_selector(drawn)
-            settled(gallery_page, NUM_REQUESTS)
+    for tab, drawn in tabs.items():
+        gallery_page.get_by_role("tab", name=tab).click()
+        gallery_page.wait_for_selector(drawn)
+        settled(gallery_page, NUM_REQUESTS)
+        for dark in ("true", "false"):
+            gallery_page.evaluate(f"document.body.classList.toggle('dark', {dark})")
             found = Axe().run(gallery_page).response["violations"]
             assert not [(dark, one["id"], one["nodes"][0]["html"][:120]) for one in found]
 

@@ -29,6 +29,12 @@ def opened(visitor, mask="emoji-unet/dipgo-ddim-25"):
     return page
 
 
+@pytest.fixture(scope="module")
+def mask_page(shared_visitor):
+    """Open a file once, for tests that change no file."""
+    return opened(shared_visitor)
+
+
 def tile(page, name, where="#mask"):
     return page.locator(f"{where} .tiles div", has_text=name).locator("dd").first
 
@@ -84,8 +90,8 @@ def test_an_importance_is_shown_at_any_ratio_and_compared_with_uniform(visitor):
     assert not visitor.errors and not visitor.foreign
 
 
-def test_cells_are_switched_by_click_drag_and_key_and_undone(visitor):
-    page = opened(visitor)
+def test_cells_are_switched_by_click_drag_and_key_and_undone(mask_page, shared_visitor):
+    page = mask_page
     before = cells(page)
     call, unit = next((call, 0) for call in range(1, before.shape[1]) if (before[:, call] == 0).all())
     kept = tile(page, "MACs kept").inner_text()
@@ -119,7 +125,7 @@ def test_cells_are_switched_by_click_drag_and_key_and_undone(visitor):
     expect(tile(page, "MACs kept")).to_have_text(edited)
     page.locator("#mask .plot").press("Control+z")
     expect(tile(page, "MACs kept")).to_have_text(kept)
-    assert not visitor.errors
+    assert not shared_visitor.errors
 
 
 def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, visitors, tmp_path):
@@ -192,20 +198,23 @@ def test_widths_are_shown_and_compared_with_others(visitor):
     assert not visitor.errors
 
 
-def test_a_run_can_be_stopped(visitor):
-    page = on_tab(visitor, "emoji-unet/dipgo-ddim-50")
+def test_a_run_can_be_stopped(mask_page, shared_visitor):
+    page = mask_page
+    page.locator("#masks tr", has_text="dipgo-ddim-50").first.click()
+    expect(page.locator("#mask-head h2")).to_have_text("dipgo-ddim-50")
     page.click("#mask-generate")
     pictures = page.locator("#mask-pictures")
     expect(pictures.locator("img").first).to_be_visible(timeout=60_000)
     page.click("#mask-stop")
-    visitor.settled("document.querySelector('#mask-pictures').innerHTML")
+    shared_visitor.settled("document.querySelector('#mask-pictures').innerHTML")
     assert "of 50 calls" in pictures.inner_text()
-    assert not visitor.errors
+    assert not shared_visitor.errors
 
 
-@pytest.mark.parametrize("width", [1280, 375])
-def test_masks_tab_has_no_axe_violations_and_no_horizontal_scrolling(visitors, width):
-    page = opened(visitors(viewport={"width": width, "height": 900}))
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = Axe().run(page, context="#tabs").response["violations"]
+@pytest.mark.parametrize("width", [375, 1280])
+def test_masks_tab_has_no_axe_violations_and_no_horizontal_scrolling(mask_page, shared_visitor, width):
+    mask_page.set_viewport_size({"width": width, "height": 900})
+    shared_visitor.settled("document.querySelector('#mask .plot')._fullLayout.width")
+    assert mask_page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(mask_page, context="#tabs").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

@@ -131,7 +131,7 @@ def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
 
 def test_long_step_shows_its_progress(visitor):
     page = on_tab(visitor)
-    start(page, steps=60, batch=8, iterations=40)
+    start(page, steps=40, batch=4, iterations=40)
     wait_for(page, "calls of the network into it")
     wait_for(page, "% of the next")
     page.click("#job-stop")
