@@ -29,8 +29,10 @@ def test_trade_off_has_one_line_per_name_with_intervals_in_order_of_cost():
 
 def test_similarity_map_plots_the_values_unchanged():
     alike = np.array([[1.0, 0.9], [0.9, 1.0]])
-    heatmap = figures.similarity_map(alike, "up_blocks.2").data[0]
+    figure = figures.similarity_map(alike, "up_blocks.2")
+    heatmap, layout = figure.data[0], figure.layout
     assert np.array_equal(heatmap.z, alike) and heatmap.zmax == 1 and "up 2" in heatmap.hovertemplate
+    assert layout.yaxis.scaleanchor == "x" and (layout.xaxis.constrain, layout.yaxis.constrain) == ("domain",) * 2
 
 
 def test_width_figures_show_kept_heads_and_shares():

@@ -237,7 +237,7 @@ def test_the_heatmap_follows_the_width_of_the_window(visitor: Visitor):
 
 
 def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(visitor: Visitor):
-    page = visitor.open().page
+    page = visitor.open("steps=25&prompt=dog&method=uniform&ratio=0.5").page
     page.set_viewport_size({"width": 375, "height": 800})
     page.wait_for_function(
         "(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#heatmap .plot'))"
@@ -245,6 +245,8 @@ def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(visitor: Visito
     parts = (".plot .main-svg >> nth=0", "figcaption")
     plot, caption = (page.locator(f"#heatmap {part}").bounding_box() for part in parts)
     assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
+    placed = page.eval_on_selector_all("#heatmap .xtick text", "all => all.map(one => one.getAttribute('transform'))")
+    assert len(placed) > 2 and not any("rotate" in one for one in placed if one)
 
 
 def test_bundled_importance_is_selectable_and_shows_its_removal_order(visitor: Visitor):

@@ -32,8 +32,9 @@ def similarity_map(alike: np.ndarray, unit: str, reused: Sequence[tuple[int, int
             hovertemplate="call %{y} reuses the value of call %{x}<extra></extra>",
             showlegend=False,
         )
-    figure.update_xaxes(title="call", range=[-0.5, calls - 0.5], dtick=tick_step(calls), constrain="domain")
-    return figure.update_yaxes(title="call", range=[calls - 0.5, -0.5], dtick=tick_step(calls), scaleanchor="x")
+    shared = dict(title="call", dtick=tick_step(calls), constrain="domain")  # not the range, which would show no call
+    figure.update_xaxes(range=[-0.5, calls - 0.5], **shared)
+    return figure.update_yaxes(range=[calls - 0.5, -0.5], scaleanchor="x", **shared)
 
 
 def adjacent_curves(units: Sequence[str], adjacent: np.ndarray, unit: str) -> go.Figure:

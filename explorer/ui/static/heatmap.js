@@ -114,7 +114,6 @@ export class Heatmap {
   /** Draw everything at once, within the frame in which the slider moved. */
   drawNow() {
     const { data, layout } = heatmapFigure(this.shown, this.style);
-    layout.yaxis.tickfont = { size: this.element.clientWidth < 480 ? 8 : 10 };
     drawFigure(this.plotly, this.box, data, withTheme(layout, this.element, this.box));
     if (!this.bound) this.bind();
     this.box.querySelectorAll(".ytick text").forEach((label, unit) => (label.dataset.unit = this.shown.graph.units[unit].name));

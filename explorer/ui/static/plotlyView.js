@@ -21,13 +21,17 @@ export function drawFigure(plotly, box, data, layout) {
   return plotly.react(box, data, layout); // with a config, it would take the address anew
 }
 
-/** Give a layout the width of its box, and the font and colours of the page. */
+/** Give a layout the width of its box, and the font and colours of the page; a narrow one has fewer and smaller labels. */
 export function withTheme(layout, element, box) {
   const style = getComputedStyle(element);
   const text = style.getPropertyValue("--body-text-color").trim();
   const surface = style.getPropertyValue("--background-fill-primary").trim();
   layout.width = box.clientWidth; // plotly's own `responsive` would forget the height that the figure asks for
   layout.font = { ...layout.font, color: text, family: style.fontFamily };
+  if (element.clientWidth < 480) {
+    layout.yaxis = { ...layout.yaxis, tickfont: { size: 8 } };
+    layout.xaxis = { ...layout.xaxis, dtick: undefined, nticks: 6, tickangle: 0 };
+  }
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: surface, bordercolor: text, font: { color: text } };
   return layout;
 }
@@ -43,18 +47,13 @@ export const onResize = (element, box, draw) =>
 export function mountFigure({ element, props, watch }) {
   const box = () => element.querySelector(".plot"); // which may come after this script, where a tab opens at once
 
-  function forWidth(layout) {
-    if (element.clientWidth >= 480) return layout;
-    return { ...layout, yaxis: { ...layout.yaxis, tickfont: { size: 8 } }, xaxis: { ...layout.xaxis, dtick: undefined, nticks: 6, tickangle: 0 } };
-  }
-
   async function draw() {
     element.classList.toggle("empty", !props.value);
     if (!props.value) return;
     const plotly = await loadPlotly(props.library);
     if (!box() || !props.value) return;
     const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
-    await drawFigure(plotly, box(), figure.data, forWidth(withTheme(figure.layout, element, box())));
+    await drawFigure(plotly, box(), figure.data, withTheme(figure.layout, element, box()));
     element.classList.add("drawn");
   }
 
