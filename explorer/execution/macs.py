@@ -37,8 +37,7 @@ def count_layer_macs(denoiser: torch.nn.Module) -> Iterator[Counter[str]]:
 
     def counter(path: str) -> Any:
         def count(module: Any, _: Any, output: torch.Tensor) -> None:
-            fan_in = module.weight[:1].numel()  # of one output; a pruned layer may have none
-            macs[path] += output.numel() * (fan_in + (module.bias is not None))
+            macs[path] += _layer_macs(module, output)
 
         return count
 
@@ -51,52 +50,80 @@ def count_layer_macs(denoiser: torch.nn.Module) -> Iterator[Counter[str]]:
             handle.remove()
 
 
+def _layer_macs(layer: Any, output: torch.Tensor) -> int:
+    fan_in = layer.weight[:1].numel()  # of one output; a pruned layer may have none
+    return output.numel() * (fan_in + (layer.bias is not None))
+
+
 def build_on_meta(denoiser_class: Any, config: Mapping[str, Any]) -> Any:
     """Build a diffusers network of this class without its weights."""
     with torch.device("meta"):
         return denoiser_class.from_config(config).to("meta").eval()
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class CallCost:
+    """What one call of a denoiser costs; counted once, it serves every graph of its units."""
+
+    macs: int
+    macs_inside: Mapping[str, int]  # by module path, of all that runs inside the module
+    macs_attention: int
+    params: Mapping[str, int]  # by parameter path
+
+    def of(self, graph: BlockGraph) -> Architecture:
+        """Share it out to the units of a graph."""
+        unit_macs = [sum(self.macs_inside[path] for path in modules) for modules in graph.modules]
+        return Architecture(
+            graph.with_macs(unit_macs, self.macs - sum(unit_macs)),
+            self.macs_attention,
+            sum(self.params.values()),
+            tuple(
+                sum(self.params[path] for path in self.params if _is_inside(path, modules)) for modules in graph.modules
+            ),
+        )
+
+
 def measure_architecture(denoiser: torch.nn.Module, graph: BlockGraph, inputs: Mapping[str, Any]) -> Architecture:
-    """Count the MACs of a graph's units, and parameters. `denoiser` may be on the meta device; one call is made.
+    """Count the MACs of a graph's units, and parameters; see `measure_call`."""
+    return measure_call(denoiser, inputs).of(graph)
+
+
+@torch.no_grad()
+def measure_call(denoiser: torch.nn.Module, inputs: Mapping[str, Any]) -> CallCost:
+    """Count the MACs of one call, and parameters. `denoiser` may be on the meta device.
 
     inputs: the arguments of a call for one batch element.
     """
-    with (
-        count_layer_macs(denoiser) as macs,
-        FlopCounterMode(display=False) as flops,
-        _count_unit_macs(denoiser, graph, macs) as unit_macs,
-    ):
+    with FlopCounterMode(display=False) as flops, _count_macs_inside(denoiser) as macs_inside:
         denoiser(**inputs, return_dict=False)
     products = {str(op): count for op, count in flops.get_flop_counts()["Global"].items()}
     attention = sum(count for op, count in products.items() if any(name in op for name in ATTENTION_PRODUCTS)) // 2
     sizes = {path: parameter.numel() for path, parameter in denoiser.named_parameters()}
-    return Architecture(
-        graph.with_macs(unit_macs, sum(macs.values()) - sum(unit_macs)),
-        attention,
-        sum(sizes.values()),
-        tuple(sum(sizes[path] for path in sizes if _is_inside(path, modules)) for modules in graph.modules),
-    )
+    return CallCost(macs_inside[""], macs_inside, attention, sizes)
 
 
 @contextmanager
-def _count_unit_macs(denoiser: torch.nn.Module, graph: BlockGraph, macs: Counter[str]) -> Iterator[list[int]]:
-    """Count the MACs spent inside each unit. Not by module path: DiT's head, which always runs, uses an embedding of
-    block 0."""
-    spent = [0] * len(graph.units)
+def _count_macs_inside(denoiser: torch.nn.Module) -> Iterator[Counter[str]]:
+    """Count the MACs spent inside each module, by its path; "" is all. What runs inside a module need not be one of
+    its own layers: DiT's head, which always runs, uses an embedding of block 0."""
+    spent: Counter[str] = Counter()
+    total = 0
 
-    def meter(column: int, sign: int) -> Any:
+    def count(layer: Any, _: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += _layer_macs(layer, output)
+
+    def meter(path: str, sign: int) -> Any:
         def read(*_: Any) -> None:
-            spent[column] += sign * sum(macs.values())
+            spent[path] += sign * total
 
         return read
 
-    handles = []
-    for column, paths in enumerate(graph.modules):
-        for module in map(denoiser.get_submodule, paths):
-            handles.append(module.register_forward_pre_hook(meter(column, -1)))
-            handles.append(module.register_forward_hook(meter(column, 1)))
+    layers = [module for module in denoiser.modules() if isinstance(module, COUNTED_LAYERS)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    for path, module in denoiser.named_modules(remove_duplicate=False):
+        handles.append(module.register_forward_pre_hook(meter(path, -1)))
+        handles.append(module.register_forward_hook(meter(path, 1)))
     try:
         yield spent
     finally:

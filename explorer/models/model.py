@@ -1,8 +1,10 @@
 """A model: a denoiser with everything that generating needs. Importing it loads no torch; using a model does."""
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from explorer.execution.channel_groups import ChannelGroups
-    from explorer.execution.macs import Architecture
+    from explorer.execution.macs import Architecture, CallCost
 
 _ENCODING = Lock()  # a tokenizer stores how it pads and truncates, also from one thread to another
 
@@ -50,15 +52,21 @@ class Model:
 
     def architecture(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> "Architecture":
         """Count MACs and parameters, also by unit. Raises ValueError for an unknown class or granularity."""
-        from explorer.execution.macs import build_on_meta, measure_architecture
-
         if (granularity, reuse) not in self._architectures:
-            skeleton = build_on_meta(type(self.denoiser), dict(self.denoiser.config))
-            self._prune_denoiser(skeleton, self._widths)
             graph = build_block_graph(self.denoiser, granularity, reuse)
-            inputs = self.example_inputs(skeleton)
-            self._architectures[granularity, reuse] = measure_architecture(skeleton, graph, inputs)
+            self._architectures[granularity, reuse] = self._call_cost().of(graph)
         return self._architectures[granularity, reuse]
+
+    def _call_cost(self) -> "CallCost":
+        """Count what a call costs; of a whole network it is counted once per process."""
+        from explorer.execution.macs import build_on_meta, measure_call
+
+        if not self._widths:
+            kind: Any = type(self.denoiser)
+            return _whole_call_cost(kind, self.denoiser.to_json_string(), self.latent_size, self.text_length)
+        skeleton = build_on_meta(type(self.denoiser), dict(self.denoiser.config))
+        self._prune_denoiser(skeleton, self._widths)
+        return measure_call(skeleton, self.example_inputs(skeleton))
 
     def graph(self, granularity: Granularity = "layer", reuse: Reuse = "output") -> BlockGraph:
         """Build the graph of the denoiser's units, with their MACs. Raises ValueError as `architecture` does."""
@@ -197,6 +205,15 @@ class Model:
             raise ValueError(f"only the channels of U-Nets can be pruned, not those of a {type(denoiser).__name__}")
         excluded = head_and_neuron_producers(find_prunable_dims(denoiser))
         return ChannelGroups(denoiser, self.example_inputs(denoiser), excluded, sync)
+
+
+@lru_cache(maxsize=32)
+def _whole_call_cost(denoiser_class: Any, config: str, latent_size: int, text_length: int) -> "CallCost":
+    """Count what a call of the network with this configuration, JSON, costs."""
+    from explorer.execution.macs import build_on_meta, measure_call
+
+    skeleton = build_on_meta(denoiser_class, json.loads(config))
+    return measure_call(skeleton, spec_of(skeleton).example_inputs(skeleton, latent_size, text_length))
 
 
 @contextmanager
