@@ -1,7 +1,7 @@
 import pytest
 
 from explorer.cli import options
-from explorer.evaluation import results
+from explorer.evaluation import baselines, results
 from explorer.masks.result import load
 from explorer.masks.schedule import ScheduleImportance
 
@@ -179,15 +179,16 @@ def test_similarity_of_a_folder_needs_prompts_and_gives_a_file(run, document, sd
     assert code == 2 and "must hold 1 to" in errors
 
 
-def test_evaluation_prints_cost_and_loss_of_each_candidate(document, run, tmp_path):
+def test_evaluation_prints_cost_and_loss_of_each_candidate(document, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "TUNING_IMAGES", 2)
     out = tmp_path / "trial.parquet"
-    setting = ("evaluate", "--prompts", "2", "--steps", "6", "--converged-steps", "10", "--out", out)
+    setting = ("evaluate", "--prompts", "2", "--steps", "4", "--converged-steps", "5", "--out", out)
     setting += ("--method", "uniform", "--method", "random", "--ratio", "0.5", "--baseline", "dpm++-steps")
     rows = document(*setting)
     assert [row["method"] for row in rows] == ["full", "uniform", "random", "dpm++-steps"]
     keys = {"kept", "ssim", "psnr", "clip_score", "retrieval_top1", "retrieval_top5", "fid", "kid", "seconds", "n"}
     assert all(keys <= set(row) for row in rows) and rows[0]["ssim"] > 0.9999 > rows[1]["ssim"]
-    assert rows[3]["steps"] == 3 and rows[3]["kept"] == 0.5 and rows[1]["n"] == 2 and rows[1]["ssim_low"] is not None
+    assert rows[3]["steps"] == 2 and rows[3]["kept"] == 0.5 and rows[1]["n"] == 2 and rows[1]["ssim_low"] is not None
     code, _, errors = run(*setting)
     assert code == 2 and "--resume" in errors
     code, printed, _ = run(*setting, "--resume")

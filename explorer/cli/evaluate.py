@@ -66,13 +66,16 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """What masks and few-step samplers cost and lose, picture by picture, from the same noise."""
-    from explorer.evaluation.baselines import make_candidates
+    from explorer.evaluation.baselines import check_baselines, make_candidates
     from explorer.evaluation.candidates import ReferenceRun, make_samples
+    from explorer.evaluation.results import check_not_in_the_way
 
     names = models or ["emoji-unet"]
     outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in names] if names[1:] else [out]
     for file in outs:
         check_writable(file)
+        check_not_in_the_way(file, resume)
+    check_baselines(baselines or [])
     check_workers(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
     reference = ReferenceRun(sampler, steps, guidance)
     given = [load(file) for file in files or []]

@@ -1,6 +1,7 @@
 """Few-step samplers with the same MACs, each with the better spacing of its timesteps: what a method must beat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -25,14 +26,20 @@ TIMESTEP_SPACINGS = ("leading", "trailing")
 TUNING_IMAGES = 8
 
 
+def check_baselines(names: Iterable[str]) -> None:
+    """Raise ValueError for an unknown baseline."""
+    for name in names:
+        if name not in BASELINES:
+            raise ValueError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+
+
 def few_step_baseline(model: Model, name: str, reference: ReferenceRun, kept: float, objective: Objective) -> Candidate:
     """Make the baseline `name` at the number of calls that is nearest to the share `kept` of the full run's MACs.
 
     The spacing is the one that ends nearer to the full run on the pictures of `objective`. Raises ValueError for an
     unknown baseline, and where the sampler cannot make so few steps.
     """
-    if name not in BASELINES:
-        raise ValueError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+    check_baselines([name])
     sampler, settings = BASELINES[name]
     calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
     steps, _ = equal_nfe_steps(sampler, model.scheduler_config, kept * calls)
@@ -49,14 +56,12 @@ def few_step_baselines(
     objective: Objective,
     names: Sequence[str] = tuple(BASELINES),
 ) -> list[Candidate]:
-    """Make those of the baselines that can make so few steps."""
+    """Make those of the baselines that can make so few steps. Raises ValueError for an unknown baseline."""
+    check_baselines(names)
     candidates = []
     for name in names:
-        try:
+        with suppress(ValueError):
             candidates.append(few_step_baseline(model, name, reference, kept, objective))
-        except ValueError:
-            if name not in BASELINES:
-                raise
     return candidates
 
 

@@ -37,8 +37,7 @@ class Results:
         machine = {"hardware": hardware(), "versions": versions(), "missing": [reason for reason in missing if reason]}
         if not path.exists():
             return cls(path, about | machine, pd.DataFrame(columns=["key", *SAMPLE, "error"]))
-        if not resume:
-            raise ValueError(f"{path} exists; continue it with --resume, or name another file")
+        check_not_in_the_way(path, resume)
         found, rows = read_results(path)
         for name, value in json.loads(json.dumps(about)).items():
             if found.get(name) != value:
@@ -68,6 +67,12 @@ class Results:
     def write(self) -> None:
         """Write whole or not at all. Raises ValueError where nothing can be written."""
         _write(self.path, self.about, self.frame())
+
+
+def check_not_in_the_way(path: Path, resume: bool) -> None:
+    """Raise ValueError where a file is there that is not to be resumed."""
+    if path.exists() and not resume:
+        raise ValueError(f"{path} exists; continue it with --resume, or name another file")
 
 
 def publish(source: Path, target: Path) -> None:
