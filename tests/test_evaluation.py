@@ -39,6 +39,25 @@ def model(sd_folder):
     return catalogue.load(sd_folder)
 
 
+@pytest.fixture(scope="module")
+def candidates(model):
+    return [half(model), Candidate("ddim-steps", "ddim", 3)]
+
+
+@pytest.fixture(scope="module")
+def whole(model, candidates, tmp_path_factory):
+    """Evaluate two candidates: the rows of an evaluation that nothing interrupted."""
+    return evaluate_all(model, candidates, tmp_path_factory.mktemp("whole") / "t.parquet")
+
+
+@pytest.fixture(scope="module")
+def full_run_file(model, tmp_path_factory):
+    """Evaluate the full run alone: a file that tests only read."""
+    file = tmp_path_factory.mktemp("full") / "t.parquet"
+    evaluate_all(model, [], file)
+    return file
+
+
 def half(model, **settings):
     """Make a candidate under a random schedule of half the MACs."""
     config = method_config("random", {"steps": 6, "ratio": 0.5} | settings)
@@ -56,8 +75,8 @@ def without_times(rows):
     return rows[columns].sort_values(["key", "seed"], ignore_index=True)
 
 
-def test_every_candidate_generates_every_sample_and_the_full_run_equals_itself(model, tmp_path):
-    rows = evaluate_all(model, [half(model), Candidate("ddim-steps", "ddim", 3)], tmp_path / "t.parquet")
+def test_every_candidate_generates_every_sample_and_the_full_run_equals_itself(model, whole):
+    rows = whole
     assert len(rows) == 15 and rows.error.isna().all() and list(rows.groupby("key").size()) == [5, 5, 5]
     full = rows[rows.method == "full"]
     assert (full.ssim > 0.9999).all() and (full.psnr == METRICS["psnr"].best).all() and (full.kept == 1).all()
@@ -69,20 +88,16 @@ def test_every_candidate_generates_every_sample_and_the_full_run_equals_itself(m
     assert names <= set(rows.columns)
 
 
-def test_pictures_are_those_that_generating_one_by_one_gives(model, tmp_path):
-    candidate = half(model)
-    rows = evaluate_all(model, [candidate], tmp_path / "t.parquet")
-    row = rows[(rows.method == "random") & (rows.seed == 3)].iloc[0]
+def test_pictures_are_those_that_generating_one_by_one_gives(model, candidates, whole):
+    row = whole[(whole.method == "random") & (whole.seed == 3)].iloc[0]
     pictures = [
         list(generate(model, [row.prompt], [3], "ddim", 6, 7.5, mask, previews=1))[-1][1]
-        for mask in (candidate.mask, None)
+        for mask in (candidates[0].mask, None)
     ]
     assert row.psnr == pytest.approx(psnr(*pictures).item(), abs=0.01)
 
 
-def test_two_runs_agree_and_an_interrupted_one_is_resumed(model, tmp_path):
-    candidates = [half(model), half(model, seed=1)]
-    whole = evaluate_all(model, candidates, tmp_path / "whole.parquet")
+def test_two_runs_agree_and_an_interrupted_one_is_resumed(model, candidates, whole, tmp_path):
     repeated = evaluate_all(model, candidates, tmp_path / "repeated.parquet")
     pd.testing.assert_frame_equal(without_times(whole), without_times(repeated))
     run = (model, REFERENCE, candidates, SAMPLES, tmp_path / "interrupted.parquet")
@@ -135,9 +150,8 @@ def test_invalid_evaluation_is_refused_before_generating(model, tmp_path, change
     assert not out.exists()
 
 
-def test_an_existing_file_or_one_of_another_kind_is_refused(model, tmp_path):
-    out = tmp_path / "t.parquet"
-    evaluate_all(model, [], out)
+def test_an_existing_file_or_one_of_another_kind_is_refused(model, full_run_file, tmp_path):
+    out, before = full_run_file, full_run_file.read_bytes()
     with pytest.raises(ValueError, match="continue it with --resume"):
         evaluate_all(model, [], out)
     with pytest.raises(ValueError, match="was made with converged_steps 10, not 20"):
@@ -148,18 +162,17 @@ def test_an_existing_file_or_one_of_another_kind_is_refused(model, tmp_path):
     (tmp_path / "truncated.parquet").write_bytes(out.read_bytes()[:200])
     with pytest.raises(ValueError, match="cannot be read as results"):
         read_results(tmp_path / "truncated.parquet")
+    assert out.read_bytes() == before
 
 
-def test_a_file_of_another_version_is_refused(model, tmp_path, monkeypatch):
-    evaluate_all(model, [], tmp_path / "t.parquet")
+def test_a_file_of_another_version_is_refused(full_run_file, monkeypatch):
     monkeypatch.setattr(results, "FORMAT", 3)
     with pytest.raises(ValueError, match="of format 2, not 3"):
-        read_results(tmp_path / "t.parquet")
+        read_results(full_run_file)
 
 
-def test_result_file_names_missing_metrics(model, tmp_path):
-    evaluate_all(model, [], tmp_path / "t.parquet")
-    about, _ = read_results(tmp_path / "t.parquet")
+def test_result_file_names_missing_metrics(full_run_file):
+    about, _ = read_results(full_run_file)
     assert about["versions"]["torch"] == torch.__version__ and about["hardware"]
     assert any("clip score" in reason for reason in about["missing"])
 

@@ -24,7 +24,7 @@ from explorer.cli.options import (
 )
 from explorer.cli.output import describe_mask, format_table, importance_table, print_result, show_progress
 from explorer.experiment import ExperimentRequest
-from explorer.masks.channel_rules import CHANNEL_RULES
+from explorer.masks.channel_rules import CHANNEL_RULES, check_channel_ratio
 from explorer.masks.file_format import replace_atomically
 from explorer.masks.result import load
 from explorer.models import catalogue
@@ -77,6 +77,7 @@ def cost(
             raise ValueError(
                 "--channel-ratio makes the network smaller, --mask is for the whole one; give one at a time"
             )
+        check_channel_ratio(channel_ratio, rule)
         pruned = _at_channel_ratio(subject, channel_ratio, rule)
         _print_pruned_cost(subject, calls, pruned, {"channel_ratio": channel_ratio, "rule": rule}, as_json)
         return

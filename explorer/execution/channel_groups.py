@@ -53,6 +53,7 @@ class ChannelGroups:
         self.paths = {module: path for path, module in denoiser.named_modules()}
         with _requiring_gradients(denoiser):
             self.graph = torch_pruning.DependencyGraph().build_dependency(denoiser, dict(inputs))
+        self._known: list[Any] | None = None  # as traced, until channels are removed
 
     def groups(self) -> dict[str, ChannelGroup]:
         """List all groups by name."""
@@ -67,7 +68,8 @@ class ChannelGroups:
                 raise ValueError(f"{name} is no group of channels of this {type(self.denoiser).__name__}")
             _check_widths(groups[name], widths[name])
         frozen = {name for name, parameter in self.denoiser.named_parameters() if not parameter.requires_grad}
-        for traced in list(self._traced()):
+        traced_before, self._known = self._traced(), None
+        for traced in traced_before:
             keep = widths.get(self._name(traced))
             if keep is None or keep.all():
                 continue
@@ -78,7 +80,12 @@ class ChannelGroups:
             parameter.requires_grad_(name not in frozen)
         self._sync(self.denoiser)
 
-    def _traced(self) -> Iterator[Any]:
+    def _traced(self) -> list[Any]:
+        if self._known is None:
+            self._known = list(self._trace())
+        return self._known
+
+    def _trace(self) -> Iterator[Any]:
         last = getattr(self.denoiser, "conv_out", None)
         layers = [torch.nn.Conv2d, torch.nn.Linear]
         for traced in self.graph.get_all_groups(ignored_layers=[last] if last else [], root_module_types=layers):

@@ -11,6 +11,14 @@ import numpy as np
 CHANNEL_RULES = ("paper", "torch-pruning")
 
 
+def check_channel_ratio(ratio: float, rule: str) -> None:
+    """Raise ValueError for an unknown rule and for a ratio outside [0, 1)."""
+    if rule not in CHANNEL_RULES:
+        raise ValueError(f"rule {rule!r} is unknown; choose one of {', '.join(CHANNEL_RULES)}")
+    if not 0 <= ratio < 1:
+        raise ValueError(f"the channel ratio must be at least 0 and below 1, got {ratio}")
+
+
 def keep_mask(importance: np.ndarray, num_norm_groups: int, ratio: float, rule: str = "paper") -> np.ndarray:
     """Decide what stays of a layer's channels at a channel ratio: bool (size,), the least important ones removed."""
     removed = num_removed_per_group(len(importance), num_norm_groups, ratio, rule)
@@ -26,14 +34,9 @@ def rank_in_group(importance: np.ndarray, num_norm_groups: int, rule: str) -> np
 
 
 def num_removed_per_group(size: int, num_norm_groups: int, ratio: float, rule: str) -> int:
-    """Count the channels that are removed from each group of the norm at a channel ratio.
-
-    Raises ValueError for an unknown rule and for a ratio outside [0, 1).
-    """
-    if rule not in CHANNEL_RULES:
-        raise ValueError(f"rule {rule!r} is unknown; choose one of {', '.join(CHANNEL_RULES)}")
-    if not 0 <= ratio < 1:
-        raise ValueError(f"the channel ratio must be at least 0 and below 1, got {ratio}")
+    """Count the channels that are removed from each group of the norm at a channel ratio. Raises ValueError as
+    `check_channel_ratio` does."""
+    check_channel_ratio(ratio, rule)
     each = size // num_norm_groups
     if rule == "paper":
         return min((size - int(size * (1 - ratio))) // num_norm_groups, each - 1)

@@ -45,6 +45,7 @@ class Model:
         self.adapter, self.latent_size = PIPELINES[pipeline], denoiser.config.sample_size
         self.revision: str | None = None
         self._architectures: dict[tuple[str, str], Architecture] = {}
+        self._channel_groups: dict[str, Any] | None = None  # once they were traced
         self._widths: Mapping[str, np.ndarray] = {}  # what was pruned already
         self._pruned: WeakKeyDictionary[Widths, Model] = WeakKeyDictionary()
 
@@ -154,7 +155,9 @@ class Model:
         from explorer.models.prunable_dims import find_prunable_dims
 
         dims: dict[str, Any] = dict(find_prunable_dims(self.denoiser, adaln_channels))
-        return dims | (self.channel_groups(self.denoiser).groups() if channels else {})
+        if channels and self._channel_groups is None:
+            self._channel_groups = self.channel_groups(self.denoiser).groups()
+        return dims | ((self._channel_groups or {}) if channels else {})
 
     def prune_widths(self, widths: Widths) -> "Model":
         """Build a model without the elements that `widths` does not keep; this one stays whole.
@@ -175,7 +178,8 @@ class Model:
             raise ValueError(f"{self.id} is pruned already; prune the whole model once")
         other = self.with_shared_weights()
         self._prune_denoiser(other.denoiser, keep)
-        other._architectures, other._widths, other._pruned = {}, dict(keep), WeakKeyDictionary()
+        other._architectures, other._channel_groups = {}, None
+        other._widths, other._pruned = dict(keep), WeakKeyDictionary()
         if self.pipe is not None:
             other.pipe = copy.copy(self.pipe)
             other.pipe.register_modules(**{self.adapter.denoiser: other.denoiser})
