@@ -20,7 +20,7 @@ from explorer.masks.channel_rules import keep_mask
 from explorer.models import catalogue
 from explorer.models.architectures import build_block_graph, spec_of
 from explorer.models.prunable_dims import find_prunable_dims, head_and_neuron_producers
-from tests.conftest import ddpm_unet, sd_unet, sdxl_unet
+from tests.conftest import ddpm_unet, sdxl_unet, small_unet
 from tests.test_width_gates import INPUTS, run
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def test_published_counts_are_reproduced_exactly(changes, ratio, rule, params, g
     assert found[0] == params and found[1] == pytest.approx(gmacs, abs=0.005)
 
 
-NETWORKS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet}
+NETWORKS = {"sd": small_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet}
 
 
 @pytest.fixture(params=NETWORKS)

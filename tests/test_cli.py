@@ -45,15 +45,15 @@ def test_widths_are_made_shown_counted_and_used(document, tmp_path):
     assert generated["kept"] == pytest.approx(smaller["kept"]) and generated["macs_total"] == 2 * whole["macs_per_call"]
 
 
-def test_pruned_widths_are_evaluated_by_method_or_file(document, tmp_path):
-    file, few = (
-        tmp_path / "w.safetensors",
-        ["--ratio", "0.2", "--steps", "2", "--prompts", "2", "--converged-steps", "0"],
-    )
-    document("prune", "--method", "random-width", "--seed", "1", "--out", file)
-    rows = document("evaluate", "--method", "magnitude", "--mask", file, *few, "--out", tmp_path / "e.parquet")
+def test_pruned_widths_are_evaluated_by_method_or_file(document, sd_folder, tmp_path):
+    file, prompts, model = tmp_path / "w.safetensors", tmp_path / "prompts.txt", ("--model", sd_folder)
+    prompts.write_text("one\ntwo\nsix\ncat\n")
+    few = ("--ratio", "0.2", "--steps", "2", "--prompts", "2", "--converged-steps", "0", "--prompt-file", prompts)
+    document("prune", *model, "--method", "random-width", "--seed", "1", "--out", file)
+    rows = document("evaluate", *model, "--method", "magnitude", "--mask", file, *few, "--out", tmp_path / "e.parquet")
     assert [row["method"] for row in rows] == ["full", "magnitude", "random-width"]
-    assert rows[1]["params"] == pytest.approx(0.8 * rows[0]["params"], rel=1e-3) and rows[1]["kept"] < 1
+    assert rows[1]["params"] == pytest.approx(0.8 * rows[0]["params"], rel=0.01) and rows[1]["kept"] < 1
+    assert rows[2]["params"] == document("cost", *model, "--mask", file, "--ratio", "0.2")["params"] < rows[0]["params"]
 
 
 def test_cost_counts_calls_and_masks(document, tmp_path):
