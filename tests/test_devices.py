@@ -17,7 +17,7 @@ LEARNED = {"steps": 4, "guidance": 3.0, "granularity": "stage", "iterations": 2,
 GENETIC = {"steps": 4, "guidance": 3.0, "ratio": 0.5, "num_images": 2, "population": 4, "budget": 5}
 WIDTHS = {"steps": 3, "guidance": 3.0, "iterations": 2, "batch": 2}
 SEARCHES = {
-    "dipgo": LEARNED | {"reuse": "residual", "parametrisation": "network", "validate_every": 1},
+    "dipgo": LEARNED | {"reuse": "residual", "parametrisation": "network", "validate_every": 2},
     "dipgo published": LEARNED | {"algorithm": "argmax", "order": 0, "loss": "l2", "validate_every": 0},
     "genetic": GENETIC,
     "similarity": {"steps": 4, "guidance": 3.0},

@@ -13,6 +13,7 @@ import typer
 
 from explorer.cli import app
 from explorer.cli.options import parse_setting
+from explorer.evaluation import baselines
 from explorer.evaluation.results import read_results
 from explorer.evaluation.statistics import interval, paired_difference
 from explorer.pruners import method_config
@@ -89,6 +90,7 @@ def test_every_command_has_help(run):
 
 @pytest.mark.slow
 def test_the_commands_and_the_library_lines_of_the_readme_work(run, sd_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "TUNING_IMAGES", 1)  # the baseline's own tests are test_evaluation's
     shutil.copytree(sd_folder, tmp_path / "my-sd15")
     monkeypatch.chdir(tmp_path)
     for line in commands_of(README):

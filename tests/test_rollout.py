@@ -39,10 +39,16 @@ def ours(model, sampler, steps, guidance, seeds, mask=None):
     return pictures
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_the_loop_with_everything_kept_is_the_pipeline_bit_for_bit(pipeline_folder, guidance):
+@pytest.fixture(scope="module")
+def ddim_model(pipeline_folder):
     model = catalogue.load(pipeline_folder)
     model.pipe.scheduler = diffusers.DDIMScheduler.from_config(model.pipe.scheduler.config)
+    return model
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_loop_with_everything_kept_is_the_pipeline_bit_for_bit(ddim_model, guidance):
+    model = ddim_model
     config = UniformConfig(steps=5, guidance=guidance, interval=1)
     mask = run_to_completion(prune(model, "uniform", config))
     assert mask.macs_fraction == 1
@@ -53,9 +59,8 @@ def test_the_loop_with_everything_kept_is_the_pipeline_bit_for_bit(pipeline_fold
         assert torch.equal(plain(model.pipe, model.id, 5, guidance, [3, 4]), expected)
 
 
-def test_a_schedule_around_the_pipeline_is_the_schedule_in_the_loop(pipeline_folder):
-    model = catalogue.load(pipeline_folder)
-    model.pipe.scheduler = diffusers.DDIMScheduler.from_config(model.pipe.scheduler.config)
+def test_a_schedule_around_the_pipeline_is_the_schedule_in_the_loop(ddim_model):
+    model = ddim_model
     mask = run_to_completion(prune(model, "random", RandomConfig(steps=5, guidance=4, ratio=0.4, order=1)))
     with explorer.apply(model.pipe, mask):
         around = plain(model.pipe, model.id, 5, 4.0, [3])
