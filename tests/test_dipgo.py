@@ -61,7 +61,7 @@ def test_learning_reduces_the_distance_to_the_full_run(model):
         objective = Objective(model, PROMPTS, "ddim", 6, 3.0, seed=100)
         return objective.schedule_loss(model.graph("stage"), mask.keep)
 
-    assert distance(16) < distance(1)
+    assert distance(8) < distance(1)
 
 
 def test_few_calls_are_learned_and_one_is_refused(model):
@@ -142,7 +142,7 @@ def test_contribution_of_a_gate_is_the_loss_change_when_it_is_flipped(model):
 
 
 def test_published_algorithm_removes_gates_until_the_target_is_reached(model):
-    config = PUBLISHED | {"parametrisation": "table", "iterations": 30, "learning_rate": 4.0, "tau": 0.5, "loss": "l2"}
+    config = PUBLISHED | {"parametrisation": "table", "iterations": 10, "learning_rate": 4.0, "tau": 0.5, "loss": "l2"}
     work = prune(model, "dipgo", DipgoConfig(**SMALL | config), PROMPTS)
     steps = list(work)
     assert steps[0].metrics["kept"] == 1 and steps[-1].metrics["kept"] < 0.75
