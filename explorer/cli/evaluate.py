@@ -66,16 +66,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """What masks and few-step samplers cost and lose, picture by picture, from the same noise."""
-    from explorer.evaluation.baselines import check_baselines, make_candidates
+    from explorer.evaluation.baselines import make_candidates
     from explorer.evaluation.candidates import ReferenceRun, make_samples
-    from explorer.evaluation.results import check_not_in_the_way
 
     names = models or ["emoji-unet"]
     outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in names] if names[1:] else [out]
-    for file in outs:
-        check_writable(file)
-        check_not_in_the_way(file, resume)
-    check_baselines(baselines or [])
+    _check_before_work(outs, resume, baselines or [])
     check_workers(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
     reference = ReferenceRun(sampler, steps, guidance)
     given = [load(file) for file in files or []]
@@ -102,6 +98,17 @@ def evaluate(
         rows += json.loads(summary.to_json(orient="records"))  # nulls, not NaN
         tables.append(summary.filter(COLUMNS).to_string(index=False, float_format="{:.3f}".format))
     print_result(rows, as_json, "\n\n".join(tables))
+
+
+def _check_before_work(outs: list[Path], resume: bool, baselines: list[str]) -> None:
+    """Raise ValueError, before a model is loaded, for files that cannot be written and for an unknown baseline."""
+    from explorer.evaluation.baselines import check_baselines
+    from explorer.evaluation.results import check_not_in_the_way
+
+    for file in outs:
+        check_writable(file)
+        check_not_in_the_way(file, resume)
+    check_baselines(baselines)
 
 
 def _split_prompts(model: Model, prompt_file: Path | None) -> tuple[list[str], list[str]]:
