@@ -10,7 +10,7 @@ run: .venv/.run
 	$(BIN)/python app.py
 
 test: .venv/.dev chromium
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 # No browser, no page and no cluster: less than two minutes.
 test-fast: .venv/.dev

@@ -18,15 +18,13 @@ EXIT_TIMEOUT_S = 30.0
 
 
 def group_of(file: Path) -> str:
-    """Name the group of a file, whose tests run in one process: its marks of shared fixtures, or else its own name."""
-    text = file.read_text(encoding="utf-8")
-    marks = [name for name in SHARED if re.search(rf"pytest\.mark\.{name}\b", text)]
-    return "-".join(marks) or file.name
+    """Name the group of a file, whose tests run in one process: there is one cluster in all, a page per process."""
+    return "cluster" if re.search(r"pytest\.mark\.cluster\b", file.read_text(encoding="utf-8")) else file.name
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Send the files of a group to one process: one cluster in all, one page and one browser per process."""
+    """Send the files of a group to one process."""
     from xdist.scheduler import LoadScopeScheduling
 
     class GroupScheduling(LoadScopeScheduling):
@@ -37,11 +35,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Refuse a test that uses a shared fixture in a file without its mark."""
+    """Refuse a test that uses a shared fixture in a file without its mark; the slowest files, which have one, go first,
+    so that both processes end at about the same time."""
     for item in items:
         for mark, fixtures in SHARED.items():
             if fixtures & set(item.fixturenames) and not item.get_closest_marker(mark):
                 raise pytest.UsageError(f"{item.nodeid} needs the mark {mark}: pytestmark = pytest.mark.{mark}")
+    marked = {item.path for item in items if any(item.get_closest_marker(mark) for mark in SHARED)}
+    items.sort(key=lambda item: item.path not in marked)
 
 
 @pytest.hookimpl(trylast=True)
