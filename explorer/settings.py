@@ -1,9 +1,11 @@
 """Every EXPLORER_* environment variable, in one place; an empty value means the default. Loads no torch."""
 
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -20,13 +22,35 @@ class Settings(BaseSettings):
         "", description="address of a Dask scheduler, tls://host:8786; empty: jobs run on this machine"
     )
     password: str = Field("", description="needed to start jobs, upload and delete; empty: everybody may")
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names by which the page may be reached, comma separated; empty: any, or localhost where it "
+        "listens there only",
+    )
+    proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="networks whose X-Forwarded-For is believed, comma separated; *: any, which holds on a Space"
+    )
     rate_limit_per_minute: int = Field(30, ge=1, description="changes that one address may make per minute")
+    keep_days: float = Field(30, gt=0, description="days after which ended jobs and uploaded masks are deleted")
     jobs_max_concurrent: int = Field(1, ge=1, description="jobs that run at the same time")
     jobs_max_per_user: int = Field(3, ge=1, description="unfinished jobs per visitor")
     jobs_max_total: int = Field(30, ge=1, description="unfinished jobs of all visitors together")
     jobs_max_minutes: float = Field(120, gt=0, description="minutes that one attempt at a job may take")
     jobs_workers: int = Field(1, ge=1, le=256, description="workers that share one job")
     jobs_nice: int = Field(10, ge=0, le=19, description="niceness of job processes, so that pictures come first")
+
+    @field_validator("hosts", "proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for one in proxies:
+            if one != "*":
+                ip_network(one, strict=False)  # raises ValueError for what is none
+        return proxies
 
 
 def settings() -> Settings:

@@ -10,8 +10,9 @@ from safetensors.numpy import load_file
 
 from explorer.experiment import load_cached, prune
 from explorer.jobs import manager
+from explorer.jobs.job import ENDED
 from explorer.jobs.manager import JobManager, Limits
-from explorer.jobs.store import ENDED, JobStore
+from explorer.jobs.store import JobStore
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 

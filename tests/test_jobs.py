@@ -13,8 +13,9 @@ from explorer.jobs.executors.base import WorkerLostError
 from explorer.jobs.executors.dask import DaskExecutor
 from explorer.jobs.executors.inline import InlineExecutor
 from explorer.jobs.executors.own_process import OwnProcessExecutor
+from explorer.jobs.job import ENDED
 from explorer.jobs.manager import Limits
-from explorer.jobs.store import ENDED, JobStore
+from explorer.jobs.store import JobStore
 from explorer.masks.schedule import ScheduleImportance
 from tests.job_fixtures import PROMPTS, SMALL, all_exited, forks, has_result, reference_result, wait, workers_of
 

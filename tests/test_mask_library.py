@@ -8,8 +8,9 @@ from safetensors.numpy import save_file
 
 from explorer.bundled import masks as bundled
 from explorer.jobs import mask_library
+from explorer.jobs.job import Job
 from explorer.jobs.mask_library import MaskLibrary, bundled_entries
-from explorer.jobs.store import Job, JobStore
+from explorer.jobs.store import JobStore
 from explorer.masks.block_graph import Unit
 from explorer.masks.schedule import MAX_CALLS, ScheduleImportance
 from explorer.masks.width_header import WidthHeader

@@ -9,7 +9,8 @@ import pytest
 
 from explorer.jobs import store as module
 from explorer.jobs import store_schema
-from explorer.jobs.store import Job, JobStore
+from explorer.jobs.job import UNREADABLE, Job
+from explorer.jobs.store import JobStore, StoreUnavailableError
 
 STEP = {"done": 1, "total": 3, "message": "distance 0.5", "metrics": {"distance": 0.5}}
 
@@ -125,6 +126,86 @@ def test_a_damaged_store_is_set_aside_and_never_deleted(tmp_path, damage):
     (aside,) = tmp_path.glob("jobs.damaged-*.sqlite")
     assert aside.name in again.warning and aside.read_bytes() == damaged and again.jobs() == []
     again.add(job("b"))
+    again.close()
+
+
+def test_an_empty_file_is_set_aside_and_said(tmp_path):
+    (tmp_path / "jobs.sqlite").touch()
+    store = JobStore(tmp_path)
+    assert "empty" in store.warning and len(list(tmp_path.glob("jobs.damaged-*.sqlite"))) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("reason", ["database or disk is full", "disk I/O error", "unable to open database file"])
+def test_healthy_store_that_cannot_be_opened_now_is_kept_and_taken_up_later(tmp_path, monkeypatch, reason):
+    first = JobStore(tmp_path)
+    first.add(job())
+    first.close()
+
+    def fail(*_):
+        raise sqlite3.OperationalError(reason)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "open_database", fail)
+        patch.setattr(module, "RETRY_S", 0)
+        store = JobStore(tmp_path)
+        for use in (store.jobs, store.list_rows, lambda: store.get("a"), lambda: store.add(job("b"))):
+            with pytest.raises(StoreUnavailableError, match=f"cannot be read now .{reason}"):
+                use()
+    assert not store.warning and not list(tmp_path.glob("jobs.damaged-*"))
+    assert [one.id for one in store.jobs()] == ["a"]
+    store.close()
+
+
+def test_locked_store_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_schema, "TIMEOUT_S", 0.1)
+    first = JobStore(tmp_path)
+    first.add(job())
+    first.close()
+    other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(module, "RETRY_S", 0)
+    store = JobStore(tmp_path)
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        store.jobs()
+    other.close()
+    assert [one.id for one in store.jobs()] == ["a"] and not store.warning
+    store.close()
+
+
+@pytest.mark.parametrize("document", ["{", '{"id": "a"}', "", "null"])
+@pytest.mark.parametrize("state", ["done", "running", "queued"])
+def test_one_unreadable_row_is_shown_as_such_and_breaks_nothing(store, document, state):
+    store.add(job())
+    store.add(job("b"))
+    store._connection.execute("UPDATE jobs SET document = ?, state = ? WHERE id = 'a'", (document, state))
+    broken = store.get("a")
+    assert (broken.method, broken.state, broken.owner) == (UNREADABLE, "failed", "me") and "damaged" in broken.error
+    assert [one.id for one in store.jobs()] == ["a", "b"] and [one.id for one in store.jobs("queued")] == ["b"]
+    assert {row.id for row in store.list_rows()} == {"a", "b"}
+    store.delete("a")
+    assert [one.id for one in store.jobs()] == ["b"]
+
+
+def test_a_list_reads_no_documents_and_has_a_limit(store):
+    for number in range(5):
+        store.add(job(f"{number}", prompts=("x" * 400,) * 1000))
+    rows = store.list_rows("queued", owner="me", limit=2)
+    assert [row.id for row in rows] == ["4", "3"] and rows[0].method == "dipgo" and rows[0].total == 0
+    store.record_event("4", STEP)
+    assert (store.list_rows(limit=1)[0].done, store.list_rows(limit=1)[0].total) == (1, 3)
+
+
+def test_store_of_version_1_gets_the_columns_of_its_list(tmp_path):
+    store = JobStore(tmp_path)
+    store.add(job())
+    for column in ("method", "model", "done", "total"):
+        store._connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+    store._connection.execute("PRAGMA user_version = 1")
+    store.close()
+    again = JobStore(tmp_path)
+    assert again.list_rows()[0][4:] == ("dipgo", "emoji-unet", 0, 0) and again.get("a").id == "a"
     again.close()
 
 

@@ -10,7 +10,8 @@ import typer
 
 from explorer.cli.options import AsJson, app
 from explorer.cli.output import print_message, print_result
-from explorer.jobs.store import Job, JobStore, jobs_folder
+from explorer.jobs.job import Job
+from explorer.jobs.store import JobStore, jobs_folder
 from explorer.settings import settings
 
 jobs = typer.Typer(help="The optimizers that run behind the page.", no_args_is_help=True, rich_markup_mode=None)

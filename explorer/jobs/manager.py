@@ -20,8 +20,9 @@ from uuid import uuid4
 from explorer.errors import format_error
 from explorer.jobs import tasks
 from explorer.jobs.executors.base import Executor, SchedulerUnreachableError, WorkerLostError
+from explorer.jobs.job import ENDED, Job, State, as_requested, paused, reason_not_to_run, result_name, to_finish
 from explorer.jobs.prune_request import PruneRequest
-from explorer.jobs.store import Job, JobStore, State
+from explorer.jobs.store import JobStore
 from explorer.masks.file_format import replace_atomically
 from explorer.models.catalogue import available_models
 from explorer.models.prompts import check_prompts
@@ -32,12 +33,14 @@ JOB_METHODS = tuple(name for name, method in PRUNERS.items() if not method.reads
 ACTIVE: tuple[State, ...] = ("running", "cancelling", "finishing")
 POLL_INTERVAL_S = 0.5  # between two checks for requests
 MAX_CRASHES = 3  # in a row, without a step in between: then a job has failed
+EXPIRE_INTERVAL_S = 3600.0
+MAX_PROMPTS = 1_000
 RECONNECT_WAIT_S = 5.0  # before a lost scheduler is tried again
 
 
 def can_finish_early(method: str) -> bool:
-    """Say whether a method has a result after each of its steps."""
-    return PRUNERS[method].learns
+    """Say whether a method has a result after each of its steps; one that is not known has none."""
+    return method in PRUNERS and PRUNERS[method].learns
 
 
 def check_can_finish(job: Job) -> None:
@@ -57,6 +60,7 @@ class Limits:
     max_total: int = field(default_factory=lambda: settings().jobs_max_total)
     max_minutes: float = field(default_factory=lambda: settings().jobs_max_minutes)  # of one attempt
     workers: int = field(default_factory=lambda: settings().jobs_workers)  # processes that share one job
+    keep_days: float = field(default_factory=lambda: settings().keep_days)  # after which what ended is deleted
 
 
 class JobManager:
@@ -66,18 +70,22 @@ class JobManager:
         self.store, self.executor, self.limits = store, executor, limits or Limits()
         self._lock, self._wake, self._over = RLock(), Event(), Event()
         self._running: dict[str, Thread] = {}
+        self._began: dict[str, float] = {}  # job -> when its attempt began, by a clock that is never set
+        self._expire_at = 0.0
         self.heartbeats: dict[str, tuple[int, int]] = {}  # job -> calls that its next step has made, of about so many
         self._stop_reasons: dict[str, str | None] = {}  # of jobs that this manager stops by itself
         self._not_before = 0.0
         self._thread = Thread(target=self._loop, name="explorer job manager", daemon=True)
 
     def start(self) -> "JobManager":
-        """Resume the jobs that were running when the page ended, and run new ones."""
-        for job in self.store.jobs(*ACTIVE):
-            then = job.last_event_at or job.created
-            self.store.update(job.id, **_paused(job, then) | _as_requested(job, {"state": "queued"}, then))
+        """Resume the jobs that were running when the page ended, and run new ones: as soon as the store can be read."""
         self._thread.start()
         return self
+
+    def _take_up(self) -> None:
+        for job in self.store.jobs(*ACTIVE):
+            then = job.last_event_at or job.created
+            self.store.update(job.id, **paused(job, then) | as_requested(job, {"state": "queued"}, then))
 
     def close(self) -> None:
         """Stop; what is running continues with the next start."""
@@ -98,6 +106,8 @@ class JobManager:
         if method not in JOB_METHODS:
             raise ValueError(f"{method} reads files of this machine, which no visitor may; use the command prune")
         check_prompts(prompts, "the job")
+        if len(prompts) > MAX_PROMPTS:
+            raise ValueError(f"a job may have {MAX_PROMPTS:,} prompts here, and this one has {len(prompts):,}")
         if model not in available_models():
             raise ValueError(f"the weights of {model!r} are not here; see the command models")
         with self._lock:
@@ -116,7 +126,7 @@ class JobManager:
         return job
 
     def _check_limits(self, owner: str) -> None:
-        unfinished = self.store.jobs("queued", *ACTIVE)
+        unfinished = self.store.list_rows("queued", *ACTIVE)
         own = sum(job.owner == owner for job in unfinished)
         if own >= self.limits.max_per_user:
             raise ValueError(f"you have {own} jobs that are not finished, which is the limit; pause one, or wait")
@@ -140,6 +150,8 @@ class JobManager:
             job = self._owned(id, owner)
             if job.state not in ("interrupted", "failed"):
                 raise ValueError(f"job {id} is {job.state}; only what was interrupted or failed can be resumed")
+            if job.method not in PRUNERS:
+                raise ValueError(reason_not_to_run(job))
             self._check_limits(job.owner)
             job = self.store.update(id, state="queued", ended=None, error=None, crashes=0)
         self._wake.set()
@@ -151,7 +163,7 @@ class JobManager:
             job = self._owned(id, owner)
             check_can_finish(job)
             if job.state not in ACTIVE:
-                job = self.store.update(id, **_to_finish(job))
+                job = self.store.update(id, **to_finish(job))
                 self._wake.set()
                 return job
             job = self.store.update(id, state="finishing")
@@ -173,40 +185,61 @@ class JobManager:
     # -- running jobs
 
     def _loop(self) -> None:
+        taken_up = False
         while not self._over.is_set():
+            with suppress(ValueError):  # a full disk, say: the next poll may find room
+                if not taken_up:
+                    self._take_up()
+                    taken_up = True
+                self._poll()
             self._wake.wait(POLL_INTERVAL_S)
             self._wake.clear()
-            with suppress(ValueError):  # a full disk, say: the next poll may find room
-                self._poll()
 
     def _poll(self) -> None:
         for what, id in self.store.pop_requests():
             with suppress(ValueError):  # it ended meanwhile
                 {"cancel": self.stop, "finish": self.finish, "resume": self.resume}[what](id)
-        for job in self.store.jobs("cancelling", "finishing"):  # the attempt may have begun just after the request
-            self.executor.stop(job.id)
-        for job in self.store.jobs("running"):
-            if job.started and time.time() - job.started > self.limits.max_minutes * 60:
+        for row in self.store.list_rows("cancelling", "finishing"):  # the attempt may have begun just after the request
+            self.executor.stop(row.id)
+        for id, began in list(self._began.items()):
+            if time.monotonic() - began > self.limits.max_minutes * 60:
                 limit = f"it was stopped after {self.limits.max_minutes:g} minutes, the limit of one attempt; resume it"
-                self._stop_reasons[job.id] = limit
-                self.executor.stop(job.id)
+                self._stop_reasons[id] = limit
+                self.executor.stop(id)
+        self._expire()
         with self._lock:
-            for job in self.store.jobs("queued"):
+            for row in reversed(self.store.list_rows("queued")):
                 full = len(self._running) >= self.limits.max_concurrent
-                if full or time.time() < self._not_before or self._over.is_set():
+                if full or time.monotonic() < self._not_before or self._over.is_set():
                     return
-                if job.id in self._running:  # its last attempt has not ended yet
-                    continue
-                job = self.store.update(job.id, state="running", started=time.time())
-                self._running[job.id] = Thread(target=self._run, args=(job,), daemon=True)
-                self._running[job.id].start()
+                if row.id not in self._running:  # or its last attempt has not ended yet
+                    self._begin(self.store.get(row.id))
+
+    def _begin(self, job: Job) -> None:
+        if job.method not in PRUNERS:
+            self.store.update(job.id, state="failed", ended=time.time(), error=reason_not_to_run(job))
+            return
+        job = self.store.update(job.id, state="running", started=time.time())
+        self._began[job.id] = time.monotonic()
+        self._running[job.id] = Thread(target=self._run, args=(job,), daemon=True)
+        self._running[job.id].start()
+
+    def _expire(self) -> None:
+        """Delete what ended too long ago, once an hour."""
+        if time.monotonic() < self._expire_at:
+            return
+        self._expire_at = time.monotonic() + EXPIRE_INTERVAL_S
+        oldest = time.time() - self.limits.keep_days * 86_400
+        for row in self.store.list_rows(*ENDED):
+            if row.created < oldest and (self.store.get(row.id).ended or row.created) < oldest:
+                self.store.delete(row.id)
 
     def _run(self, job: Job) -> None:
         """Make one attempt at a job, and record how it ended."""
         try:
             outcome = self._attempt(job)
         except SchedulerUnreachableError:
-            self._not_before = time.time() + RECONNECT_WAIT_S
+            self._not_before = time.monotonic() + RECONNECT_WAIT_S
             outcome = {"state": "queued"}
         except WorkerLostError as error:
             crashes = self.store.get(job.id).crashes + 1
@@ -219,6 +252,7 @@ class JobManager:
         except RuntimeError as error:  # an error of ours: its traceback
             outcome = {"state": "failed", "error": f"{error}"}
         self.heartbeats.pop(job.id, None)
+        self._began.pop(job.id, None)
         self._record(job.id, outcome)
         del self._running[job.id]
         self._wake.set()
@@ -245,7 +279,7 @@ class JobManager:
 
     def _save(self, id: str, content: bytes) -> str:
         """Write a result, whole or not at all; returns its name."""
-        file = self.store.results / f"{id}.safetensors"
+        file = self.store.results / result_name(id)
         with replace_atomically(file) as temporary:
             temporary.write_bytes(content)
         return file.name
@@ -257,27 +291,7 @@ class JobManager:
                 with self._lock:
                     job = self.store.get(id)
                     now = time.time()
-                    self.store.update(id, **_paused(job, now) | _as_requested(job, outcome, now))
+                    self.store.update(id, **paused(job, now) | as_requested(job, outcome, now))
                 return
             if self._over.wait(1):
                 return
-
-
-def _paused(job: Job, now: float) -> dict[str, Any]:
-    """Fields of a job whose attempt is over: its seconds are added to those of earlier ones."""
-    return {"seconds": job.running_seconds(now), "started": None}
-
-
-def _as_requested(job: Job, outcome: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Fields of a job whose attempt ended, where it was meanwhile requested to pause it, or to finish it early."""
-    if job.state == "finishing" and outcome["state"] in ("queued", "interrupted"):
-        return _to_finish(job)
-    if job.state == "cancelling" and outcome["state"] == "queued":
-        outcome = dict(outcome) | {"state": "interrupted"}
-    return dict(outcome) | ({} if outcome["state"] == "queued" else {"ended": now})
-
-
-def _to_finish(job: Job) -> dict[str, Any]:
-    """Fields of a job that is queued for its end alone."""
-    settings = job.settings | {"stop_after": job.done}
-    return {"state": "queued", "settings": settings, "ended": None, "error": None, "crashes": 0}

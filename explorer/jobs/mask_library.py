@@ -4,9 +4,11 @@ An uploaded file is kept as `<id>.safetensors`, byte for byte, with its owner an
 visitor's name for a file is only displayed and never used as a file name. Loads no torch.
 """
 
+import math
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +17,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from explorer.bundled import masks as bundled
-from explorer.jobs.store import Job, JobStore
+from explorer.jobs.job import Job, JobRow, result_name
+from explorer.jobs.store import JobStore, StoreUnavailableError
 from explorer.masks.file_format import replace_atomically
 from explorer.masks.result import PruningResult, load, load_header
 from explorer.models.catalogue import EMBEDDED
@@ -23,6 +26,7 @@ from explorer.models.catalogue import EMBEDDED
 Source = Literal["bundled", "job", "uploaded", "manual"]
 MAX_FILE_BYTES = 5 * 2**20
 MAX_PER_USER, MAX_TOTAL = 50, 2_000  # files
+PART = ".part-"  # before the name of a file that is not whole yet
 JOB_PREFIX = "job-"  # before a job's id
 ID = re.compile(r"[0-9a-f]{12}")
 
@@ -61,9 +65,12 @@ class MaskEntry(NamedTuple):
 class MaskLibrary:
     """The files in `folder`, the results of a store's jobs, and the bundled files."""
 
-    def __init__(self, folder: Path, store: JobStore | None = None):
-        self.folder, self.store = folder, store
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, store: JobStore | None = None, keep_days: float = math.inf):
+        self.folder, self.store, self.keep_days = folder, store, keep_days
+        with suppress(OSError):  # a full disk: then `add` says so
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self.folder.glob(f"{PART}*"):  # of uploads that were cut off by the end of the page
+                left.unlink()
 
     def add(self, path: str | Path, name: str, owner: str, source: Source = "uploaded") -> MaskEntry:
         """Keep a copy of a valid file. Raises ValueError, in one sentence, for any other and beyond the limits; then
@@ -71,6 +78,7 @@ class MaskLibrary:
         size = Path(path).stat().st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(f"the file has {size / 2**20:.1f} MB; a mask may have {MAX_FILE_BYTES // 2**20} MB here")
+        self._expire()
         self._check_limits(owner)
         id = uuid4().hex[:12]
         file = self._file(id)
@@ -88,7 +96,7 @@ class MaskLibrary:
 
     def keep(self, mask: PruningResult, name: str, owner: str) -> MaskEntry:
         """Keep a mask that was made by hand."""
-        temporary = self.folder / f".{uuid4().hex}.made"
+        temporary = self.folder / f"{PART}{uuid4().hex}"
         try:
             mask.save(temporary)
             return self.add(temporary, name, owner, "manual")
@@ -102,14 +110,15 @@ class MaskLibrary:
             raise ValueError("only what was uploaded or made by hand can be deleted here")
         if info.owner != owner:
             raise ValueError("this file belongs to another visitor")
-        self._file(id).unlink(missing_ok=True)
-        self._file(id).with_suffix(".json").unlink(missing_ok=True)
+        self._remove(id)
 
     def owned_by(self, owner: str) -> list[MaskEntry]:
         """List what a visitor uploaded or made, and the results of their jobs, newest first."""
-        jobs = self.store.jobs("done", owner=owner) if self.store else []
         entries = [entry for entry in self._uploads() if entry.owner == owner]
-        entries += [self._job_entry(self.store, job) for job in jobs if self.store]
+        if self.store:
+            with suppress(StoreUnavailableError):  # the files are shown all the same
+                rows = self.store.list_rows("done", owner=owner, limit=MAX_PER_USER)
+                entries += [self._job_entry(self.store, row) for row in rows]
         return sorted(entries, key=lambda entry: -entry.created)
 
     def find(self, id: str) -> MaskEntry:
@@ -133,6 +142,16 @@ class MaskLibrary:
         if len(entries) >= MAX_TOTAL:
             raise ValueError(f"{MAX_TOTAL} files are kept here, which is the limit; please come back later")
 
+    def _expire(self) -> None:
+        oldest = time.time() - self.keep_days * 86_400
+        for entry in list(self._uploads()):
+            if entry.created < oldest:
+                self._remove(entry.id)
+
+    def _remove(self, id: str) -> None:
+        self._file(id).unlink(missing_ok=True)
+        self._file(id).with_suffix(".json").unlink(missing_ok=True)
+
     def _uploads(self) -> Iterator[MaskEntry]:
         for file in self.folder.glob("*.safetensors"):
             if info := self._info(file.stem):
@@ -153,8 +172,8 @@ class MaskLibrary:
         return MaskEntry(id, info.name, info.source, info.owner, self._file(id), info.created)
 
     @staticmethod
-    def _job_entry(store: JobStore, job: Job) -> MaskEntry:
-        path = store.results / (job.result or "none")
+    def _job_entry(store: JobStore, job: Job | JobRow) -> MaskEntry:
+        path = store.results / result_name(job.id)
         return MaskEntry(f"{JOB_PREFIX}{job.id}", job.method, "job", job.owner, path, job.created)
 
 

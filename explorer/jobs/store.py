@@ -8,19 +8,17 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from explorer.jobs.store_schema import SQLITE_FILES, move_if_there, open_database
+from explorer.jobs.job import Event, Job, JobRow, State, read_job
+from explorer.jobs.store_schema import SQLITE_FILES, DamagedError, move_if_there, open_database
 from explorer.settings import settings
 
-State = Literal["queued", "running", "cancelling", "finishing", "done", "failed", "interrupted"]
-ENDED = ("done", "failed", "interrupted")
+RETRY_S = 5.0  # between two tries to open a file that cannot be reached
 
 
 def jobs_folder() -> Path:
@@ -28,129 +26,114 @@ def jobs_folder() -> Path:
     return settings().data / "jobs"
 
 
-class Job(BaseModel):
-    """One job: what was requested, how far it is, how it ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    owner: str
-    method: str
-    model: str
-    settings: dict[str, Any]  # the method's config, all of it
-    prompts: tuple[str, ...] = ()
-    state: State = "queued"
-    created: float
-    started: float | None = None  # of the current attempt
-    ended: float | None = None
-    last_event_at: float | None = None  # when it made its last step
-    seconds: float = 0.0  # of earlier attempts
-    crashes: int = 0  # since the last step
-    done: int = 0
-    total: int = 0
-    message: str = ""
-    error: str | None = None
-    result: str | None = None  # name of the file in the folder of results
-
-    @property
-    def seed(self) -> int:
-        return self.settings.get("seed", 0)
-
-    def running_seconds(self, now: float) -> float:
-        """Count the seconds that it has run until `now`, over all attempts."""
-        return self.seconds + (max(0.0, now - self.started) if self.started else 0.0)
-
-
-class Event(BaseModel):
-    """One step of a job. The cursor grows over all jobs; a repeated step keeps its cursor."""
-
-    model_config = ConfigDict(frozen=True)
-
-    cursor: int
-    job: str
-    step: int
-    at: float
-    total: int
-    message: str
-    metrics: dict[str, float]
+class StoreUnavailableError(ValueError):
+    """The file cannot be read or written now: the disk is full, say, or another process locks it."""
 
 
 class JobStore:
     """Opens or makes the file `folder`/jobs.sqlite; `warning` holds a sentence if a damaged one was set aside.
 
     Results are beside it in `folder`/results. With `owned`, this process is the one that writes: raises ValueError
-    while another one is.
+    while another one is. Where the disk is full or the file locked, every method raises StoreUnavailableError until it
+    is no longer.
     """
 
     def __init__(self, folder: Path, owned: bool = True):
-        self.folder, self.file, self.warning = folder, folder / "jobs.sqlite", ""
+        self.folder, self.file, self.owned, self.warning = folder, folder / "jobs.sqlite", owned, ""
         self.results = folder / "results"
-        self.results.mkdir(parents=True, exist_ok=True)
-        self._lock, self._lock_held = RLock(), _lock_file(folder / "jobs.lock") if owned else None
         try:
-            self._connection = open_database(self.file)
-        except sqlite3.DatabaseError as error:
-            if not owned:
+            self.results.mkdir(parents=True, exist_ok=True)
+            self._lock, self._lock_held = RLock(), _lock_file(folder / "jobs.lock") if owned else None
+        except OSError as error:
+            raise ValueError(f"the folder {folder} cannot be used: {error.strerror}") from error
+        self._opened: sqlite3.Connection | None = None
+        self._retry_at, self._reason = 0.0, ""
+        with suppress(StoreUnavailableError):
+            self._connection  # noqa: B018 (opens it)
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None and time.monotonic() >= self._retry_at:
+            try:
+                self._opened = self._open()
+            except sqlite3.Error as error:
+                self._reason, self._retry_at = f"{error}", time.monotonic() + RETRY_S
+        if self._opened is None:
+            raise StoreUnavailableError(f"the jobs cannot be read now ({self._reason}); nothing is lost, try again")
+        return self._opened
+
+    def _open(self) -> sqlite3.Connection:
+        """Connect; a damaged file is set aside first. Raises ValueError for one that another process owns."""
+        try:
+            return open_database(self.file)
+        except DamagedError as error:
+            if not self.owned:
                 raise ValueError(f"{self.file} is damaged: {error}") from error
-            aside = folder / f"jobs.damaged-{int(time.time())}.sqlite"
+            aside = self.folder / f"jobs.damaged-{int(time.time())}.sqlite"
             for end in SQLITE_FILES:
                 move_if_there(self.file.with_name(self.file.name + end), aside.with_name(aside.name + end))
             self.warning = f"the job store was damaged ({error}); it is kept as {aside.name}, and a new one was begun"
-            self._connection = open_database(self.file)
+            return open_database(self.file)
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
+            if self._opened is not None:
+                self._opened.close()
         if self._lock_held:
             self._lock_held.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Make one transaction, whole or not at all. Raises ValueError where the disk is full."""
+        """Make one transaction, whole or not at all. Raises StoreUnavailableError where it cannot be written."""
         with self._lock:
+            connection = self._connection
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                self._roll_back()
-                raise ValueError(f"the job store cannot be written: {error}") from error
-            except BaseException:
-                self._roll_back()
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise StoreUnavailableError(f"the job store cannot be written: {error}") from error
                 raise
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
 
     def _rows(self, query: str, *values: Any) -> list[tuple]:
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreUnavailableError(f"the job store cannot be read: {error}") from error
 
     # -- jobs
 
     def add(self, job: Job) -> None:
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?)",
-                (job.id, job.state, job.owner, job.created, job.model_dump_json()),
+                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (job.id, job.state, job.owner, job.created, job.model_dump_json(), *_listed(job)),
             )
 
     def get(self, id: str) -> Job:
         """Return a job. Raises ValueError for one that does not exist."""
-        rows = self._rows("SELECT document FROM jobs WHERE id = ?", id)
+        rows = self._rows("SELECT id, state, owner, created, document FROM jobs WHERE id = ?", id)
         if not rows:
-            raise ValueError(f"there is no job {id!r}; see them all with the command jobs list")
-        return Job.model_validate_json(rows[0][0])
+            raise ValueError(f"there is no job {id[:40]!r}; see them all with the command jobs list")
+        return read_job(*rows[0])
 
     def jobs(self, *states: State, owner: str | None = None) -> list[Job]:
         """List the jobs in these states (default: all) of this owner (default: of all), oldest first."""
-        marks = ", ".join("?" * len(states))
-        conditions = [f"state IN ({marks})"] * bool(states) + ["owner = ?"] * (owner is not None)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        values = (*states, *([owner] if owner is not None else []))
-        rows = self._rows(f"SELECT document FROM jobs {where} ORDER BY created, id", *values)
-        return [Job.model_validate_json(document) for (document,) in rows]
+        where, values = _condition(states, owner)
+        query = f"SELECT id, state, owner, created, document FROM jobs {where} ORDER BY created, id"
+        found = [read_job(*row) for row in self._rows(query, *values)]
+        return [job for job in found if not states or job.state in states]  # an unreadable one is failed
+
+    def list_rows(self, *states: State, owner: str | None = None, limit: int = -1) -> list[JobRow]:
+        """List what a list shows of jobs, newest first; without reading their documents, which may be long."""
+        where, values = _condition(states, owner)
+        columns = ", ".join(JobRow._fields)
+        query = f"SELECT {columns} FROM jobs {where} ORDER BY created DESC, id DESC LIMIT ?"
+        return [JobRow(*row) for row in self._rows(query, *values, limit)]
 
     def update(self, id: str, **fields: Any) -> Job:
         """Change fields of a job; returns the job."""
@@ -159,7 +142,7 @@ class JobStore:
 
     def queue_position(self, id: str) -> int:
         """Count the jobs before it in the queue."""
-        waiting = [job.id for job in self.jobs("queued")]
+        waiting = [row.id for row in reversed(self.list_rows("queued"))]
         return waiting.index(id) if id in waiting else 0
 
     def delete(self, id: str) -> None:
@@ -228,10 +211,23 @@ class JobStore:
 
 def _write_job(connection: sqlite3.Connection, job: Job, fields: Mapping[str, Any]) -> Job:
     job = Job.model_validate(job.model_dump() | dict(fields))
+    values = (job.state, job.model_dump_json(), *_listed(job), job.id)
     connection.execute(
-        "UPDATE jobs SET state = ?, document = ? WHERE id = ?", (job.state, job.model_dump_json(), job.id)
+        "UPDATE jobs SET state = ?, document = ?, method = ?, model = ?, done = ?, total = ? WHERE id = ?", values
     )
     return job
+
+
+def _listed(job: Job) -> tuple[str, str, int, int]:
+    return job.method, job.model, job.done, job.total
+
+
+def _condition(states: Sequence[State], owner: str | None) -> tuple[str, tuple[str, ...]]:
+    """Make the WHERE clause of these states and this owner, and its values."""
+    marks = ", ".join("?" * len(states))
+    conditions = [f"state IN ({marks})"] * bool(states) + ["owner = ?"] * (owner is not None)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return where, (*states, *([owner] if owner is not None else []))
 
 
 def _lock_file(file: Path) -> Any:

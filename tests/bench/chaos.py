@@ -21,7 +21,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from explorer.experiment import load_cached, prune
-from explorer.jobs.store import ENDED, Job, JobStore
+from explorer.jobs.job import ENDED, Job
+from explorer.jobs.store import JobStore
 from explorer.masks.schedule import ScheduleImportance
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config

@@ -92,6 +92,9 @@ class BaseExecutor(Generic[R]):
     def stop(self, owner: str) -> None:
         self._runs.stop(owner)
 
+    def close(self) -> None:
+        """End what was started for the runs: nothing, where they are threads of this process."""
+
     def is_busy(self, owner: str, task: Task) -> bool:
         return self._runs.has(owner, task)
 

@@ -16,13 +16,14 @@ from explorer.figures.style import shorten
 from explorer.jobs import tasks
 from explorer.jobs.estimates import format_duration
 from explorer.jobs.executors.base import Executor
-from explorer.jobs.manager import JobManager
-from explorer.jobs.store import ENDED, Event, Job
+from explorer.jobs.job import ENDED, UNREADABLE, Event, Job, JobRow
+from explorer.jobs.manager import ACTIVE, JobManager
 from explorer.pruners import PRUNERS
 from explorer.ui.components import alert, user_errors
 
 MAX_ROWS = 50
 FILTERS = ("all", "mine", "unfinished")
+UNFINISHED = ("queued", *ACTIVE)
 
 
 class JobView:
@@ -98,22 +99,24 @@ class JobView:
         return False
 
     def rows(self, owner: str, which: str) -> list[dict[str, Any]]:
-        """List jobs, newest first; `which` is one of FILTERS."""
-        jobs = self.store.jobs(owner=owner) if which == "mine" else self.store.jobs()
-        listed = [job for job in reversed(jobs) if which != "unfinished" or job.state not in ENDED]
-        return [self._row(job, owner) for job in listed[:MAX_ROWS]]
+        """List jobs, newest first; `which` is one of FILTERS. One row says why a store cannot be read now."""
+        states = UNFINISHED if which == "unfinished" else ()
+        with user_errors() as sentences:
+            listed = self.store.list_rows(*states, owner=owner if which == "mine" else None, limit=MAX_ROWS)
+            return [_row(row, owner) for row in listed]
+        return [{"id": "", "cells": [sentences[0], "", "", "", ""]}]
 
-    @staticmethod
-    def _row(job: Job, owner: str) -> dict[str, Any]:
-        begun = time.strftime("%d %b, %H:%M", time.localtime(job.created))
-        done = f"{100 * job.done / max(1, job.total):.0f}%"
-        name = f"{job.method} on {job.model}"
-        return {"id": job.id, "cells": [name, job.state, done, begun, "yours" if job.owner == owner else ""]}
+
+def _row(row: JobRow, owner: str) -> dict[str, Any]:
+    begun = time.strftime("%d %b, %H:%M", time.localtime(row.created))
+    done = f"{100 * (row.done or 0) / max(1, row.total or 1):.0f}%"
+    name = f"{row.method or UNREADABLE} on {row.model or 'no model'}"
+    return {"id": row.id, "cells": [name, row.state, done, begun, "yours" if row.owner == owner else ""]}
 
 
 def changed_settings(job: Job) -> str:
     """List the settings that are not at their defaults."""
-    fields = PRUNERS[job.method].config.model_fields
+    fields = PRUNERS[job.method].config.model_fields if job.method in PRUNERS else {}
     changed = {name: value for name, value in job.settings.items() if name in fields and value != fields[name].default}
     return ", ".join(f"{name} {value}" for name, value in changed.items()) or "all settings at their defaults"
 
