@@ -6,10 +6,13 @@ import pytest
 from playwright.sync_api import expect
 
 from explorer.ui import auth
-from explorer.ui.auth import Guard, address_of
+from explorer.ui.auth import Guard, address_of, owner_of
 from tests.page_fixtures import free_port, serve
 
 pytestmark = pytest.mark.browser
+
+
+ME, YOU = "0" * 32, "1" * 32  # tokens
 
 
 def request(host="1.2.3.4", **headers):
@@ -18,21 +21,32 @@ def request(host="1.2.3.4", **headers):
 
 def test_without_a_password_all_visitors_are_allowed():
     guard = Guard()
-    guard.check_allowed("me", request())
-    assert not guard.is_locked_for("me")
+    assert guard.check_allowed(ME, request()) == owner_of(ME) != owner_of(YOU)
+    assert not guard.is_locked_for(ME)
+
+
+@pytest.mark.parametrize("token", ["", "me", ME + "0", ME.replace("0", "Z"), ME + "\n", None, 0, True, [ME], {"a": ME}])
+def test_nobody_owns_nothing_and_changes_nothing(token):
+    assert owner_of(token) == "" and ME not in owner_of(ME)
+    for guard in (Guard(), Guard("open sesame")):
+        with pytest.raises(ValueError, match="does not know your browser"):
+            guard.check_allowed(token, request())
+    with pytest.raises(ValueError, match="does not know your browser"):
+        guard.sign_in(token, "open sesame", request())
+    assert guard.is_locked_for(token) and guard.is_locked_for("")
 
 
 def test_with_a_password_only_signed_in_visitors_are_allowed():
     guard = Guard("open sesame")
-    assert guard.is_locked_for("me")
+    assert guard.is_locked_for(ME)
     with pytest.raises(ValueError, match="needs the password"):
-        guard.check_allowed("me", request())
-    for wrong in ("", "open", "ößé"):
+        guard.check_allowed(ME, request())
+    for wrong in ("", "open", "ößé", "\ud800", None, ["open sesame"]):
         with pytest.raises(ValueError, match="that is not the password"):
-            guard.sign_in("me", wrong, request())
-    guard.sign_in("me", "open sesame", request())
-    guard.check_allowed("me", request())
-    assert guard.is_locked_for("you") and not guard.is_locked_for("me")
+            guard.sign_in(ME, wrong, request())
+    guard.sign_in(ME, "open sesame", request())
+    guard.check_allowed(ME, request())
+    assert guard.is_locked_for(YOU) and not guard.is_locked_for(ME)
 
 
 def test_rate_limit_applies_per_address(monkeypatch):
@@ -41,22 +55,24 @@ def test_rate_limit_applies_per_address(monkeypatch):
     guard = Guard("secret", rate_limit=3)
     for _ in range(3):
         with pytest.raises(ValueError, match="not the password"):
-            guard.sign_in("me", "guess", request())
+            guard.sign_in(ME, "guess", request())
     with pytest.raises(ValueError, match="3 times within a minute; wait 61 s"):
-        guard.sign_in("me", "secret", request())
-    guard.sign_in("you", "secret", request("5.6.7.8"))
+        guard.sign_in(ME, "secret", request())
+    guard.sign_in(YOU, "secret", request("5.6.7.8"))
     now[0] += 61
-    guard.sign_in("me", "secret", request())
+    guard.sign_in(ME, "secret", request())
     now[0] += 61
-    guard.check_allowed("you", request("9.9.9.9"))
+    guard.check_allowed(YOU, request("9.9.9.9"))
     assert list(guard._times) == ["9.9.9.9"]  # nothing is remembered for longer
 
 
-def test_forwarded_address_counts_on_a_space_only(monkeypatch):
+def test_forwarded_address_counts_from_known_proxies_only():
     forged = request("10.0.0.1", **{"x-forwarded-for": "6.6.6.6, 8.8.8.8"})
     assert address_of(forged) == "10.0.0.1"
-    monkeypatch.setenv("SPACE_ID", "me/space")
-    assert address_of(forged) == "8.8.8.8" and address_of(request("10.0.0.1")) == "10.0.0.1"
+    assert address_of(forged, ["10.0.0.0/8"]) == "8.8.8.8" and address_of(forged, ["192.0.2.0/24"]) == "10.0.0.1"
+    assert address_of(forged, ["*"]) == "8.8.8.8" and address_of(request("10.0.0.1"), ["*"]) == "10.0.0.1"
+    chain = request("10.0.0.1", **{"x-forwarded-for": "6.6.6.6, 8.8.8.8, 10.0.0.2"})
+    assert address_of(chain, ["10.0.0.0/8"]) == "8.8.8.8" and address_of(chain, ["*"]) == "10.0.0.2"
 
 
 @pytest.fixture

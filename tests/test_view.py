@@ -11,7 +11,6 @@ import pytest
 from explorer.figures.style import COLOURS
 from explorer.masks.encoding import decode_bits, encode_bits, encode_floats
 from explorer.models import catalogue
-from explorer.ui.components import STATIC
 from explorer.ui.views.heatmap import graph_json, heatmap_style
 
 pytestmark = pytest.mark.browser
@@ -48,7 +47,7 @@ def graphs():
 
 def call_script(page, script: str, code: str, argument: object) -> object:
     """Run `code`, a function of the module and the argument, in the browser."""
-    address = f"gradio_api/file={STATIC / script}"
+    address = f"explorer/static/{script}"
     return page.evaluate(
         f"async ([address, argument]) => ({code})(await import(new URL(address, document.baseURI)), argument)",
         [address, json.loads(json.dumps(argument))],

@@ -1,5 +1,7 @@
 """What all figures share: colours, layout, names that are short enough for an axis."""
 
+from html import escape
+
 import plotly.graph_objects as go
 
 COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # distinct for the colour-blind and in grey
@@ -9,10 +11,11 @@ TICK_STEPS, MAX_TICKS = (1, 2, 5, 10, 20, 50), 14
 
 
 def shorten(unit: str) -> str:
-    """Shorten a unit's name for an axis: down_blocks.0.layers.1 becomes down 0 layers 1."""
+    """Shorten a unit's name for an axis: down_blocks.0.layers.1 becomes down 0 layers 1. plotly renders no markup in
+    it."""
     for name, abbreviation in ABBREVIATIONS:
         unit = unit.replace(name, abbreviation)
-    return unit.replace(".", " ")
+    return escape(unit.replace(".", " "), quote=False)
 
 
 def tick_step(calls: int) -> int:

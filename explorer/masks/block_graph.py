@@ -34,7 +34,7 @@ class Unit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(pattern=r"^[\w. ]+$", max_length=200)  # a path in the network; pages and figures show it
     kind: Literal["stream", "branch"]  # a branch is added to a stream by its parent
     reuse: Reuse  # what a skipped unit hands back: its last output, or its input plus its last change
     macs: int = Field(default=0, ge=0, le=MAX_MACS)  # per call, one batch element, without attention products

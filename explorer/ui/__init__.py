@@ -5,14 +5,17 @@ lists ours.
 """
 
 import os
+import shutil
+import signal
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Thread
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from explorer.bundled import gallery
 from explorer.experiment import ExperimentRequest
 from explorer.jobs import tasks
 from explorer.jobs.executors import make_job_executor
@@ -20,11 +23,13 @@ from explorer.jobs.executors.base import Executor
 from explorer.jobs.executors.process import ProcessExecutor
 from explorer.jobs.executors.zerogpu import on_zerogpu, zerogpu_executor
 from explorer.jobs.manager import JobManager
-from explorer.jobs.mask_library import MaskLibrary
+from explorer.jobs.mask_library import MAX_FILE_BYTES, MaskLibrary
 from explorer.jobs.store import JobStore, jobs_folder
-from explorer.settings import settings
+from explorer.settings import Settings, settings
 from explorer.ui import api, components, frontend, url_state
 from explorer.ui.auth import Guard, build_login
+from explorer.ui.middleware import LOOPBACK, RequestChecks
+from explorer.ui.routes import UPLOAD, make_routes
 from explorer.ui.tabs import explore, features, masks, optimize, widths
 
 TITLE = "Diffusion Pruning Explorer"
@@ -51,6 +56,7 @@ PUBLIC = Guard()  # allows all visitors to change things
 CACHE_S = 3600  # after which files that were sent and never used are deleted
 MAX_SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
 READY_JS = "() => { window.explorerReady = true }"
+DEFAULT_PORT = 7860
 PAGE_NICE = 5  # of the process that generates, so that the page itself answers first
 
 
@@ -66,7 +72,6 @@ def build(
     `library`; without them there are no tabs for them.
     """
     executor = executor or ProcessExecutor()
-    gr.set_static_paths([components.PLOTLY, components.STATIC, gallery.FOLDER])
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_S, CACHE_S)) as page:
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
@@ -78,7 +83,6 @@ def build(
             with _make_tab("widths") as tab:
                 widths_view = widths.build(executor, parts, tab, tabs)
             if job_manager and library:
-                gr.set_static_paths([job_manager.store.results])
                 with _make_tab("optimize") as tab:
                     optimize.build(page, executor, job_manager, library, tab, visitor)
             if library:
@@ -125,28 +129,53 @@ def threads_per_picture() -> int:
 
 
 def launch() -> None:
-    """Serve the page until it is interrupted."""
+    """Serve the page until it is interrupted or terminated; then end its processes. Raises OSError for a port that is
+    taken."""
     options = settings()
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(options.data / "gradio"))
+    _prepare_data(options.data)
+    os.environ["GRADIO_TEMP_DIR"] = str(options.data / "gradio")
     # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
     executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE, forked=False)
     Thread(target=_warm_up, args=(executor,), daemon=True).start()
     job_manager = _start_jobs(device="cpu" if on_zerogpu() else "")
-    library = MaskLibrary(options.data / "masks", job_manager.store if job_manager else None)
-    guard = Guard(options.password or None, options.rate_limit_per_minute)
-    build(executor, job_manager, library, guard).launch(
-        theme=THEME,
-        css_paths=[components.STATIC / "style.css"],
-        head=frontend.preload_links(),
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        enable_monitoring=False,
-        max_file_size="5mb",
-        state_session_capacity=MAX_SESSIONS,
-        mcp_server=find_spec("mcp") is not None,  # the API's endpoints as tools, where gradio[mcp] is installed
-    )
+    library = MaskLibrary(options.data / "masks", job_manager.store if job_manager else None, options.keep_days)
+    proxies = options.proxies or (("*",) if os.environ.get("SPACE_ID") else ())  # a Space's own are not known
+    guard = Guard(options.password or None, options.rate_limit_per_minute, proxies)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl+C
+    try:
+        build(executor, job_manager, library, guard).launch(
+            server_port=int(os.environ.get("GRADIO_SERVER_PORT") or DEFAULT_PORT),
+            app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options)},
+            theme=THEME,
+            css_paths=[components.STATIC / "style.css"],
+            head=frontend.preload_links(),
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            enable_monitoring=False,
+            state_session_capacity=MAX_SESSIONS,
+            mcp_server=find_spec("mcp") is not None,  # the API's endpoints as tools, where gradio[mcp] is installed
+        )
+    finally:
+        executor.close()
+        if job_manager:
+            job_manager.close()
+
+
+def _prepare_data(folder: Path) -> None:
+    """Make the data folder this user's own, and delete what Gradio kept of the last run."""
+    os.umask(0o077)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    shutil.rmtree(folder / "gradio", ignore_errors=True)
+
+
+def _middleware(options: Settings) -> list[Middleware]:
+    """Make the checks of every request. On a loopback address, the page answers to no other name."""
+    server = os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
+    hosts = options.hosts or (LOOPBACK if server in LOOPBACK else ())
+    return [Middleware(RequestChecks, hosts=hosts, max_bytes={UPLOAD: MAX_FILE_BYTES})]
 
 
 def _start_jobs(device: str) -> JobManager | None:

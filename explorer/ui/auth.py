@@ -1,57 +1,81 @@
 """Visitors: who owns which jobs and files, who may start, upload and delete, and how often.
 
-A visitor is a long random token that their browser keeps and the page never shows. With EXPLORER_PASSWORD, only
-visitors who gave the password change anything; the rest of the page is open to all.
+A visitor is a long random token that their browser keeps, sends with every event and the page never shows; what is
+stored is its hash. With EXPLORER_PASSWORD, only visitors who gave the password change anything; the rest of the page is
+open to all.
 """
 
+import hashlib
 import hmac
+import ipaddress
 import math
-import os
-import secrets
+import re
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
+from explorer.ui.components import INSTANT, INSTANT_TYPED, alert, markup, user_errors
 
 WINDOW_S = 60
-OWNER_JS = """() => {
-    const token = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(36)).join("");
-    return [(localStorage["explorer-owner"] ??= token())];
+TOKEN = re.compile(r"[0-9a-f]{32}")
+TOKEN_HEADER = "x-explorer-visitor"
+# Where a browser keeps nothing for this site, the token lasts as long as the page.
+TOKEN_JS = """() => {
+    const hex = (byte) => byte.toString(16).padStart(2, "0");
+    const made = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
+    try {
+        if (!/^[0-9a-f]{32}$/.test(localStorage["explorer-visitor"] ?? "")) localStorage["explorer-visitor"] = made();
+        return localStorage["explorer-visitor"];
+    } catch {
+        return made();
+    }
 }"""
 LOCKED = '<p class="intro">Starting jobs, uploading and deleting need the password of this page\'s operator.</p>'
+
+
+def owner_of(token: str) -> str:
+    """Name the visitor who has a token: its hash. Empty, which owns nothing, for what is no token."""
+    known = isinstance(token, str) and TOKEN.fullmatch(token)
+    return hashlib.sha256(token.encode()).hexdigest()[:32] if known else ""
 
 
 class Guard:
     """Checks every change.
 
     password: without one, all visitors may. rate_limit: changes per minute from one address; default: any number.
+    proxies: networks that are believed when they name the address they forward for; see `address_of`.
     """
 
-    def __init__(self, password: str | None = None, rate_limit: float = math.inf):
-        self.password, self.rate_limit = password, rate_limit
+    def __init__(self, password: str | None = None, rate_limit: float = math.inf, proxies: Sequence[str] = ()):
+        self.password, self.rate_limit, self.proxies = password, rate_limit, tuple(proxies)
         self._signed_in: set[str] = set()
         self._times: dict[str, deque[float]] = defaultdict(deque)
 
-    def check_allowed(self, owner: str, request: gr.Request) -> None:
-        """Raise ValueError for a visitor who did not sign in, and for too many changes per minute."""
-        self._count(address_of(request))
-        if self.is_locked_for(owner):
-            raise ValueError("this needs the password of this page's operator; sign in at the top")
+    def check_allowed(self, token: str, request: Any) -> str:
+        """Return the owner of what a visitor makes or changes.
 
-    def sign_in(self, owner: str, password: str, request: gr.Request) -> None:
+        Raises ValueError for nobody, for a visitor who did not sign in, and for too many changes per minute.
+        """
+        self._count(address_of(request, self.proxies))
+        owner = _known(token)
+        if self.is_locked_for(token):
+            raise ValueError("this needs the password of this page's operator; sign in at the top")
+        return owner
+
+    def sign_in(self, token: str, password: str, request: Any) -> None:
         """Let a visitor change things. Raises ValueError for a wrong password, and for too many attempts."""
-        self._count(address_of(request))
-        if not hmac.compare_digest(password.encode(), (self.password or "").encode()):
+        self._count(address_of(request, self.proxies))
+        owner = _known(token)
+        if not hmac.compare_digest(str(password).encode(errors="replace"), (self.password or "").encode()):
             raise ValueError("that is not the password")
         self._signed_in.add(owner)
 
-    def is_locked_for(self, owner: str) -> bool:
+    def is_locked_for(self, token: str) -> bool:
         """Tell whether a visitor still has to sign in."""
-        return bool(self.password) and owner not in self._signed_in
+        return bool(self.password) and owner_of(token) not in self._signed_in
 
     def _count(self, address: str) -> None:
         now = time.monotonic()
@@ -66,38 +90,60 @@ class Guard:
         times.append(now)
 
 
+def _known(token: str) -> str:
+    if owner := owner_of(token):
+        return owner
+    raise ValueError("this page does not know your browser yet; reload it")
+
+
 def delete_handler(
     guard: Guard, delete: Callable[[str, str], None], alert_box: gr.HTML, selected: gr.Textbox
 ) -> Callable[[gr.Request, str, str], dict]:
     """Make the handler of a button that deletes what is `selected`: `delete(id, owner)`."""
 
-    def on_delete(request: gr.Request, id: str, owner: str) -> dict:
+    def on_delete(request: gr.Request, id: str, token: str) -> dict:
         with user_errors() as sentences:
-            guard.check_allowed(owner, request)
-            delete(id, owner)
+            delete(id, guard.check_allowed(token, request))
             return {alert_box: "", selected: ""}
         return {alert_box: alert(sentences)}
 
     return on_delete
 
 
-def address_of(request: gr.Request) -> str:
-    """Find where a request comes from. On a Space the peer is its proxy, which appends the visitor's address."""
-    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
-    return forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
+def address_of(request: Any, proxies: Sequence[str] = ()) -> str:
+    """Find where a request comes from.
+
+    A proxy appends the address that it forwards for to X-Forwarded-For; believed is what the named proxies appended
+    (`*`: any peer), from the last one back to the first that is none of them.
+    """
+    address = request.client.host if request.client else ""
+    forwarded = request.headers.get("x-forwarded-for", "").split(",")
+    while _is_proxy(address, proxies) and forwarded and forwarded[-1].strip():
+        address = forwarded.pop().strip()
+        if "*" in proxies:  # of a chain, only the last one is known
+            break
+    return address
+
+
+def _is_proxy(address: str, proxies: Sequence[str]) -> bool:
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(one == "*" or known in ipaddress.ip_network(one, strict=False) for one in proxies)
 
 
 class Visitor(NamedTuple):
     """What tabs need to know of the visitor."""
 
-    owner: gr.State  # their token
-    loaded: Any  # the event after which the state holds it
+    token: gr.Textbox  # which comes from the browser with every event
+    loaded: Any  # the event after which it is there
     guard: Guard
 
 
 def build_login(page: gr.Blocks, guard: Guard) -> Visitor:
-    """Make the visitor's state, and the form to sign in where there is a password."""
-    owner, token = gr.State(""), gr.Textbox(visible=False)
+    """Make the visitor's token, and the form to sign in where there is a password."""
+    token = gr.Textbox(visible=False)
     with gr.Row(visible=bool(guard.password), elem_id="sign-in") as form:
         markup(LOCKED)
         password = gr.Textbox(label="Password", type="password", elem_id="password", max_lines=1)
@@ -105,14 +151,15 @@ def build_login(page: gr.Blocks, guard: Guard) -> Visitor:
     alert_box = markup(elem_id="sign-in-alert")
 
     def on_load(token: str) -> dict:
-        known = str(token)[:64] or secrets.token_hex(16)
-        return {owner: known, form: gr.update(visible=guard.is_locked_for(known))}
+        return {form: gr.update(visible=guard.is_locked_for(token))}
 
-    def on_sign_in(request: gr.Request, known: str, given: str) -> dict:
+    def on_sign_in(request: gr.Request, token: str, given: str) -> dict:
         with user_errors() as sentences:
-            guard.sign_in(known, given, request)
-        return {alert_box: alert(sentences), form: gr.update(visible=guard.is_locked_for(known))}
+            guard.sign_in(token, given, request)
+        return {alert_box: alert(sentences), form: gr.update(visible=guard.is_locked_for(token))}
 
-    loaded = page.load(on_load, token, [owner, form], js=OWNER_JS, **INSTANT_TYPED)
-    gr.on([button.click, password.submit], on_sign_in, [owner, password], [alert_box, form], **INSTANT_TYPED)
-    return Visitor(owner, loaded, guard)
+    loaded = page.load(None, None, token, js=TOKEN_JS, api_visibility="private")
+    if guard.password:
+        loaded.then(on_load, token, form, **INSTANT)
+    gr.on([button.click, password.submit], on_sign_in, [token, password], [alert_box, form], **INSTANT_TYPED)
+    return Visitor(token, loaded, guard)

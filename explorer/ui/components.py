@@ -17,6 +17,7 @@ from explorer.ui import url_state
 
 PLOTLY = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
 STATIC = Path(__file__).parent / "static"
+LIBRARY = f"explorer/plotly/{PLOTLY.name}"  # where the page serves it, see `routes`
 OPEN_QUERY_JS = "(query) => { if (query) location.search = query; }"  # opens another view of the page
 # Options of events that are answered at once. Handlers get values as the browser sends them; typed, as Python does.
 INSTANT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
@@ -37,7 +38,7 @@ def mount_script(call: str, emits: str = "") -> str:
 
     `emits` names the component's own events in quotes, which is how Gradio finds them.
     """
-    module = "import(new URL(`gradio_api/file=${props.script}`, document.baseURI))"
+    module = "import(new URL(`explorer/static/${props.script}`, document.baseURI))"
     return f"{module}.then((module) => module.{call}); // {emits}"
 
 
@@ -53,8 +54,8 @@ def plotly_view(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
         ),
         js_on_load=mount_script("mountFigure({ element, props, watch })"),
         apply_default_css=False,
-        script=str(STATIC / "plotlyView.js"),
-        library=f"gradio_api/file={PLOTLY}",
+        script="plotlyView.js",
+        library=LIBRARY,
         waiting=waiting,
         caption=caption,
         **kwargs,

@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 
 from explorer.bundled import gallery
 from explorer.figures.style import COLOURS, bare_layout
+from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
 from explorer.models import catalogue
 from explorer.ui import url_state
-from explorer.ui.components import PLOTLY, STATIC, figure_json, mount_script
+from explorer.ui.components import LIBRARY, STATIC, figure_json, mount_script
 from explorer.ui.views.heatmap import heatmap_style
 
-LIBRARY = f"gradio_api/file={PLOTLY}"
 # Fills the last input with the mask that was edited by hand.
 WITH_EDITS_JS = "(...values) => [...values.slice(0, -1), window.explorerManualMask?.() ?? '']"
 SAVE_FILE_JS = """(file) => {
@@ -23,6 +23,18 @@ SAVE_FILE_JS = """(file) => {
     const { name, content } = JSON.parse(file);
     const href = `data:application/octet-stream;base64,${content}`;
     Object.assign(document.createElement("a"), { download: name, href }).click();
+}"""
+OPEN_MASKS_JS = (
+    f"(job) => {{ location.search = new URLSearchParams({{ mask: `{JOB_PREFIX}${{job}}`, tab: 'masks' }}); }}"
+)
+SAVE_RESULT_JS = """(job) => {
+    const href = new URL(`explorer/results/${job}`, document.baseURI);
+    Object.assign(document.createElement("a"), { download: "", href }).click();
+}"""
+# Returns the alert and the id of the selected mask: the new one, or both as they were where no file was chosen.
+UPLOAD_JS = """async (token, alert, selected) => {
+    const { uploadFile } = await import(new URL("explorer/static/upload.js", document.baseURI));
+    return uploadFile(token, alert, selected);
 }"""
 EDITABLE_PLOT = (
     "<div class='plot' tabindex='0' role='application' aria-label='Heatmap of units by calls'></div>"
@@ -33,8 +45,8 @@ EDITABLE_PLOT = (
 
 def preload_links() -> str:
     """Make the links by which the browser fetches scripts and table while Gradio's own scripts are still loading."""
-    links = [f'<link rel="modulepreload" href="gradio_api/file={file}">' for file in sorted(STATIC.glob("*.js"))]
-    table = f'<link rel="preload" as="fetch" crossorigin href="gradio_api/file={gallery.FOLDER / gallery.TABLE}">'
+    links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
+    table = f'<link rel="preload" as="fetch" crossorigin href="explorer/gallery/{gallery.TABLE}">'
     return "".join([*links, table])
 
 
@@ -49,8 +61,8 @@ def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
         html_template=(STATIC / "view.html").read_text(encoding="utf-8"),
         js_on_load=mount_script("mountView({ element, props, watch, trigger })", 'emits "plan" and "choose"'),
         apply_default_css=False,
-        script=str(STATIC / "view.js"),
-        folder=f"gradio_api/file={gallery.FOLDER}/" if checked.usable else "",
+        script="view.js",
+        folder="explorer/gallery/" if checked.usable else "",
         missing=list(checked.missing),
         warnings=list(checked.warnings),
         metrics=_metric_rows(),
@@ -74,7 +86,7 @@ def schedule_heatmap(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
         ),
         js_on_load=mount_script("mountHeatmap({ element, props, watch, trigger })", 'emits "unit"'),
         apply_default_css=False,
-        script=str(STATIC / "view.js"),
+        script="view.js",
         library=LIBRARY,
         style=heatmap_style(),
         waiting=waiting,
@@ -97,7 +109,7 @@ def mask_heatmap(caption: str, **kwargs: Any) -> gr.HTML:
         ),
         js_on_load=mount_script("mountMask({ element, props, watch })"),
         apply_default_css=False,
-        script=str(STATIC / "mask.js"),
+        script="mask.js",
         library=LIBRARY,
         style=heatmap_style(),
         caption=caption,
@@ -116,7 +128,7 @@ def job_view(waiting: str, **kwargs: Any) -> gr.HTML:
         ),
         js_on_load=mount_script("mountJob({ element, props, watch })"),
         apply_default_css=False,
-        script=str(STATIC / "job.js"),
+        script="job.js",
         library=LIBRARY,
         layout=figure_json(go.Figure(layout=bare_layout(240)))["layout"],
         colours=list(COLOURS),
@@ -132,7 +144,7 @@ def pick_list(columns: Sequence[str], waiting: str, **kwargs: Any) -> gr.HTML:
         html_template="<table></table><p class='waiting'>${waiting}</p>",
         js_on_load=mount_script("mountList({ element, props, watch, trigger })", 'emits "pick"'),
         apply_default_css=False,
-        script=str(STATIC / "job.js"),
+        script="job.js",
         columns=list(columns),
         waiting=waiting,
         **kwargs,
@@ -156,6 +168,7 @@ def chosen_values_js(names: Iterable[str]) -> str:
 def write_url_js(key: str) -> str:
     """Make JavaScript that keeps a tab's value in the address under one of TAB_KEYS, or deletes an empty one."""
     assert key in url_state.TAB_KEYS, key
-    url = json.dumps(f"gradio_api/file={STATIC / 'urlState.js'}")
     write = f"module.writeKey({json.dumps(key)}, value)"
-    return f"(value) => {{ import(new URL({url}, document.baseURI)).then((module) => {write}); }}"
+    return (
+        f"(value) => {{ import(new URL('explorer/static/urlState.js', document.baseURI)).then((module) => {write}); }}"
+    )

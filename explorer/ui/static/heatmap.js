@@ -3,10 +3,11 @@
 
 import { close, compare, cost, statusOf } from "./schedule.js";
 import { UndoStack, onDrag, same } from "./undo.js";
-import { drawFigure, loadPlotly, onThemeChange, withTheme } from "./plotlyView.js";
+import { asText, drawFigure, loadPlotly, onThemeChange, withTheme } from "./plotlyView.js";
 
 const fillIn = (text, facts) => text.replace(/{(\w+)}/g, (_, key) => facts[key]);
-const shorten = (unit, { abbreviations }) => abbreviations.reduce((name, [long, short]) => name.replaceAll(long, short), unit).replaceAll(".", " ");
+const shorten = (unit, { abbreviations }) =>
+  asText(abbreviations.reduce((name, [long, short]) => name.replaceAll(long, short), unit).replaceAll(".", " "));
 const tickStep = (calls, { tick_steps, max_ticks }) => tick_steps.find((step) => calls <= max_ticks * step) ?? 100;
 
 /** Split a colour scale into as many flat steps as there are colours. */
@@ -24,7 +25,7 @@ export function heatmapFigure(shown, style) {
   const rows = (of) => graph.units.map((_, unit) => timesteps.map((_, call) => of(call * width + unit, call, unit)));
   const hover = rows((index, call, unit) =>
     fillIn(legend.cell, {
-      unit: graph.units[unit].name,
+      unit: asText(graph.units[unit].name),
       call,
       timestep: Number(timesteps[call].toPrecision(6)),
       share: `${((100 * graph.units[unit].macs) / spent.perCall).toFixed(1)}%`,

@@ -1,5 +1,8 @@
 // A plotly figure that Python made, in the page's colours; and what every plotly figure of the page needs.
 
+/** Make plotly show a text as it is; it renders some markup in labels and hover texts. */
+export const asText = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 /** Load plotly.js once for the whole page, after the first paint. */
 export function loadPlotly(source) {
   return (window.explorerPlotly ??= new Promise((resolve, reject) => {

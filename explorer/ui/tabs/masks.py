@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -12,7 +11,7 @@ import gradio as gr
 from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
 from explorer.jobs.mask_library import MaskEntry, MaskLibrary
 from explorer.ui import frontend
-from explorer.ui.auth import Visitor, delete_handler
+from explorer.ui.auth import Visitor, delete_handler, owner_of
 from explorer.ui.components import (
     INSTANT,
     INSTANT_TYPED,
@@ -50,7 +49,7 @@ class View(NamedTuple):
     edits: gr.Textbox  # the schedule that was edited, which the browser fills in
     filter: gr.Radio
     table: gr.HTML
-    upload: gr.UploadButton
+    upload: gr.Button
     alert: gr.HTML
     head: gr.HTML
     ratio: gr.Slider
@@ -105,7 +104,7 @@ def build(executor: Executor, library: MaskLibrary, explore: ExploreParts, tab: 
 def _make_list() -> dict[str, Any]:
     """Make what there is to choose from."""
     left: dict[str, Any] = dict(filter=gr.Radio(list(FILTERS), value="all", label="Show", elem_id="mask-filter"))
-    left["upload"] = gr.UploadButton("Upload a mask", file_types=[".safetensors"], elem_id="mask-upload")
+    left["upload"] = gr.Button("Upload a mask", elem_id="mask-upload")
     left["table"] = frontend.pick_list(COLUMNS, "Nothing here yet: upload a mask, or edit one.", elem_id="masks")
     return left
 
@@ -143,22 +142,24 @@ def _make_selected() -> dict[str, Any]:
 
 def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab: gr.Tab, visitor: Visitor) -> None:
     """Connect the list. Every event that brings another mask changes its id, and that shows it."""
-    owner = visitor.owner
+    token = visitor.token
 
-    def on_show(id: str, owner: str, ratio: float | None = None, other: str | None = None, edits: str = "") -> dict:
-        return show_mask(partial(executor.run, uuid4().hex), library, view, owner, id, ratio, other, edits)
+    def on_show(id: str, token: str, ratio: float | None = None, other: str | None = None, edits: str = "") -> dict:
+        return show_mask(partial(executor.run, uuid4().hex), library, view, owner_of(token), id, ratio, other, edits)
+
+    def on_list(token: str, which: str) -> list[dict[str, Any]]:
+        return views.list_rows(library, owner_of(token), which)
 
     def on_input(*selected: Any) -> dict:
         return leave_values(on_show(*selected), view.ratio, view.other)
 
-    rows = partial(views.list_rows, library)
-    listing = dict(fn=rows, inputs=[owner, view.filter], outputs=view.table, **INSTANT_TYPED)
+    listing = dict(fn=on_list, inputs=[token, view.filter], outputs=view.table, **INSTANT_TYPED)
     showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
     visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     gr.on([tab.select, view.filter.change], **listing)
-    shown = view.id.change(on_show, [view.id, owner], view.shown, **INSTANT_TYPED)
+    shown = view.id.change(on_show, [view.id, token], view.shown, **INSTANT_TYPED)
     shown.then(**listing).then(None, view.id, None, js=frontend.write_url_js("mask"), api_visibility="private")
-    selected = [view.id, owner, view.ratio, view.other]
+    selected = [view.id, token, view.ratio, view.other]
     view.ratio.input(inputs=selected, **showing)
     view.other.input(inputs=[*selected, view.edits], js=frontend.WITH_EDITS_JS, **showing)
     view.table.pick(picked_id, None, view.id, **INSTANT_TYPED)
@@ -166,30 +167,22 @@ def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab
 
 def _connect_changes(library: MaskLibrary, view: View, visitor: Visitor) -> None:
     """Connect uploading, keeping and deleting, which not every visitor may do."""
-    owner, guard = visitor.owner, visitor.guard
+    token, guard = visitor.token, visitor.guard
 
-    def on_upload(request: gr.Request, file: str | None, owner: str) -> dict:
+    def on_keep(request: gr.Request, id: str, ratio: float, name: str, token: str, edits: str) -> dict:
         with user_errors() as sentences:
-            try:
-                guard.check_allowed(owner, request)
-                return {view.alert: "", view.id: library.add(file or "", views.file_name(file), owner).id}
-            finally:
-                Path(file or "").unlink(missing_ok=True)
-        return {view.alert: alert(sentences)}
-
-    def on_keep(request: gr.Request, id: str, ratio: float, name: str, owner: str, edits: str) -> dict:
-        with user_errors() as sentences:
-            guard.check_allowed(owner, request)
+            owner = guard.check_allowed(token, request)
             mask = views.schedule_of(library.find(id), Selection(id, ratio, edits))
             return {view.alert: "", view.id: library.keep(mask, name, owner).id}
         return {view.alert: alert(sentences)}
 
     outputs = [view.alert, view.id]
-    view.upload.upload(on_upload, [view.upload, owner], outputs, **INSTANT_TYPED)
-    kept = [view.id, view.ratio, view.name, owner, view.edits]
+    upload = dict(js=frontend.UPLOAD_JS, trigger_mode="multiple", api_visibility="private")
+    view.upload.click(None, [token, view.alert, view.id], outputs, **upload)
+    kept = [view.id, view.ratio, view.name, token, view.edits]
     view.keep.click(on_keep, kept, outputs, js=frontend.WITH_EDITS_JS, **INSTANT_TYPED)
     on_delete = delete_handler(guard, library.delete, view.alert, view.id)
-    view.delete.click(on_delete, [view.id, owner], outputs, **INSTANT_TYPED)
+    view.delete.click(on_delete, [view.id, token], outputs, **INSTANT_TYPED)
 
 
 def _connect_downloads(library: MaskLibrary, view: View) -> None:

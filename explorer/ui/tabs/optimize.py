@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -9,14 +10,14 @@ import gradio as gr
 
 from explorer.jobs.estimates import estimate
 from explorer.jobs.executors.base import Executor
+from explorer.jobs.job import ENDED, Job
 from explorer.jobs.manager import JOB_METHODS, JobManager, can_finish_early
 from explorer.jobs.mask_library import JOB_PREFIX, MaskLibrary
-from explorer.jobs.store import ENDED, Job
 from explorer.masks.result import load_header
 from explorer.models.catalogue import available_models
 from explorer.pruners import PRUNERS
 from explorer.ui import controls, frontend, url_state
-from explorer.ui.auth import Guard, Visitor, delete_handler
+from explorer.ui.auth import Guard, Visitor, delete_handler, owner_of
 from explorer.ui.components import (
     INSTANT_TYPED,
     OPEN_QUERY_JS,
@@ -38,13 +39,12 @@ ACTIONS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplica
 FLUX_ONLY = ("prune_adaln",)  # settings for a model that is not on the page
 DEFAULT_METHOD = "dipgo"
 MAX_SLIDER_RATIO = 0.95
-MASKS_JS = f"(job) => {{ location.search = new URLSearchParams({{ mask: `{JOB_PREFIX}${{job}}`, tab: 'masks' }}); }}"
 
 
 class View(NamedTuple):
     """The parts of the tab."""
 
-    owner: gr.State  # whose jobs they are
+    token: gr.Textbox  # of the visitor
     job: gr.Textbox  # its id; a State does not report changes of events without a queue
     cursor: gr.State
     preset: gr.Textbox  # settings to begin with, where a job is duplicated, as JSON
@@ -60,7 +60,7 @@ class View(NamedTuple):
     resume: gr.Button
     duplicate: gr.Button
     delete: gr.Button
-    save: gr.DownloadButton
+    save: gr.Button
     masks: gr.Button
     result: gr.Row
     ratio: gr.Slider
@@ -89,7 +89,7 @@ def build(
     """Lay out the tab and connect it."""
     markup(INTRO)
     states: dict[str, Any] = dict(
-        owner=visitor.owner,
+        token=visitor.token,
         job=gr.Textbox(visible="hidden", elem_id="job-id"),
         cursor=gr.State(0),
         preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
@@ -128,7 +128,7 @@ def _make_selected() -> dict[str, Any]:
     with gr.Row(elem_classes=["buttons", "many"]):
         for name, label in ACTIONS.items():
             right[name] = gr.Button(label, elem_id=f"job-{name}", min_width=80, visible=False)
-        right["save"] = gr.DownloadButton("Download", elem_id="job-save", min_width=80, visible=False)
+        right["save"] = gr.Button("Download", elem_id="job-save", min_width=80, visible=False)
         right["masks"] = gr.Button("Open in Masks", elem_id="job-masks", min_width=80, visible=False)
     with gr.Row(visible=False) as right["result"]:
         label, info = "Pruning ratio", "at which it opens in Explore"
@@ -159,9 +159,9 @@ def _render_settings(page: gr.Blocks, job_manager: JobManager, view: View, guard
                 return f"<p>{escape(estimate(model, method, settings_from_controls(keys, given)).describe())}</p>"
             return alert(sentences)
 
-        def on_start(request: gr.Request, owner: str, model: str, lines: str, *given: Any) -> dict:
+        def on_start(request: gr.Request, token: str, model: str, lines: str, *given: Any) -> dict:
             with user_errors() as sentences:
-                guard.check_allowed(owner, request)
+                owner = guard.check_allowed(token, request)
                 prompts = [line.strip() for line in lines.splitlines() if line.strip()]
                 job = job_manager.submit(owner, method, model, settings_from_controls(keys, given), prompts)
                 return {view.alert: "", view.job: job.id}
@@ -169,17 +169,20 @@ def _render_settings(page: gr.Blocks, job_manager: JobManager, view: View, guard
 
         changes = [view.model.change, *(control.change for control in inputs)]
         gr.on(changes, on_change, [view.model, *inputs], estimate_box, trigger_mode="always_last", **INSTANT_TYPED)
-        start.click(on_start, [view.owner, view.model, view.prompts, *inputs], [view.alert, view.job], **INSTANT_TYPED)
+        start.click(on_start, [view.token, view.model, view.prompts, *inputs], [view.alert, view.job], **INSTANT_TYPED)
 
 
 def _events(view: View, job_view: JobView) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make the arguments of an event that updates the selected job, and of one that updates the list."""
 
-    def on_update(id: str, after: int, owner: str) -> dict:
-        return show_job(job_view, view, id, after, owner)
+    def on_update(id: str, after: int, token: str) -> dict:
+        return show_job(job_view, view, id, after, owner_of(token))
 
-    update = dict(fn=on_update, inputs=[view.job, view.cursor, view.owner], outputs=view.shown, **INSTANT_TYPED)
-    listing = dict(fn=job_view.rows, inputs=[view.owner, view.filter], outputs=view.table, **INSTANT_TYPED)
+    def on_list(token: str, which: str) -> list[dict[str, Any]]:
+        return job_view.rows(owner_of(token), which)
+
+    update = dict(fn=on_update, inputs=[view.job, view.cursor, view.token], outputs=view.shown, **INSTANT_TYPED)
+    listing = dict(fn=on_list, inputs=[view.token, view.filter], outputs=view.table, **INSTANT_TYPED)
     return update, listing
 
 
@@ -187,58 +190,58 @@ def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visi
     """Connect list and timers. Every event that brings another job changes its id, and that shows all its steps."""
     update, listing = _events(view, job_view)
 
-    def on_job(id: str, owner: str) -> dict:
-        return show_job(job_view, view, id, 0, owner)
+    def on_job(id: str, token: str) -> dict:
+        return show_job(job_view, view, id, 0, owner_of(token))
 
-    def on_list_timer(owner: str, which: str, id: str) -> dict:
-        return {view.table: job_view.rows(owner, which), view.list_timer: gr.Timer(active=job_view.is_active(id))}
+    def on_list_timer(token: str, which: str, id: str) -> dict:
+        return {
+            view.table: job_view.rows(owner_of(token), which),
+            view.list_timer: gr.Timer(active=job_view.is_active(id)),
+        }
 
     visitor.loaded.then(url_key_handler("job"), None, view.job, **INSTANT_TYPED).then(**listing)
-    shown = view.job.change(on_job, [view.job, view.owner], view.shown, **INSTANT_TYPED).then(**listing)
+    shown = view.job.change(on_job, [view.job, view.token], view.shown, **INSTANT_TYPED).then(**listing)
     shown.then(None, view.job, None, js=frontend.write_url_js("job"), api_visibility="private")
     view.timer.tick(**update)
     gr.on([view.filter.change, tab.select], **listing)
-    listed = [view.owner, view.filter, view.job]
+    listed = [view.token, view.filter, view.job]
     view.list_timer.tick(on_list_timer, listed, [view.table, view.list_timer], **INSTANT_TYPED)
     view.table.pick(picked_id, None, view.job, **INSTANT_TYPED)
 
 
-def _connect_actions(
-    job_manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, guard: Guard
-) -> None:
+def _connect_actions(manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, guard: Guard) -> None:
     """Connect the buttons of the selected job."""
     update, listing = _events(view, job_view)
-    selected = [view.job, view.owner]
-    actions = {view.stop: job_manager.stop, view.finish: job_manager.finish, view.resume: job_manager.resume}
+    selected = [view.job, view.token]
+    actions = {view.stop: manager.stop, view.finish: manager.finish, view.resume: manager.resume}
     for button, act in actions.items():
         handler = action_handler(act, guard, view)
         button.click(handler, selected, [view.alert, view.timer], **INSTANT_TYPED).then(**update).then(**listing)
-    on_delete = delete_handler(guard, job_manager.delete, view.alert, view.job)
+    on_delete = delete_handler(guard, manager.delete, view.alert, view.job)
     view.delete.click(on_delete, selected, [view.alert, view.job], **INSTANT_TYPED)
 
     def on_duplicate(id: str) -> dict:
-        job = job_manager.store.get(id)
+        job = manager.store.get(id)
         settings = {name: value for name, value in job.settings.items() if name != "stop_after"}  # of an early finish
         preset, prompts = json.dumps({job.method: settings, "of": job.id}), "\n".join(job.prompts)
         return {view.model: job.model, view.method: job.method, view.prompts: prompts, view.preset: preset}
 
-    def on_explore(id: str, ratio: float) -> dict:
-        return explore_link(library, view, id, ratio)
-
     copied = [view.model, view.method, view.prompts, view.preset]
     view.duplicate.click(on_duplicate, view.job, copied, **INSTANT_TYPED)
-    opening = view.explore.click(on_explore, [view.job, view.ratio], [view.alert, view.query], **INSTANT_TYPED)
+    opening = view.explore.click(
+        partial(explore_link, library, view), [view.job, view.ratio], [view.alert, view.query], **INSTANT_TYPED
+    )
     opening.then(None, view.query, None, js=OPEN_QUERY_JS, api_visibility="private")
-    view.masks.click(None, view.job, None, js=MASKS_JS, api_visibility="private")
+    view.masks.click(None, view.job, None, js=frontend.OPEN_MASKS_JS, api_visibility="private")
+    view.save.click(None, view.job, None, js=frontend.SAVE_RESULT_JS, api_visibility="private")
 
 
 def action_handler(act: Callable[[str, str], Any], guard: Guard, view: View) -> Callable[[gr.Request, str, str], dict]:
     """Make the handler of a button that pauses, finishes or resumes; an update follows soon."""
 
-    def on_click(request: gr.Request, id: str, owner: str) -> dict:
+    def on_click(request: gr.Request, id: str, token: str) -> dict:
         with user_errors() as sentences:
-            guard.check_allowed(owner, request)
-            act(id, owner)
+            act(id, guard.check_allowed(token, request))
         return {view.alert: alert(sentences), view.timer: gr.Timer(active=True)}
 
     return on_click
@@ -272,18 +275,17 @@ def _show_actions(view: View, job: Job, is_owner: bool) -> dict:
         view.delete: job.state in (*ENDED, "queued"),
     }
     actions = {button: gr.update(visible=is_owner and possible) for button, possible in can.items()}
-    return actions | {view.duplicate: gr.update(visible=True)}
+    return actions | {view.duplicate: gr.update(visible=job.method in JOB_METHODS)}
 
 
 def _show_result(job_view: JobView, view: View, job: Job) -> dict:
     if job.state != "done":
         return dict.fromkeys([view.save, view.masks, view.result], gr.update(visible=False))
-    file = job_view.store.results / (job.result or "none")
-    header = load_header(file)
+    header = load_header(job_view.store.results / (job.result or "none"))
     is_schedule = header.prunes == "schedule"
     slider = {view.ratio: gr.update(maximum=slider_maximum(header))} if is_schedule else {}
     return {
-        view.save: gr.update(visible=True, value=str(file)),
+        view.save: gr.update(visible=True),
         view.masks: gr.update(visible=True),
         view.result: gr.update(visible=is_schedule),
         **slider,

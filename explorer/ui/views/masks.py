@@ -37,11 +37,6 @@ class Selection(NamedTuple):
     other: str | None = None
 
 
-def file_name(path: str | None) -> str:
-    """Find what an uploaded file was called, which Gradio made harmless; it is only shown."""
-    return (path or "").rpartition("/")[2].removesuffix(".safetensors")
-
-
 def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, Any]]:
     """List files, the visitor's own first, newest first; `which` is all, bundled or yours."""
     entries = library.owned_by(owner) if which != "bundled" else []

@@ -1,0 +1,91 @@
+"""What the page serves by itself: its scripts, plotly.js, the gallery, results by their id; and the upload of masks.
+
+Gradio's static paths would show where files are on this machine, and let an event name one as if it had been uploaded;
+Gradio's own upload keeps whatever anybody sends.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from explorer.bundled import gallery
+from explorer.errors import format_error
+from explorer.jobs.mask_library import JOB_PREFIX, MAX_FILE_BYTES, PART, MaskLibrary
+from explorer.ui.auth import TOKEN_HEADER, Guard
+from explorer.ui.components import PLOTLY, STATIC
+
+UPLOAD = "/explorer/upload"
+MAX_NAME = 200  # characters
+REVALIDATE = {"cache-control": "no-cache"}  # a browser asks whether a file is still the same, and gets no body then
+
+
+def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
+    """Make the routes, to be given to FastAPI before Gradio's own."""
+    routes: list[BaseRoute] = [
+        Mount("/explorer/static", _Files(directory=STATIC)),
+        Mount("/explorer/gallery", _Files(directory=gallery.FOLDER, check_dir=False)),
+        Mount("/explorer/plotly", _Files(directory=PLOTLY.parent)),
+    ]
+    if library is not None:
+        routes.append(Route("/explorer/results/{id}", _result_handler(library)))
+        routes.append(Route(UPLOAD, _upload_handler(library, guard), methods=["POST"]))
+    return routes
+
+
+class _Files(StaticFiles):
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(REVALIDATE)
+        return response
+
+
+def _result_handler(library: MaskLibrary) -> Callable[[Request], Response]:
+    def on_result(request: Request) -> Response:
+        id = request.path_params["id"]
+        try:
+            entry = library.find(JOB_PREFIX + id)
+        except ValueError as error:
+            return PlainTextResponse(format_error(error), 404)
+        return FileResponse(entry.path, filename=f"{id}.safetensors")
+
+    return on_result
+
+
+def _upload_handler(library: MaskLibrary, guard: Guard) -> Callable:
+    """Make the handler that keeps a mask. The answer is JSON: its `id`, or one sentence as `error`."""
+
+    async def on_upload(request: Request) -> Response:
+        try:
+            owner = guard.check_allowed(request.headers.get(TOKEN_HEADER, ""), request)
+            content = await _read(request)
+            name = request.query_params.get("name", "")[:MAX_NAME]
+            id = await run_in_threadpool(_keep, library, content, name, owner)
+        except ValueError as error:
+            return JSONResponse({"error": format_error(error)}, 400)
+        except ClientDisconnect:
+            return PlainTextResponse("the upload ended too early", 400)
+        return JSONResponse({"id": id})
+
+    return on_upload
+
+
+async def _read(request: Request) -> bytes:
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"the file is too large; a mask may have {MAX_FILE_BYTES // 2**20} MB here")
+    return content
+
+
+def _keep(library: MaskLibrary, content: bytes, name: str, owner: str) -> str:
+    with NamedTemporaryFile(dir=library.folder, prefix=PART) as file:
+        Path(file.name).write_bytes(content)
+        return library.add(file.name, name.removesuffix(".safetensors"), owner).id

@@ -1,0 +1,200 @@
+"""What stands between the open internet and the page: names, origins, sizes, headers, uploads, files by id."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from explorer.bundled import masks as bundled
+from explorer.jobs.job import Job, result_name
+from explorer.jobs.mask_library import MAX_FILE_BYTES, PART, MaskLibrary
+from explorer.jobs.store import JobStore
+from explorer.ui.auth import TOKEN_HEADER, Guard, owner_of
+from explorer.ui.middleware import LOOPBACK, MAX_BODY_BYTES, RequestChecks
+from explorer.ui.routes import UPLOAD, make_routes
+from tests.page_fixtures import ROOT, call_api, free_port, serve
+
+pytestmark = pytest.mark.browser
+
+MASK = (bundled.SCHEDULES / "emoji-unet" / "dipgo-ddim-25.safetensors").read_bytes()
+TOKEN = {TOKEN_HEADER: "0" * 32}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = JobStore(tmp_path / "jobs")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(tmp_path, store):
+    return make_client(MaskLibrary(tmp_path / "masks", store), Guard())
+
+
+def make_client(library, guard):
+    async def on_post(request):
+        return PlainTextResponse(str(len(await request.body())))
+
+    routes = [*make_routes(library, guard), Route("/post", on_post, methods=["GET", "POST"])]
+    checks = Middleware(RequestChecks, hosts=LOOPBACK, max_bytes={UPLOAD: MAX_FILE_BYTES})
+    return TestClient(Starlette(routes=routes, middleware=[checks]), base_url="http://localhost:7860")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"])
+def test_page_on_a_loopback_address_answers_to_its_own_names_only(client, host):
+    assert client.get("/post", headers={"host": host}).status_code == 421
+    for own in ("localhost:7860", "127.0.0.1", "[::1]:7860"):
+        assert client.get("/post", headers={"host": own}).status_code == 200
+
+
+def test_requests_of_other_sites_change_nothing(client):
+    for origin in ("https://evil.example", "null", "http://localhost.evil.example"):
+        assert client.post("/post", headers={"origin": origin}).status_code == 403
+    assert client.post("/post", headers={"origin": "http://localhost:7860"}).status_code == 200
+    assert client.get("/post", headers={"origin": "https://evil.example"}).status_code == 200
+
+
+def test_large_bodies_are_refused_whether_or_not_they_say_how_large_they_are(client):
+    assert client.post("/post", content=b"x" * MAX_BODY_BYTES).text == str(MAX_BODY_BYTES)
+    assert client.post("/post", content=b"x" * (MAX_BODY_BYTES + 1)).status_code == 413
+    assert client.post("/post", headers={"content-length": "-1"}).status_code == 413
+    with pytest.raises(ClientDisconnect):
+        client.post("/post", content=(b"x" * 2**16 for _ in range(20)))
+
+
+def test_every_answer_tells_the_browser_what_it_may_do_with_it(client):
+    for path in ("/post", "/explorer/static/view.js", "/nothing"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff" and "referrer-policy" in headers
+        assert "frame-ancestors" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["upload", "upload_progress", "component_server", "deep_link"])
+def test_endpoints_that_the_page_does_not_need_are_closed(client, path):
+    assert client.post(f"/gradio_api/{path}").status_code == 404
+
+
+def test_a_mask_is_uploaded_by_its_owner_and_nothing_else_is_kept(client, tmp_path):
+    folder = tmp_path / "masks"
+    assert client.post(UPLOAD, content=MASK).json() == {"error": "this page does not know your browser yet; reload it"}
+    assert not list(folder.iterdir())
+    kept = client.post(UPLOAD, params={"name": "../mine.safetensors"}, content=MASK, headers=TOKEN).json()["id"]
+    entry = MaskLibrary(folder).find(kept)
+    assert entry.path.read_bytes() == MASK and (entry.name, entry.owner) == ("../mine", owner_of("0" * 32))
+    for content in (b"", b"\x80\x04cos\nsystem\n.", MASK[:-1]):
+        answer = client.post(UPLOAD, content=content, headers=TOKEN)
+        assert answer.status_code == 400 and str(tmp_path) not in answer.text
+        assert set(answer.json()) == {"error"} and "\n" not in answer.json()["error"]
+    assert client.post(UPLOAD, content=b"x" * (MAX_FILE_BYTES + 1), headers=TOKEN).status_code == 413
+    assert {file.stem for file in folder.iterdir()} == {kept}
+
+
+def test_an_upload_needs_the_password_and_counts_for_the_limit(tmp_path):
+    client = make_client(MaskLibrary(tmp_path), Guard("open sesame", rate_limit=2))
+    sentences = [client.post(UPLOAD, content=MASK, headers=TOKEN).json()["error"] for _ in range(3)]
+    assert "needs the password" in sentences[0] and "within a minute" in sentences[2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_an_upload_left_when_the_page_ended_is_deleted_at_the_next_start(tmp_path):
+    (tmp_path / f"{PART}x").write_bytes(MASK)
+    MaskLibrary(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_is_served_by_its_id_while_it_is_there(client, store):
+    store.add(Job(id="a", owner="me", method="dipgo", model="emoji-unet", settings={}, created=0.0))
+    (store.results / result_name("a")).write_bytes(MASK)
+    assert client.get("/explorer/results/a").status_code == 404  # it is not done
+    store.update("a", state="done", result=result_name("a"))
+    answer = client.get("/explorer/results/a")
+    assert answer.content == MASK and 'filename="a.safetensors"' in answer.headers["content-disposition"]
+    for id in ("b", "../jobs", "..%2f..%2fjobs.sqlite", "a.safetensors", "%00", "a%0a"):
+        assert client.get(f"/explorer/results/{id}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["../auth.py", "%2e%2e/auth.py", "..%2fauth.py", "//etc/passwd", "view.js%00", ""])
+def test_static_files_end_at_their_folder(client, path):
+    assert client.get(f"/explorer/static/{path}").status_code == 404
+
+
+# -- the running page
+
+
+@pytest.fixture
+def data(served, tmp_path_factory):
+    """Find the data folder of the running page."""
+    folders = [one for one in tmp_path_factory.getbasetemp().glob("data*") if (one / "masks").is_dir()]
+    return next(one for one in folders if not one.is_symlink())
+
+
+def post(served, path, document):
+    body = Request(f"{served}{path}", json.dumps(document).encode(), {"Content-Type": "application/json"})
+    try:
+        with urlopen(body, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_no_answer_says_where_files_are_on_the_server(served):
+    root = str(Path(__file__).parent.parent)
+    for path in ("", "config", "gradio_api/info"):
+        with urlopen(f"{served}{path}", timeout=60) as answer:
+            assert root not in answer.read().decode()
+
+
+def test_no_event_touches_the_file_that_it_names(served, data):
+    victim = data / "jobs" / "results" / "victim.safetensors"
+    victim.write_bytes(MASK)
+    with urlopen(f"{served}config", timeout=60) as answer:
+        events = json.load(answer)["dependencies"]
+    named = {"path": str(victim), "orig_name": "a", "meta": {"_type": "gradio.FileData"}}
+    for event in events:
+        if event["backend_fn"] and not event["queue"]:
+            document = {"fn_index": event["id"], "data": [named] * len(event["inputs"]), "session_hash": "attacker"}
+            post(served, "gradio_api/run/predict", document)
+            assert victim.read_bytes() == MASK, event["api_name"]
+    victim.unlink()
+
+
+def test_data_of_the_page_is_for_its_user_alone(data):
+    for path in (data, *(found for found in data.rglob("*") if found.name != "log")):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_port_that_is_taken_is_an_error_and_a_terminated_page_leaves_no_process(tmp_path):
+    settings = {"GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
+    (tmp_path / "first").mkdir()
+    with serve(tmp_path / "first", **settings, EXPLORER_DATA=str(tmp_path / "first")) as url:
+        command = [sys.executable, str(ROOT / "app.py")]
+        own = {"EXPLORER_DATA": str(tmp_path / "second")}
+        second = subprocess.run(command, env=os.environ | settings | own, cwd=ROOT, capture_output=True, text=True)
+        assert second.returncode and settings["GRADIO_SERVER_PORT"] in second.stderr
+        (page,) = (one for one in psutil.process_iter() if settings["GRADIO_SERVER_PORT"] in _environment(one))
+        processes = [page, *page.children(recursive=True)]
+        assert call_api(url, "cost", steps=4)[0] == "complete"
+        processes += [one for one in page.children(recursive=True) if one not in processes]
+    assert psutil.wait_procs(processes, 30)[1] == []
+
+
+def _environment(process):
+    try:
+        command = process.cmdline()
+        return process.environ().values() if command[-1:] == [str(ROOT / "app.py")] else ()
+    except psutil.Error:
+        return ()
