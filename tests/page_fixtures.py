@@ -92,6 +92,7 @@ SETTLED = """async source => {
 }"""
 
 
+NO_TRANSITIONS = "* { transition: none !important; }"  # colours are those of the new theme at once
 NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were answered
 
 

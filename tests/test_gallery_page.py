@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from explorer.bundled import gallery
-from tests.page_fixtures import NUM_REQUESTS, settled
+from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, settled
 
 pytestmark = pytest.mark.browser
 
@@ -277,6 +277,7 @@ def test_the_tour_has_three_steps_and_can_be_left_by_key(gallery_page):
 
 def test_axe_finds_no_violations(gallery_page):
     tabs = {"Explore": "#heatmap .drawn", "Features": "#similarity .drawn", "Width pruning": "#widths-bars .drawn"}
+    gallery_page.add_style_tag(content=NO_TRANSITIONS)
     for tab, drawn in tabs.items():
         gallery_page.get_by_role("tab", name=tab).click()
         gallery_page.wait_for_selector(drawn)

@@ -8,11 +8,9 @@ page of their own, as a browser sends them.
 """
 
 import json
-import os
 import random
 import resource
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,10 +23,10 @@ import httpx
 import numpy as np
 
 from explorer.jobs.mask_library import MaskLibrary, bundled_entries
-from tests.page_fixtures import ROOT, free_port
+from explorer.ui.auth import TOKEN_HEADER
+from tests.page_fixtures import free_port, serve
 
 SLOW_S = 1.0
-START_TIMEOUT_S = 120
 NAMES = (
     "../../etc/passwd",
     "/etc/shadow",
@@ -180,62 +178,31 @@ def fuzz_library(count: int, folder: Path) -> None:
 
 
 def fuzz_page(count: int, folder: Path) -> None:
-    """Upload each file over HTTP as a browser does: the file, then the event of the button."""
-    port = free_port()
-    settings = {"GRADIO_SERVER_PORT": str(port), "EXPLORER_DATA": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
+    """Upload each file over HTTP, as a browser does."""
+    settings = {"GRADIO_SERVER_PORT": str(free_port()), "EXPLORER_DATA": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
     settings |= {"EXPLORER_RATE_LIMIT_PER_MINUTE": "1000000"}
-    command = [sys.executable, str(ROOT / "app.py")]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    page = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, **quiet)
     valid, outcomes, slowest = valid_files(), Counter(), 0.0
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            event = find_upload_event(client)
-            for number in range(count):
-                rng = random.Random(number)
-                content = DAMAGES[number % len(DAMAGES)](rng.choice(valid), rng)
-                started = time.perf_counter()
-                outcomes[upload_file(client, event, rng.choice(NAMES).replace("\0", "") or "a", content)] += 1
-                slowest = max(slowest, time.perf_counter() - started)
-            is_alive = client.get("/").status_code == 200
-    finally:
-        page.terminate()
-        page.wait(20)
-    expected = {folder / "data" / "gradio", folder / "data" / "masks"}
-    elsewhere = [path for path in folder.rglob("*.safetensors") if not expected & {*path.parents}]
+    with serve(folder, **settings) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for number in range(count):
+            rng = random.Random(number)
+            content = DAMAGES[number % len(DAMAGES)](rng.choice(valid), rng)
+            started = time.perf_counter()
+            outcomes[upload_file(client, rng.choice(NAMES).replace("\0", "") or "a", content)] += 1
+            slowest = max(slowest, time.perf_counter() - started)
+        is_alive = client.get("/").status_code == 200
+    elsewhere = [path for path in folder.rglob("*.safetensors") if folder / "data" / "masks" not in path.parents]
     print(
         f"{count} files over HTTP: {dict(outcomes)}; slowest {slowest:.3f} s; {len(elsewhere)} written elsewhere; "
         f"the page {'still answers' if is_alive else 'NO LONGER answers'}"
     )
 
 
-def find_upload_event(client: httpx.Client) -> int:
-    """Wait until the page answers, and find the number of its upload event. Raises TimeoutError where it does not."""
-    until = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until:
-        try:
-            config = client.get("/config").json()
-        except httpx.HTTPError:
-            time.sleep(0.5)
-            continue
-        components, events = config["components"], config["dependencies"]
-        button = next(one["id"] for one in components if one["props"].get("elem_id") == "mask-upload")
-        return next(event["id"] for event in events if [button, "upload"] in event["targets"])
-    raise TimeoutError(f"the page did not answer within {START_TIMEOUT_S} s")
-
-
-def upload_file(client: httpx.Client, event: int, name: str, content: bytes) -> str:
-    """Upload one file; returns "kept", "refused", or which request failed with which status."""
-    response = client.post("/gradio_api/upload", files={"files": (f"{name}.safetensors"[-200:], content)})
-    if response.status_code != 200:
-        return f"upload {response.status_code}"
-    file = {"path": response.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [file, None], "fn_index": event, "session_hash": "bench"}
-    response = client.post("/gradio_api/run/predict", json=body)
-    if response.status_code != 200:
-        return f"event {response.status_code}"
-    alert, _ = response.json()["data"]
-    return "refused" if "alert" in str(alert) else "kept"
+def upload_file(client: httpx.Client, name: str, content: bytes) -> str:
+    """Upload one file; returns "kept", "refused", or the status of what is neither."""
+    response = client.post("/explorer/upload", params={"name": name}, content=content, headers={TOKEN_HEADER: "0" * 32})
+    if response.status_code not in (200, 400):
+        return f"status {response.status_code}"
+    return "kept" if "id" in response.json() else "refused"
 
 
 def main(count: str = "10000", over_http: str = "200") -> None:

@@ -59,7 +59,7 @@ class LoadTest:
             self.failures.append(f"{kind}: {error!r}")
 
     async def browse(self, client: httpx.AsyncClient, seed: int) -> None:
-        rng, files = random.Random(seed), f"/gradio_api/file={gallery.FOLDER}"
+        rng, files = random.Random(seed), "/explorer/gallery"
         await self.measure("page", fetch(client, "/"))
         await self.measure("table", fetch(client, f"{files}/{gallery.TABLE}"))
         while time.monotonic() < self.until:
