@@ -23,9 +23,7 @@ class Settings(BaseSettings):
     )
     password: str = Field("", description="needed to start jobs, upload and delete; empty: everybody may")
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="names by which the page may be reached, comma separated; empty: any, or localhost where it "
-        "listens there only",
+        (), description="names by which the page may be reached, comma separated; empty: localhost, or any elsewhere"
     )
     proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="networks whose X-Forwarded-For is believed, comma separated; *: any, which holds on a Space"

@@ -111,7 +111,7 @@ def test_the_table_of_settings_is_complete():
     text = (ROOT / "explorer/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `EXPLORER_(\w+)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
     expected = [
-        (name.upper(), f"`{field.default}`" if field.default != "" else "empty", field.description)
+        (name.upper(), f"`{field.default}`" if field.default not in ("", ()) else "empty", field.description)
         for name, field in Settings.model_fields.items()
     ]
     assert rows == expected

@@ -68,6 +68,19 @@ def test_requests_of_other_sites_change_nothing(client):
     assert client.get("/post", headers={"origin": "https://evil.example"}).status_code == 200
 
 
+def test_page_behind_a_proxy_is_used_by_its_public_name():
+    async def on_post(_):
+        return PlainTextResponse("done")
+
+    checks = Middleware(RequestChecks, hosts=("page.example", *LOOPBACK))
+    routes = [Route("/post", on_post, methods=["POST"])]
+    client = TestClient(Starlette(routes=routes, middleware=[checks]), base_url="http://127.0.0.1:7860")
+    assert client.post("/post", headers={"origin": "https://page.example"}).status_code == 200
+    assert client.post("/post", headers={"origin": "https://page.example", "host": "page.example"}).status_code == 200
+    assert client.post("/post", headers={"origin": "https://evil.example"}).status_code == 403
+    assert client.post("/post", headers={"origin": "http://[::1"}).status_code == 403
+
+
 def test_large_bodies_are_refused_whether_or_not_they_say_how_large_they_are(client):
     assert client.post("/post", content=b"x" * MAX_BODY_BYTES).text == str(MAX_BODY_BYTES)
     assert client.post("/post", content=b"x" * (MAX_BODY_BYTES + 1)).status_code == 413

@@ -172,9 +172,9 @@ def _prepare_data(folder: Path) -> None:
 
 
 def _middleware(options: Settings) -> list[Middleware]:
-    """Make the checks of every request. On a loopback address, the page answers to no other name."""
+    """Make the checks of every request. On a loopback address, the page answers to no name but those that are set."""
     server = os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
-    hosts = options.hosts or (LOOPBACK if server in LOOPBACK else ())
+    hosts = (*options.hosts, *LOOPBACK) if server in LOOPBACK else options.hosts
     return [Middleware(RequestChecks, hosts=hosts, max_bytes={UPLOAD: MAX_FILE_BYTES})]
 
 

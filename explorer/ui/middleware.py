@@ -19,8 +19,8 @@ ANSWER_HEADERS = {
 
 
 class RequestChecks:
-    """ASGI middleware. `hosts`: the names by which the page may be reached (empty: any); `max_bytes`: of the bodies of
-    some paths, in place of MAX_BODY_BYTES.
+    """ASGI middleware. `hosts`: the names by which the page may be reached (empty: any), also where a proxy passes on
+    another one; `max_bytes`: of the bodies of some paths, in place of MAX_BODY_BYTES.
 
     A page on a loopback address that answers to any name could be read by any web page in the same browser (DNS
     rebinding), and a form on another site could post to it.
@@ -43,13 +43,13 @@ class RequestChecks:
 
     def _refusal(self, scope: Scope, headers: Headers, limit: int) -> tuple[int, str] | None:
         """Return status and sentence for what is not let through."""
-        host = host_name(headers.get("host", ""))
+        host = host_of(f"//{headers.get('host', '')}")
         if self.hosts and host not in self.hosts:
             return 421, "this page is not known by that name"
         if scope["path"].startswith(CLOSED):
             return 404, "there is nothing here"
         origin = headers.get("origin", "")
-        if origin and scope["method"] not in SAFE_METHODS and urlsplit(origin).hostname != host:
+        if origin and scope["method"] not in SAFE_METHODS and host_of(origin) not in (host, *self.hosts):
             return 403, "requests of other sites are not accepted"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
@@ -57,10 +57,10 @@ class RequestChecks:
         return None
 
 
-def host_name(netloc: str) -> str:
-    """Find the name in `name:port`."""
+def host_of(url: str) -> str:
+    """Find the name of the host in an address; empty where there is none."""
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def page(jobs: int = 0, **settings: str) -> Iterator[Page]:
     with tempfile.TemporaryDirectory() as folder:
         add_jobs(Path(folder) / "jobs", jobs)
         options = {"EXPLORER_DATA": folder, "GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
-        with serve(Path(folder), **options | settings) as url, Page(url, Path(folder)) as client:
+        with serve(Path(folder), **options | settings) as url, closing(Page(url, Path(folder))) as client:
             yield client
 
 
@@ -193,7 +193,7 @@ def attack_store() -> None:
                 connection.execute("UPDATE jobs SET document = ?, state = ? WHERE rowid = 1", (document, state))
                 connection.close()
             options = {"EXPLORER_DATA": folder, "GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
-            with serve(data, **options) as url, Page(url, data) as client:
+            with serve(data, **options) as url, closing(Page(url, data)) as client:
                 listed = count_listed(client)
                 connection.close()
                 deadline = time.monotonic() + 30
