@@ -190,8 +190,8 @@ def test_data_of_the_page_is_for_its_user_alone(data):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-def test_port_that_is_taken_is_an_error_and_a_terminated_page_leaves_no_process(tmp_path):
-    settings = {"GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
+def test_forged_headers_lift_no_limit_a_taken_port_is_an_error_and_a_terminated_page_leaves_no_process(tmp_path):
+    settings = {"GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1", "EXPLORER_RATE_LIMIT_PER_MINUTE": "2"}
     (tmp_path / "first").mkdir()
     with serve(tmp_path / "first", **settings, EXPLORER_DATA=str(tmp_path / "first")) as url:
         command = [sys.executable, str(ROOT / "app.py")]
@@ -201,8 +201,20 @@ def test_port_that_is_taken_is_an_error_and_a_terminated_page_leaves_no_process(
         (page,) = (one for one in psutil.process_iter() if settings["GRADIO_SERVER_PORT"] in _environment(one))
         processes = [page, *page.children(recursive=True)]
         assert call_api(url, "cost", steps=4)[0] == "complete"
+        answers = [upload_from(url, f"10.0.0.{number}") for number in range(3)]
+        assert "id" in answers[0] and "id" in answers[1] and "2 times within a minute" in answers[2]
         processes += [one for one in page.children(recursive=True) if one not in processes]
     assert psutil.wait_procs(processes, 30)[1] == []
+
+
+def upload_from(served, address):
+    """Upload a mask as if a proxy had passed it on from an address."""
+    headers = TOKEN | {"X-Forwarded-For": address}
+    try:
+        with urlopen(Request(f"{served}{UPLOAD[1:]}", MASK, headers), timeout=60) as answer:
+            return answer.read().decode()
+    except HTTPError as error:
+        return error.read().decode()
 
 
 def _environment(process):

@@ -134,6 +134,9 @@ def launch() -> None:
     options = settings()
     _prepare_data(options.data)
     os.environ["GRADIO_TEMP_DIR"] = str(options.data / "gradio")
+    os.environ["FORWARDED_ALLOW_IPS"] = (
+        ""  # or uvicorn believes what anybody on this machine forwards; see `address_of`
+    )
     # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
     executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE, forked=False)

@@ -30,7 +30,7 @@ class Api:
     def _plan(self, arguments: Mapping[str, Any]) -> SchedulePlan:
         with user_errors() as sentences:
             return next(self.executor.run(uuid4().hex, tasks.plan, _request(arguments, prompt="-")))
-        raise gr.Error(sentences[0])
+        raise gr.Error(sentences[0], print_exception=False)
 
     def cost(
         self,
@@ -92,7 +92,7 @@ class Api:
                     finished[frame.role] = {**vars(frame), "picture": b64encode(frame.picture).decode()}
                     yield dict(finished)
             return
-        raise gr.Error(sentences[0])
+        raise gr.Error(sentences[0], print_exception=False)
 
 
 def publish(executor: Executor) -> None:
