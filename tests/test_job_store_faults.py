@@ -106,6 +106,7 @@ def test_limit_of_an_attempt_holds_when_the_clock_is_set(job_manager, tiny, monk
     hour_later = time.time() + 1_000_000
     monkeypatch.setattr(manager.time, "time", lambda: hour_later)
     done = page.store.get(id).done
-    wait(page, id, "running", until=lambda job: job.done >= done + 2)
+    assert wait(page, id, "running", until=lambda job: job.done >= done + 2).state == "running"
     page.stop(id)
-    wait(page, id, "interrupted")
+    stopped = wait(page, id, "interrupted")
+    assert stopped.error is None and stopped.done >= done + 2

@@ -134,9 +134,8 @@ def launch() -> None:
     options = settings()
     _prepare_data(options.data)
     os.environ["GRADIO_TEMP_DIR"] = str(options.data / "gradio")
-    os.environ["FORWARDED_ALLOW_IPS"] = (
-        ""  # or uvicorn believes what anybody on this machine forwards; see `address_of`
-    )
+    # uvicorn would believe what anybody on this machine forwards; `address_of` knows the proxies
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
     executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE, forked=False)
@@ -170,7 +169,8 @@ def _prepare_data(folder: Path) -> None:
     """Make the data folder this user's own, and delete what Gradio kept of the last run."""
     os.umask(0o077)
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    with suppress(PermissionError):  # a mounted volume may belong to somebody else
+        folder.chmod(0o700)
     shutil.rmtree(folder / "gradio", ignore_errors=True)
 
 

@@ -28,7 +28,7 @@ OPEN_MASKS_JS = (
     f"(job) => {{ location.search = new URLSearchParams({{ mask: `{JOB_PREFIX}${{job}}`, tab: 'masks' }}); }}"
 )
 SAVE_RESULT_JS = """(job) => {
-    const href = new URL(`explorer/results/${job}`, document.baseURI);
+    const href = new URL(`explorer/results/${encodeURIComponent(job)}`, document.baseURI);
     Object.assign(document.createElement("a"), { download: "", href }).click();
 }"""
 # Returns the alert and the id of the selected mask: the new one, or both as they were where no file was chosen.
