@@ -51,6 +51,16 @@ def test_every_prefix_of_a_removal_order_is_closed(denoiser, granularity, reuse)
     assert np.array_equal(graph.close(keep), keep)
 
 
+def test_what_goes_with_a_unit_is_what_closing_the_call_without_it_removes(denoiser):
+    graph, lot = build_block_graph(denoiser, "module"), np.random.default_rng(0)
+    units = len(graph.units)
+    for running in graph.close(lot.random((20, units)) < 0.8):
+        for column in np.flatnonzero(running):
+            without = running & (np.arange(units) != column)
+            kept = without if graph.units[column].passes_input else graph.close(without[None])[0]
+            assert np.array_equal(graph.cascade_of(running, column), running & ~kept)
+
+
 def test_removal_order_takes_the_lowest_score_first(unet):
     graph = build_block_graph(unet, "stage")
     score = np.ones((3, 9))

@@ -115,11 +115,28 @@ class BlockGraph:
     def cascade_of(self, running: np.ndarray, column: int) -> np.ndarray:
         """Find what is removed when a unit of a call is skipped in which `running`, bool (U,), runs: bool (U,), itself
         included."""
-        without = running.copy()
-        without[column] = False
+        removed = self._cascade(sum(1 << int(other) for other in np.flatnonzero(running)), int(column))
+        return np.array([bool(removed >> other & 1) for other in range(len(self.units))])
+
+    def _cascade(self, running: int, column: int) -> int:
+        """Find what `cascade_of` does, with sets of units as the bits of a number: a hundred times faster for one
+        call."""
+        without = running & ~(1 << column)
         if self.units[column].passes_input:  # everything that it reads is still read
             return running & ~without
-        return running & ~self.close(without[None])[0]
+        needed = 1 << (len(self.units) - 1)
+        for reader, reads, passes_input in self._readers:
+            if needed >> reader & 1 and (passes_input or without >> reader & 1):
+                needed |= reads
+        return running & ~(without & needed)
+
+    @cached_property
+    def _readers(self) -> list[tuple[int, int, bool]]:
+        """Each unit from the last one to the first: its column, the bits of what it reads, whether it passes it on."""
+        return [
+            (column, sum(1 << read for read in set(unit.reads)), unit.passes_input)
+            for column, unit in reversed(list(enumerate(self.units)))
+        ]
 
     @cached_property
     def cascades(self) -> np.ndarray:
@@ -145,15 +162,18 @@ class BlockGraph:
 
         Before a unit, whatever only it reads is removed, upstream first, so that every prefix of the order is closed.
         """
-        keep, rank = np.ones(score.shape, dtype=bool), np.zeros(score.shape, dtype=np.int32)
+        calls, units = score.shape
+        running, rank = [(1 << units) - 1] * calls, np.zeros(score.shape, dtype=np.int32)
         position = 0
-        for index in np.argsort(score[1:], axis=None, kind="stable"):
-            call, column = 1 + index // score.shape[1], index % score.shape[1]
-            if not keep[call, column]:
+        for index in np.argsort(score[1:], axis=None, kind="stable").tolist():
+            call, column = 1 + index // units, index % units
+            if not running[call] >> column & 1:
                 continue
-            removed = self.cascade_of(keep[call], column)
-            for removed_column in np.flatnonzero(removed):  # columns are in running order, so upstream comes first
-                rank[call, removed_column], position = position, position + 1
-            keep[call] &= ~removed
-        rank[0] = np.arange(position, position + score.shape[1])
+            removed = self._cascade(running[call], column)
+            running[call] &= ~removed
+            while removed:  # columns are in running order, so upstream comes first
+                first = (removed & -removed).bit_length() - 1
+                rank[call, first], position = position, position + 1
+                removed &= removed - 1
+        rank[0] = np.arange(position, position + units)
         return rank
