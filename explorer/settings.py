@@ -29,9 +29,14 @@ class Settings(BaseSettings):
         (), description="networks whose X-Forwarded-For is believed, comma separated; *: any, which holds on a Space"
     )
     rate_limit_per_minute: int = Field(30, ge=1, description="changes that one address may make per minute")
+    pictures_per_address: int = Field(
+        8, ge=2, description="pictures that one address may have under way or waiting; raise it for a classroom"
+    )
+    requests_per_address: int = Field(64, ge=8, description="requests of one address that are not answered yet")
     keep_days: float = Field(30, gt=0, description="days after which ended jobs and uploaded masks are deleted")
     jobs_max_concurrent: int = Field(1, ge=1, description="jobs that run at the same time")
     jobs_max_per_user: int = Field(3, ge=1, description="unfinished jobs per visitor")
+    jobs_max_per_address: int = Field(3, ge=1, description="unfinished jobs of one address; raise it for a classroom")
     jobs_max_total: int = Field(30, ge=1, description="unfinished jobs of all visitors together")
     jobs_max_minutes: float = Field(120, gt=0, description="minutes that one attempt at a job may take")
     jobs_workers: int = Field(1, ge=1, le=256, description="workers that share one job")

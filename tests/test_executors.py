@@ -125,15 +125,17 @@ def test_run_after_a_failed_start_of_its_process_works(new_request, monkeypatch)
     executor.close()
 
 
-def test_plan_does_not_wait_for_running_generations(one_process, new_request):
+def test_neither_plans_nor_other_addresses_wait_for_a_flood_of_generations(one_process, new_request):
     visitors = [f"visitor {number}" for number in range(MAX_CONCURRENT + 2)]
-    runs = [one_process.run(visitor, tasks.compare, new_request(**LONG)) for visitor in visitors]
+    long = new_request(**LONG)
+    runs = [one_process.run(visitor, tasks.compare, long, address="flood") for visitor in visitors]
     threads = [Thread(target=list, args=(run,)) for run in runs]
     for thread in threads:
         thread.start()
     while not all(one_process.is_busy(visitor, tasks.compare) for visitor in visitors):
         time.sleep(0.01)
-    assert len(list(one_process.run("me", tasks.plan, new_request()))) == 1
+    assert len(list(one_process.run("me", tasks.plan, new_request(), address="flood"))) == 1
+    assert list(one_process.run("me", tasks.compare, new_request(), address="another"))[-1].done
     assert all(one_process.is_busy(visitor, tasks.compare) for visitor in visitors)
     for visitor in visitors:
         one_process.stop(visitor)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -252,7 +253,14 @@ def test_limits_are_user_errors_and_queue_positions_are_counted(job_manager, tin
     assert (job_manager.store.queue_position(first.id), job_manager.store.queue_position(second.id)) == (0, 1)
     with pytest.raises(ValueError, match="you have 2 jobs that are not finished"):
         job_manager.submit("me", "uniform", tiny, {})
-    job_manager.submit("you", "uniform", tiny, {})
+    own = job_manager.submit("you", "uniform", tiny, {}, address="1.2.3.4")
+    job_manager.limits = replace(job_manager.limits, max_per_address=1)
+    with pytest.raises(ValueError, match="your address has 1 jobs that are not finished"):
+        job_manager.submit("them", "uniform", tiny, {}, address="1.2.3.4")
+    job_manager.stop(own.id)
+    job_manager.submit("them", "uniform", tiny, {}, address="1.2.3.4")
+    with pytest.raises(ValueError, match="your address has 1 jobs that are not finished"):
+        job_manager.resume(own.id)
     with pytest.raises(ValueError, match="3 jobs are waiting, which is the limit"):
         job_manager.submit("them", "uniform", tiny, {})
     with pytest.raises(ValueError, match="batch"):

@@ -72,9 +72,23 @@ def test_limits_per_visitor_in_total_and_per_file(library, file, tmp_path, monke
         library.add(file, "a", "me")
     with pytest.raises(ValueError, match="3 files are kept here"):
         library.add(file, "a", "you")
+    monkeypatch.setattr(mask_library, "MAX_TOTAL", 4)
+    monkeypatch.setattr(mask_library, "MAX_TOTAL_BYTES", 1)
+    with pytest.raises(ValueError, match="0 MB are kept here"):
+        library.add(file, "a", "you")
     monkeypatch.setattr(mask_library, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match="a mask may have 0 MB here"):
         library.add(file, "a", "they")
+
+
+def test_an_address_has_a_limit_whatever_names_it_makes(library, file, monkeypatch):
+    monkeypatch.setattr(mask_library, "MAX_PER_ADDRESS", 2)
+    kept = [library.add(file, "a", f"visitor {number}", "1.2.3.4") for number in range(2)]
+    with pytest.raises(ValueError, match="your address has 2 files here"):
+        library.add(file, "a", "visitor 2", "1.2.3.4")
+    library.add(file, "a", "visitor 2", "5.6.7.8")
+    library.delete(kept[0].id, "visitor 0")
+    library.add(file, "a", "visitor 2", "1.2.3.4")
 
 
 def test_a_full_disk_keeps_nothing(library, file, monkeypatch):

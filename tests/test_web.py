@@ -23,13 +23,15 @@ from explorer.jobs.job import Job, result_name
 from explorer.jobs.mask_library import MAX_FILE_BYTES, PART, MaskLibrary
 from explorer.jobs.store import JobStore
 from explorer.ui.auth import TOKEN_HEADER, Guard, owner_of
-from explorer.ui.middleware import LOOPBACK, MAX_BODY_BYTES, RequestChecks
+from explorer.ui.budgets import Budgets
+from explorer.ui.middleware import CALLS, GENERATE, LOOPBACK, MAX_BODY_BYTES, STREAM, RequestChecks
 from explorer.ui.routes import UPLOAD, make_routes
 from tests.page_fixtures import ROOT, call_api, free_port, serve
 
 pytestmark = pytest.mark.browser
 
 MASK = (bundled.SCHEDULES / "emoji-unet" / "dipgo-ddim-25.safetensors").read_bytes()
+ADDRESS = "10.0.0.1"
 TOKEN = {TOKEN_HEADER: "0" * 32}
 
 
@@ -49,9 +51,11 @@ def make_client(library, guard):
     async def on_post(request):
         return PlainTextResponse(str(len(await request.body())))
 
-    routes = [*make_routes(library, guard), Route("/post", on_post, methods=["GET", "POST"])]
-    checks = Middleware(RequestChecks, hosts=LOOPBACK, max_bytes={UPLOAD: MAX_FILE_BYTES})
-    return TestClient(Starlette(routes=routes, middleware=[checks]), base_url="http://localhost:7860")
+    paths = ("/post", *GENERATE)
+    routes = [*make_routes(library, guard), *(Route(path, on_post, methods=["GET", "POST"]) for path in paths)]
+    checks = Middleware(RequestChecks, guard.budgets, LOOPBACK, {UPLOAD: MAX_FILE_BYTES})
+    app = Starlette(routes=routes, middleware=[checks])
+    return TestClient(app, base_url="http://localhost:7860", client=(ADDRESS, 50_000))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"])
@@ -72,7 +76,7 @@ def test_page_behind_a_proxy_is_used_by_its_public_name():
     async def on_post(_):
         return PlainTextResponse("done")
 
-    checks = Middleware(RequestChecks, hosts=("page.example", *LOOPBACK))
+    checks = Middleware(RequestChecks, Budgets(), ("page.example", *LOOPBACK))
     routes = [Route("/post", on_post, methods=["POST"])]
     client = TestClient(Starlette(routes=routes, middleware=[checks]), base_url="http://127.0.0.1:7860")
     assert client.post("/post", headers={"origin": "https://page.example"}).status_code == 200
@@ -96,6 +100,36 @@ def test_every_answer_tells_the_browser_what_it_may_do_with_it(client):
         assert "frame-ancestors" in headers["content-security-policy"]
 
 
+def test_an_address_over_its_budget_gets_one_sentence_and_others_are_served(tmp_path):
+    budgets = Budgets(pictures=1, requests=1, proxies=["*"])
+    client, other = make_client(MaskLibrary(tmp_path), Guard(budgets=budgets)), {"x-forwarded-for": "5.6.7.8"}
+    with budgets.request(ADDRESS):
+        answer = client.post("/post")
+        assert answer.status_code == 429 and "1 requests of your address" in answer.json()["detail"]
+        assert client.get("/post").status_code == client.post("/post", headers=other).status_code == 200
+    with budgets.picture(ADDRESS):
+        for path in GENERATE:
+            assert client.post(path).status_code == client.post(f"{path}/").status_code == 429
+            assert client.post(path, headers=other).status_code == 200
+    assert client.post(GENERATE[0]).status_code == 200
+
+
+def test_a_reader_of_events_is_known_while_it_reads(tmp_path):
+    budgets = Budgets()
+    seen = []
+
+    async def on_read(request):
+        seen.append([budgets.is_read(session) for session in ("one", "two")])
+        return PlainTextResponse("")
+
+    routes = [Route(path, on_read) for path in (STREAM, f"{CALLS}generate/{{event}}")]
+    app = Starlette(routes=routes, middleware=[Middleware(RequestChecks, budgets)])
+    client = TestClient(app)
+    client.get(STREAM, params={"session_hash": "one"})
+    client.get(f"{CALLS}generate/two")
+    assert seen == [[True, False], [False, True]] and not budgets.is_read("one")
+
+
 @pytest.mark.parametrize("path", ["upload", "upload_progress", "component_server", "deep_link"])
 def test_endpoints_that_the_page_does_not_need_are_closed(client, path):
     assert client.post(f"/gradio_api/{path}").status_code == 404
@@ -117,8 +151,10 @@ def test_a_mask_is_uploaded_by_its_owner_and_nothing_else_is_kept(client, tmp_pa
 
 
 def test_an_upload_needs_the_password_and_counts_for_the_limit(tmp_path):
-    client = make_client(MaskLibrary(tmp_path), Guard("open sesame", rate_limit=2))
-    sentences = [client.post(UPLOAD, content=MASK, headers=TOKEN).json()["error"] for _ in range(3)]
+    client = make_client(MaskLibrary(tmp_path), Guard("open sesame", Budgets(changes_per_minute=2)))
+    answers = [client.post(UPLOAD, content=MASK, headers=TOKEN) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [400, 400, 429]
+    sentences = [answer.json()["error"] for answer in answers]
     assert "needs the password" in sentences[0] and "within a minute" in sentences[2]
     assert not list(tmp_path.iterdir())
 

@@ -12,7 +12,6 @@ lost, and on request where it was stopped.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from threading import Event, RLock, Thread
 from typing import Any
 from uuid import uuid4
@@ -21,13 +20,13 @@ from explorer.errors import format_error
 from explorer.jobs import tasks
 from explorer.jobs.executors.base import Executor, SchedulerUnreachableError, WorkerLostError
 from explorer.jobs.job import ENDED, Job, State, as_requested, paused, reason_not_to_run, result_name, to_finish
+from explorer.jobs.limits import Limits
 from explorer.jobs.prune_request import PruneRequest
 from explorer.jobs.store import JobStore
 from explorer.masks.file_format import replace_atomically
 from explorer.models.catalogue import available_models
 from explorer.models.prompts import check_prompts
 from explorer.pruners import PRUNERS, method_config
-from explorer.settings import settings
 
 JOB_METHODS = tuple(name for name, method in PRUNERS.items() if not method.reads_files)  # no visitor names a file
 ACTIVE: tuple[State, ...] = ("running", "cancelling", "finishing")
@@ -51,18 +50,6 @@ def check_can_finish(job: Job) -> None:
         raise ValueError(f"job {job.id} {'is done' if job.done else 'has made no step yet'}")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an operator allows; see the EXPLORER_JOBS_* variables in `settings`."""
-
-    max_concurrent: int = field(default_factory=lambda: settings().jobs_max_concurrent)
-    max_per_user: int = field(default_factory=lambda: settings().jobs_max_per_user)
-    max_total: int = field(default_factory=lambda: settings().jobs_max_total)
-    max_minutes: float = field(default_factory=lambda: settings().jobs_max_minutes)  # of one attempt
-    workers: int = field(default_factory=lambda: settings().jobs_workers)  # processes that share one job
-    keep_days: float = field(default_factory=lambda: settings().keep_days)  # after which what ended is deleted
-
-
 class JobManager:
     """Owns a job store. `start()` begins to run jobs; until then they only queue."""
 
@@ -70,6 +57,7 @@ class JobManager:
         self.store, self.executor, self.limits = store, executor, limits or Limits()
         self._lock, self._wake, self._over = RLock(), Event(), Event()
         self._running: dict[str, Thread] = {}
+        self._addresses: dict[str, str] = {}  # job -> where it was started, for as long as the page runs
         self._began: dict[str, float] = {}  # job -> when its attempt began, by a clock that is never set
         self._expire_at = 0.0
         self.heartbeats: dict[str, tuple[int, int]] = {}  # job -> calls that its next step has made, of about so many
@@ -99,7 +87,13 @@ class JobManager:
     # -- requests
 
     def submit(
-        self, owner: str, method: str, model: str, settings: Mapping[str, Any], prompts: Sequence[str] = ()
+        self,
+        owner: str,
+        method: str,
+        model: str,
+        settings: Mapping[str, Any],
+        prompts: Sequence[str] = (),
+        address: str = "",
     ) -> Job:
         """Queue a job. Raises ValueError for what cannot be run, and where a limit is reached."""
         config = method_config(method, settings)
@@ -111,7 +105,7 @@ class JobManager:
         if model not in available_models():
             raise ValueError(f"the weights of {model!r} are not here; see the command models")
         with self._lock:
-            self._check_limits(owner)
+            self._check_limits(owner, address)
             job = Job(
                 id=uuid4().hex[:12],
                 owner=owner,
@@ -122,16 +116,12 @@ class JobManager:
                 created=time.time(),
             )
             self.store.add(job)
+            self._addresses[job.id] = address
         self._wake.set()
         return job
 
-    def _check_limits(self, owner: str) -> None:
-        unfinished = self.store.list_rows("queued", *ACTIVE)
-        own = sum(job.owner == owner for job in unfinished)
-        if own >= self.limits.max_per_user:
-            raise ValueError(f"you have {own} jobs that are not finished, which is the limit; pause one, or wait")
-        if len(unfinished) >= self.limits.max_total:
-            raise ValueError(f"{len(unfinished)} jobs are waiting, which is the limit; please come back later")
+    def _check_limits(self, owner: str, address: str) -> None:
+        self.limits.check(self.store.list_rows("queued", *ACTIVE), owner, self._addresses, address)
 
     def stop(self, id: str, owner: str | None = None) -> Job:
         """Pause a job at its last step. Raises ValueError for a job of another owner (None: the operator's request)."""
@@ -152,7 +142,7 @@ class JobManager:
                 raise ValueError(f"job {id} is {job.state}; only what was interrupted or failed can be resumed")
             if job.method not in PRUNERS:
                 raise ValueError(reason_not_to_run(job))
-            self._check_limits(job.owner)
+            self._check_limits(job.owner, self._addresses.get(id, ""))
             job = self.store.update(id, state="queued", ended=None, error=None, crashes=0)
         self._wake.set()
         return job
@@ -175,6 +165,7 @@ class JobManager:
         if self._owned(id, owner).state in ACTIVE:
             raise ValueError(f"job {id} is running; pause it first")
         self.store.delete(id)
+        self._addresses.pop(id, None)
 
     def _owned(self, id: str, owner: str | None) -> Job:
         job = self.store.get(id)
@@ -233,6 +224,7 @@ class JobManager:
         for row in self.store.list_rows(*ENDED):
             if row.created < oldest and (self.store.get(row.id).ended or row.created) < oldest:
                 self.store.delete(row.id)
+                self._addresses.pop(row.id, None)
 
     def _run(self, job: Job) -> None:
         """Make one attempt at a job, and record how it ended."""

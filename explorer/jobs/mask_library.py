@@ -25,7 +25,8 @@ from explorer.models.catalogue import EMBEDDED
 
 Source = Literal["bundled", "job", "uploaded", "manual"]
 MAX_FILE_BYTES = 5 * 2**20
-MAX_PER_USER, MAX_TOTAL = 50, 2_000  # files
+MAX_PER_USER, MAX_PER_ADDRESS, MAX_TOTAL = 50, 200, 2_000  # files
+MAX_TOTAL_BYTES = 500 * 2**20
 PART = ".part-"  # before the name of a file that is not whole yet
 JOB_PREFIX = "job-"  # before a job's id
 ID = re.compile(r"[0-9a-f]{12}")
@@ -67,19 +68,20 @@ class MaskLibrary:
 
     def __init__(self, folder: Path, store: JobStore | None = None, keep_days: float = math.inf):
         self.folder, self.store, self.keep_days = folder, store, keep_days
+        self._addresses: dict[str, str] = {}  # file -> where it came from, for as long as the page runs
         with suppress(OSError):  # a full disk: then `add` says so
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self.folder.glob(f"{PART}*"):  # of uploads that were cut off by the end of the page
                 left.unlink()
 
-    def add(self, path: str | Path, name: str, owner: str, source: Source = "uploaded") -> MaskEntry:
+    def add(self, path: str | Path, name: str, owner: str, address: str = "", source: Source = "uploaded") -> MaskEntry:
         """Keep a copy of a valid file. Raises ValueError, in one sentence, for any other and beyond the limits; then
         nothing is kept."""
         size = Path(path).stat().st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(f"the file has {size / 2**20:.1f} MB; a mask may have {MAX_FILE_BYTES // 2**20} MB here")
         self._expire()
-        self._check_limits(owner)
+        self._check_limits(owner, address, size)
         id = uuid4().hex[:12]
         file = self._file(id)
         shown = "".join(letter for letter in name if letter.isprintable())[:80] or "without a name"
@@ -92,14 +94,15 @@ class MaskLibrary:
         except OSError as error:
             file.with_suffix(".json").unlink(missing_ok=True)
             raise ValueError(f"the file cannot be kept: {error.strerror}; make room, then try again") from error
+        self._addresses[id] = address
         return self._entry(id, info)
 
-    def keep(self, mask: PruningResult, name: str, owner: str) -> MaskEntry:
+    def keep(self, mask: PruningResult, name: str, owner: str, address: str = "") -> MaskEntry:
         """Keep a mask that was made by hand."""
         temporary = self.folder / f"{PART}{uuid4().hex}"
         try:
             mask.save(temporary)
-            return self.add(temporary, name, owner, "manual")
+            return self.add(temporary, name, owner, address, "manual")
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -135,12 +138,16 @@ class MaskLibrary:
                 return entry
         raise ValueError(f"there is no mask {id[:40]!r}; it may have been deleted")
 
-    def _check_limits(self, owner: str) -> None:
+    def _check_limits(self, owner: str, address: str, size: int) -> None:
         entries = list(self._uploads())
         if sum(entry.owner == owner for entry in entries) >= MAX_PER_USER:
             raise ValueError(f"you have {MAX_PER_USER} files here, which is the limit; delete one first")
+        if address and sum(self._addresses.get(entry.id) == address for entry in entries) >= MAX_PER_ADDRESS:
+            raise ValueError(f"your address has {MAX_PER_ADDRESS} files here, which is the limit; delete one first")
         if len(entries) >= MAX_TOTAL:
             raise ValueError(f"{MAX_TOTAL} files are kept here, which is the limit; please come back later")
+        if sum(entry.path.stat().st_size for entry in entries) + size > MAX_TOTAL_BYTES:
+            raise ValueError(f"{MAX_TOTAL_BYTES >> 20} MB are kept here, which is the limit; please come back later")
 
     def _expire(self) -> None:
         oldest = time.time() - self.keep_days * 86_400
@@ -149,6 +156,7 @@ class MaskLibrary:
                 self._remove(entry.id)
 
     def _remove(self, id: str) -> None:
+        self._addresses.pop(id, None)
         self._file(id).unlink(missing_ok=True)
         self._file(id).with_suffix(".json").unlink(missing_ok=True)
 

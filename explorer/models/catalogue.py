@@ -61,11 +61,15 @@ def _path_of(row: Mapping[str, Any]) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-@lru_cache
 def vocabulary(model_id: str) -> dict[str, Any]:
     """Read what an embedded model was taught: its `names`, and all `words` of its captions. Empty for other models."""
+    return _read_vocabulary(model_id) if model_id in EMBEDDED else {}
+
+
+@lru_cache
+def _read_vocabulary(model_id: str) -> dict[str, Any]:
     file = ASSETS / model_id / "names.json"
-    return _read_json(file) if model_id in EMBEDDED and file.is_file() else {}
+    return _read_json(file) if file.is_file() else {}
 
 
 _device_override = ""

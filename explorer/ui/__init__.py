@@ -28,8 +28,11 @@ from explorer.jobs.store import JobStore, jobs_folder
 from explorer.settings import Settings, settings
 from explorer.ui import api, components, frontend, url_state
 from explorer.ui.auth import Guard, build_login
+from explorer.ui.budgets import Budgets
+from explorer.ui.event_checks import CheckedBlocks
 from explorer.ui.middleware import LOOPBACK, RequestChecks
 from explorer.ui.routes import UPLOAD, make_routes
+from explorer.ui.runs import VisitorRuns
 from explorer.ui.tabs import explore, features, masks, optimize, widths
 
 TITLE = "Diffusion Pruning Explorer"
@@ -55,6 +58,7 @@ FIRST_TAB = "explore"
 PUBLIC = Guard()  # allows all visitors to change things
 CACHE_S = 3600  # after which files that were sent and never used are deleted
 MAX_SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
+MAX_THREADS = 120  # in which handlers wait for processes
 READY_JS = "() => { window.explorerReady = true }"
 DEFAULT_PORT = 7860
 PAGE_NICE = 5  # of the process that generates, so that the page itself answers first
@@ -72,25 +76,26 @@ def build(
     `library`; without them there are no tabs for them.
     """
     executor = executor or ProcessExecutor()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_S, CACHE_S)) as page:
+    runs = VisitorRuns(executor, guard.budgets)
+    with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_S, CACHE_S)) as page:
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:
             with _make_tab("explore"):
-                parts = explore.build(page, executor, library)
+                parts = explore.build(page, runs, library)
             with _make_tab("features") as tab:
-                features.build(executor, parts, tab, tabs)
+                features.build(runs, parts, tab, tabs)
             with _make_tab("widths") as tab:
-                widths_view = widths.build(executor, parts, tab, tabs)
+                widths_view = widths.build(runs, parts, tab, tabs)
             if job_manager and library:
                 with _make_tab("optimize") as tab:
                     optimize.build(page, executor, job_manager, library, tab, visitor)
             if library:
                 with _make_tab("masks") as tab:
-                    masks.build(executor, library, parts, tab, visitor)
+                    masks.build(runs, library, parts, tab, visitor)
         _connect_url(parts, widths_view, tabs)
-        api.publish(executor)
-    return page.queue(max_size=32, default_concurrency_limit=4, api_open=False)
+        api.publish(runs)
+    return page.queue(max_size=None, default_concurrency_limit=None, api_open=False)  # the limits are `budgets`
 
 
 def _connect_url(parts: components.ExploreParts, widths_view: widths.View, tabs: gr.Tabs) -> None:
@@ -143,12 +148,14 @@ def launch() -> None:
     job_manager = _start_jobs(device="cpu" if on_zerogpu() else "")
     library = MaskLibrary(options.data / "masks", job_manager.store if job_manager else None, options.keep_days)
     proxies = options.proxies or (("*",) if os.environ.get("SPACE_ID") else ())  # a Space's own are not known
-    guard = Guard(options.password or None, options.rate_limit_per_minute, proxies)
+    limits = (options.rate_limit_per_minute, options.pictures_per_address, options.requests_per_address)
+    budgets = Budgets(*limits, proxies)
+    guard = Guard(options.password or None, budgets)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl+C
     try:
         build(executor, job_manager, library, guard).launch(
             server_port=int(os.environ.get("GRADIO_SERVER_PORT") or DEFAULT_PORT),
-            app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options)},
+            app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options, budgets)},
             theme=THEME,
             css_paths=[components.STATIC / "style.css"],
             head=frontend.preload_links(),
@@ -157,6 +164,7 @@ def launch() -> None:
             show_error=False,
             enable_monitoring=False,
             state_session_capacity=MAX_SESSIONS,
+            max_threads=MAX_THREADS,
             mcp_server=find_spec("mcp") is not None,  # the API's endpoints as tools, where gradio[mcp] is installed
         )
     finally:
@@ -174,11 +182,11 @@ def _prepare_data(folder: Path) -> None:
     shutil.rmtree(folder / "gradio", ignore_errors=True)
 
 
-def _middleware(options: Settings) -> list[Middleware]:
+def _middleware(options: Settings, budgets: Budgets) -> list[Middleware]:
     """Make the checks of every request. On a loopback address, the page answers to no name but those that are set."""
     server = os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
     hosts = (*options.hosts, *LOOPBACK) if server in LOOPBACK else options.hosts
-    return [Middleware(RequestChecks, hosts=hosts, max_bytes={UPLOAD: MAX_FILE_BYTES})]
+    return [Middleware(RequestChecks, budgets, hosts, {UPLOAD: MAX_FILE_BYTES})]
 
 
 def _start_jobs(device: str) -> JobManager | None:

@@ -3,16 +3,15 @@
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
-from uuid import uuid4
 
 import gradio as gr
 
 from explorer.experiment import ExperimentRequest, SchedulePlan
 from explorer.jobs import tasks
-from explorer.jobs.executors.base import MAX_CONCURRENT, Executor
 from explorer.masks.encoding import encode_bits
 from explorer.ui import url_state
 from explorer.ui.components import user_errors
+from explorer.ui.runs import VisitorRuns
 
 COSTS = (
     *("calls", "asked", "reached", "max_ratio", "kept", "macs_per_call", "macs_total", "macs_kept"),
@@ -22,18 +21,19 @@ TABLES = ("units", "macs_share", "timesteps", "status", "source_call")
 
 
 class Api:
-    """The endpoints; `executor` does the work."""
+    """The endpoints."""
 
-    def __init__(self, executor: Executor):
-        self.executor = executor
+    def __init__(self, runs: VisitorRuns):
+        self.runs = runs
 
     def _plan(self, arguments: Mapping[str, Any]) -> SchedulePlan:
         with user_errors() as sentences:
-            return next(self.executor.run(uuid4().hex, tasks.plan, _request(arguments, prompt="-")))
+            return next(self.runs.alone(arguments["request"])(tasks.plan, _request(arguments, prompt="-")))
         raise gr.Error(sentences[0], print_exception=False)
 
     def cost(
         self,
+        request: gr.Request,
         method: str = "uniform",
         ratio: float = 0.5,
         steps: int = 25,
@@ -51,6 +51,7 @@ class Api:
 
     def mask(
         self,
+        request: gr.Request,
         method: str = "uniform",
         ratio: float = 0.5,
         steps: int = 25,
@@ -71,6 +72,7 @@ class Api:
 
     def generate(
         self,
+        request: gr.Request,
         prompt: str = "",
         method: str = "uniform",
         ratio: float = 0.5,
@@ -87,7 +89,7 @@ class Api:
         arguments = locals()
         with user_errors() as sentences:
             finished = {}
-            for frame in self.executor.run(uuid4().hex, tasks.compare, _request(arguments)):
+            for frame in self.runs.alone(request)(tasks.compare, _request(arguments)):
                 if frame.done:
                     finished[frame.role] = {**vars(frame), "picture": b64encode(frame.picture).decode()}
                     yield dict(finished)
@@ -95,12 +97,11 @@ class Api:
         raise gr.Error(sentences[0], print_exception=False)
 
 
-def publish(executor: Executor) -> None:
+def publish(runs: VisitorRuns) -> None:
     """Add the endpoints to the page that is being built."""
-    api = Api(executor)
-    gr.api(api.cost, api_name="cost", concurrency_limit=4)
-    gr.api(api.mask, api_name="mask", concurrency_limit=4)
-    gr.api(api.generate, api_name="generate", concurrency_limit=MAX_CONCURRENT, concurrency_id="generate")
+    api = Api(runs)
+    for endpoint in (api.cost, api.mask, api.generate):
+        gr.api(endpoint, api_name=endpoint.__name__)
 
 
 def _request(arguments: Mapping[str, Any], **others: Any) -> ExperimentRequest:

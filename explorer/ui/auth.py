@@ -7,19 +7,15 @@ open to all.
 
 import hashlib
 import hmac
-import ipaddress
-import math
 import re
-import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from explorer.ui.budgets import Budgets
 from explorer.ui.components import INSTANT, INSTANT_TYPED, alert, markup, user_errors
 
-WINDOW_S = 60
 TOKEN = re.compile(r"[0-9a-f]{32}")
 TOKEN_HEADER = "x-explorer-visitor"
 # Where a browser keeps nothing for this site, the token lasts as long as the page.
@@ -42,32 +38,35 @@ def owner_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:32] if known else ""
 
 
+class Requester(NamedTuple):
+    """Who makes a change."""
+
+    owner: str
+    address: str
+
+
 class Guard:
-    """Checks every change.
+    """Checks every change. password: without one, all visitors may; budgets: what each address may have."""
 
-    password: without one, all visitors may. rate_limit: changes per minute from one address; default: any number.
-    proxies: networks that are believed when they name the address they forward for; see `address_of`.
-    """
-
-    def __init__(self, password: str | None = None, rate_limit: float = math.inf, proxies: Sequence[str] = ()):
-        self.password, self.rate_limit, self.proxies = password, rate_limit, tuple(proxies)
+    def __init__(self, password: str | None = None, budgets: Budgets | None = None):
+        self.password, self.budgets = password, budgets or Budgets()
         self._signed_in: set[str] = set()
-        self._times: dict[str, deque[float]] = defaultdict(deque)
 
-    def check_allowed(self, token: str, request: Any) -> str:
-        """Return the owner of what a visitor makes or changes.
+    def check_allowed(self, token: str, request: Any) -> Requester:
+        """Return who owns what a visitor makes or changes.
 
         Raises ValueError for nobody, for a visitor who did not sign in, and for too many changes per minute.
         """
-        self._count(address_of(request, self.proxies))
+        address = self.budgets.address_of(request)
+        self.budgets.count_change(address)
         owner = _known(token)
         if self.is_locked_for(token):
             raise ValueError("this needs the password of this page's operator; sign in at the top")
-        return owner
+        return Requester(owner, address)
 
     def sign_in(self, token: str, password: str, request: Any) -> None:
         """Let a visitor change things. Raises ValueError for a wrong password, and for too many attempts."""
-        self._count(address_of(request, self.proxies))
+        self.budgets.count_change(self.budgets.address_of(request))
         owner = _known(token)
         if not hmac.compare_digest(str(password).encode(errors="replace"), (self.password or "").encode()):
             raise ValueError("that is not the password")
@@ -76,18 +75,6 @@ class Guard:
     def is_locked_for(self, token: str) -> bool:
         """Tell whether a visitor still has to sign in."""
         return bool(self.password) and owner_of(token) not in self._signed_in
-
-    def _count(self, address: str) -> None:
-        now = time.monotonic()
-        for known in [known for known, times in self._times.items() if now - times[-1] > WINDOW_S]:
-            del self._times[known]
-        times = self._times[address]
-        while times and now - times[0] > WINDOW_S:
-            times.popleft()
-        if len(times) >= self.rate_limit:
-            wait_s = WINDOW_S + 1 - (now - times[0])
-            raise ValueError(f"that was {self.rate_limit} times within a minute; wait {wait_s:.0f} s")
-        times.append(now)
 
 
 def _known(token: str) -> str:
@@ -103,34 +90,11 @@ def delete_handler(
 
     def on_delete(request: gr.Request, id: str, token: str) -> dict:
         with user_errors() as sentences:
-            delete(id, guard.check_allowed(token, request))
+            delete(id, guard.check_allowed(token, request).owner)
             return {alert_box: "", selected: ""}
         return {alert_box: alert(sentences)}
 
     return on_delete
-
-
-def address_of(request: Any, proxies: Sequence[str] = ()) -> str:
-    """Find where a request comes from.
-
-    A proxy appends the address that it forwards for to X-Forwarded-For; believed is what the named proxies appended
-    (`*`: any peer), from the last one back to the first that is none of them.
-    """
-    address = request.client.host if request.client else ""
-    forwarded = request.headers.get("x-forwarded-for", "").split(",")
-    while _is_proxy(address, proxies) and forwarded and forwarded[-1].strip():
-        address = forwarded.pop().strip()
-        if "*" in proxies:  # of a chain, only the last one is known
-            break
-    return address
-
-
-def _is_proxy(address: str, proxies: Sequence[str]) -> bool:
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(one == "*" or known in ipaddress.ip_network(one, strict=False) for one in proxies)
 
 
 class Visitor(NamedTuple):

@@ -111,5 +111,8 @@ def slider_maximum(header: FileHeader) -> float:
 
 
 def picked_id(event: gr.EventData) -> str:
-    """Find the id of the row of a list that was picked."""
-    return str(event.id)[: url_state.MAX_CHARACTERS]
+    """Find the id of the row of a list that was picked; empty where there is none."""
+    try:
+        return str(event.id)[: url_state.MAX_CHARACTERS]
+    except (AttributeError, TypeError):  # a client sent something else
+        return ""

@@ -18,7 +18,8 @@ from starlette.staticfiles import StaticFiles
 from explorer.bundled import gallery
 from explorer.errors import format_error
 from explorer.jobs.mask_library import JOB_PREFIX, MAX_FILE_BYTES, PART, MaskLibrary
-from explorer.ui.auth import TOKEN_HEADER, Guard
+from explorer.ui.auth import TOKEN_HEADER, Guard, Requester
+from explorer.ui.budgets import BudgetError
 from explorer.ui.components import PLOTLY, STATIC
 
 UPLOAD = "/explorer/upload"
@@ -63,12 +64,12 @@ def _upload_handler(library: MaskLibrary, guard: Guard) -> Callable:
 
     async def on_upload(request: Request) -> Response:
         try:
-            owner = guard.check_allowed(request.headers.get(TOKEN_HEADER, ""), request)
+            requester = guard.check_allowed(request.headers.get(TOKEN_HEADER, ""), request)
             content = await _read(request)
             name = request.query_params.get("name", "")[:MAX_NAME]
-            id = await run_in_threadpool(_keep, library, content, name, owner)
+            id = await run_in_threadpool(_keep, library, content, name, requester)
         except ValueError as error:
-            return JSONResponse({"error": format_error(error)}, 400)
+            return JSONResponse({"error": format_error(error)}, 429 if isinstance(error, BudgetError) else 400)
         except ClientDisconnect:
             return PlainTextResponse("the upload ended too early", 400)
         return JSONResponse({"id": id})
@@ -85,7 +86,7 @@ async def _read(request: Request) -> bytes:
     return content
 
 
-def _keep(library: MaskLibrary, content: bytes, name: str, owner: str) -> str:
+def _keep(library: MaskLibrary, content: bytes, name: str, requester: Requester) -> str:
     with NamedTemporaryFile(dir=library.folder, prefix=PART) as file:
         Path(file.name).write_bytes(content)
-        return library.add(file.name, name.removesuffix(".safetensors"), owner).id
+        return library.add(file.name, name.removesuffix(".safetensors"), *requester).id

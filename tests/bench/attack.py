@@ -10,69 +10,18 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import httpx
-
-from explorer.bundled import masks as bundled
-from explorer.jobs.job import Job, result_name
-from explorer.jobs.store import JobStore
 from explorer.ui.auth import TOKEN_HEADER, owner_of
 from explorer.ui.routes import UPLOAD
+from tests.bench.attacked import ATTACKER, MASK, VICTIM, Page, add_jobs, page
 from tests.page_fixtures import free_port, serve
 
-MASK = (bundled.SCHEDULES / "emoji-unet" / "dipgo-ddim-25.safetensors").read_bytes()
-VICTIM, ATTACKER = "0" * 32, "1" * 32  # tokens
 JOB_BUTTONS = ("job-stop", "job-finish", "job-resume", "job-delete")
 RESULTS, SESSIONS, FLOOD_S = 49, 301, 15
-
-
-class Page(httpx.Client):
-    """A running page: its data folder and the events of its buttons."""
-
-    def __init__(self, url: str, data: Path):
-        super().__init__(base_url=url, timeout=60)
-        self.data, self.log = data, data / "log"
-        config = self.get("/config").json()
-        ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
-        self.events = [one for one in config["dependencies"] if one["backend_fn"]]
-        self.buttons = {
-            name: next(one for one in self.events if [id, "click"] in one["targets"])
-            for name, id in ids.items()
-            if any([id, "click"] in one["targets"] for one in self.events)
-        }
-
-    def fire(self, event: dict[str, Any], data: list[Any], session: str = "attacker", **headers: str) -> httpx.Response:
-        document = {"fn_index": event["id"], "data": data, "session_hash": session}
-        return self.post("/gradio_api/run/predict", json=document, headers=headers)
-
-    def upload(self, content: bytes, token: str) -> httpx.Response:
-        return self.post(UPLOAD, content=content, headers={TOKEN_HEADER: token})
-
-
-@contextmanager
-def page(jobs: int = 0, **settings: str) -> Iterator[Page]:
-    """Run a page with so many finished jobs of the victim."""
-    with tempfile.TemporaryDirectory() as folder:
-        add_jobs(Path(folder) / "jobs", jobs)
-        options = {"EXPLORER_DATA": folder, "GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
-        with serve(Path(folder), **options | settings) as url, closing(Page(url, Path(folder))) as client:
-            yield client
-
-
-def add_jobs(folder: Path, count: int) -> None:
-    store = JobStore(folder)
-    for number in range(count):
-        id = f"{number:012x}"
-        about = {"owner": owner_of(VICTIM), "method": "dipgo", "model": "emoji-unet", "settings": {"iterations": 9}}
-        store.add(Job(id=id, state="done", created=time.time(), done=9, total=9, result=result_name(id), **about))
-        (store.results / result_name(id)).write_bytes(MASK)
-    store.close()
 
 
 def attack_files() -> None:

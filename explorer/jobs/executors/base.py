@@ -15,9 +15,10 @@ from threading import Lock
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from explorer.errors import format_error
+from explorer.jobs.executors.turns import Turns
 
-MAX_CONCURRENT = 2  # runs in one process at a time; each brings OpenMP threads of its own, see `ui.threads_per_picture`
-UNQUEUED_TASKS = ("plan",)  # that do not wait for one of these places
+MAX_CONCURRENT = 2  # runs that compute at a time; each brings OpenMP threads of its own, see `ui.threads_per_picture`
+SHORT_TASKS = ("plan",)  # that have a lane of their own
 
 Task = Callable[..., Iterator[Any]]
 RunTask = Callable[..., Iterator[Any]]  # an executor's `run`, for one owner
@@ -37,9 +38,12 @@ class SchedulerUnreachableError(WorkerLostError):
 class Executor(Protocol):
     """What runs the tasks of the page."""
 
-    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
-        """Yield items as they come. Raises ValueError for a user's error, WorkerLostError where the process that ran
-        the task is lost, and RuntimeError with a traceback for an error of ours."""
+    def run(self, owner: str, task: Task, *arguments: Any, address: str = "") -> Iterator[Any]:
+        """Yield items as they come. The runs of one network address together have as many turns as those of another.
+
+        Raises ValueError for a user's error, WorkerLostError where the process that ran the task is lost, and
+        RuntimeError with a traceback for an error of ours.
+        """
 
     def stop(self, owner: str) -> None:
         """End all runs of an owner."""
@@ -97,6 +101,16 @@ class BaseExecutor(Generic[R]):
 
     def is_busy(self, owner: str, task: Task) -> bool:
         return self._runs.has(owner, task)
+
+
+class Lanes:
+    """Where the tasks of one process take their turns."""
+
+    def __init__(self) -> None:
+        self._short, self._long = Turns(1), Turns(MAX_CONCURRENT)
+
+    def of(self, task: Task) -> Turns:
+        return self._short if task.__name__ in SHORT_TASKS else self._long
 
 
 def to_messages(task: Task, arguments: tuple[Any, ...]) -> Iterator[Message]:

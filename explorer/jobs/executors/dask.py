@@ -79,7 +79,7 @@ class DaskExecutor(BaseExecutor[_Run]):
         self._closed = False
         super().__init__(lambda run: run.end())
 
-    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+    def run(self, owner: str, task: Task, *arguments: Any, address: str = "") -> Iterator[Any]:
         from distributed.client import ClosedClientError
         from distributed.protocol import deserialize_bytes
 

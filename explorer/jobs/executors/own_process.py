@@ -28,7 +28,7 @@ class OwnProcessExecutor(BaseExecutor["_OwnProcess"]):
         self._memory, self._device, self._closed = memory or machine_memory() * 3 // 4, device, False
         super().__init__(lambda run: run.end())
 
-    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+    def run(self, owner: str, task: Task, *arguments: Any, address: str = "") -> Iterator[Any]:
         if self._closed:
             return
         run = _OwnProcess(ProcessExecutor(nice=settings().jobs_nice, device=self._device), self._memory)

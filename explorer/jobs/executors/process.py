@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
@@ -17,9 +16,8 @@ from typing import Any
 import psutil
 
 from explorer.jobs.executors.base import (
-    MAX_CONCURRENT,
-    UNQUEUED_TASKS,
     BaseExecutor,
+    Lanes,
     Message,
     Task,
     from_messages,
@@ -59,10 +57,10 @@ class ProcessExecutor(BaseExecutor[_Run]):
         self._active: dict[int, _Run] = {}
         super().__init__(self._end)
 
-    def run(self, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
-        yield from self.items(self.begin(owner, task, arguments))
+    def run(self, owner: str, task: Task, *arguments: Any, address: str = "") -> Iterator[Any]:
+        yield from self.items(self.begin(owner, task, arguments, address))
 
-    def begin(self, owner: str, task: Task, arguments: tuple[Any, ...]) -> "_Run":
+    def begin(self, owner: str, task: Task, arguments: tuple[Any, ...], address: str = "") -> "_Run":
         """Begin a run, whose items `items` yields."""
         run = _Run(next(self._numbers))
         self._runs.begin(owner, task, run)
@@ -74,7 +72,7 @@ class ProcessExecutor(BaseExecutor[_Run]):
             except (OSError, EOFError):  # no process can be started at present
                 run.messages.put(("worker_lost", CRASHED))
             else:
-                self._send("begin", run.number, task, arguments)
+                self._send("begin", run.number, address, task, arguments)
         return run
 
     def items(self, run: "_Run") -> Iterator[Any]:
@@ -188,10 +186,11 @@ def _serve(connection: Connection, nice: int, threads: int | None, device: str) 
     if threads is not None:
         _use_threads(threads)
     active: set[int] = set()
-    sending = Lock()
+    sending, lanes = Lock(), Lanes()
 
-    def work(number: int, task: Task, arguments: tuple[Any, ...]) -> None:
-        for kind, value in to_messages(task, arguments):
+    def work(number: int, address: str, task: Task, arguments: tuple[Any, ...]) -> None:
+        messages = to_messages(task, arguments)
+        for kind, value in lanes.of(task).share(messages, address, lambda: number in active):
             if number not in active:
                 return
             with sending:
@@ -203,7 +202,6 @@ def _serve(connection: Connection, nice: int, threads: int | None, device: str) 
                     return
         active.discard(number)
 
-    queued, unqueued = ThreadPoolExecutor(MAX_CONCURRENT), ThreadPoolExecutor(1)
     while True:
         try:
             what, number, *rest = connection.recv()
@@ -213,4 +211,4 @@ def _serve(connection: Connection, nice: int, threads: int | None, device: str) 
             active.discard(number)
         else:
             active.add(number)
-            (unqueued if rest[0].__name__ in UNQUEUED_TASKS else queued).submit(work, number, *rest)
+            Thread(target=work, args=(number, *rest), daemon=True).start()

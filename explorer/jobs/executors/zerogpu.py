@@ -12,7 +12,7 @@ from typing import Any
 import httpx  # by which spaces asks for a GPU
 
 from explorer.experiment import MODEL_LOCK
-from explorer.jobs.executors.base import UNQUEUED_TASKS, Message, Task, WorkerLostError, from_messages, to_messages
+from explorer.jobs.executors.base import SHORT_TASKS, Message, Task, WorkerLostError, from_messages, to_messages
 from explorer.jobs.executors.inline import InlineExecutor, run_here
 from explorer.models.catalogue import override_device
 
@@ -42,7 +42,7 @@ def zerogpu_executor(host_error: type[Exception]) -> InlineExecutor:
     run_on_gpu = spaces.GPU(_run_in_fork, duration=GPU_SECONDS)
 
     def run_task(task: Task, arguments: tuple[Any, ...]) -> Iterator[Any]:
-        if task.__name__ in UNQUEUED_TASKS:
+        if task.__name__ in SHORT_TASKS:
             yield from run_here(task, arguments)
             return
         lost: Message = ("worker_lost", TAKEN_BACK)

@@ -8,8 +8,8 @@ export async function uploadFile(token, alert, selected) {
   url.searchParams.set("name", file.name);
   try {
     const answer = await fetch(url, { method: "POST", body: file, headers: { "x-explorer-visitor": token } });
-    const { id, error } = await answer.json();
-    return id ? ["", id] : [alertBox(error), selected];
+    const { id, error, detail } = await answer.json();
+    return id ? ["", id] : [alertBox(error ?? detail), selected];
   } catch {
     return [alertBox("the file did not arrive; try again"), selected];
   }

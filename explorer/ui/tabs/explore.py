@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from html import escape
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import gradio as gr
 from explorer.bundled import masks as bundled
 from explorer.experiment import ExperimentRequest
 from explorer.jobs import tasks
-from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
+from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.models import prompts
 from explorer.models.catalogue import available_models
@@ -20,7 +19,16 @@ from explorer.pruners import PRUNERS, SAMPLER_NAMES, methods_for
 from explorer.ui import controls, frontend, url_state
 from explorer.ui.components import INSTANT, ExploreParts, alert, markup, user_errors
 from explorer.ui.markup import throttle
-from explorer.ui.views.explore import cards_json, new_cards, plan_json, unknown_words_note, verdict
+from explorer.ui.runs import VisitorRuns
+from explorer.ui.views.explore import (
+    cards_json,
+    names_datalist,
+    new_cards,
+    plan_json,
+    prompt_note,
+    turns_note,
+    verdict,
+)
 
 PROMPT = "red apple"
 FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
@@ -86,7 +94,7 @@ class Controls(NamedTuple):
         return {group: gr.update(visible=name == method) for name, group in self.groups.items()}
 
 
-def build(page: gr.Blocks, executor: Executor, library: MaskLibrary | None) -> ExploreParts:
+def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None) -> ExploreParts:
     """Lay out the tab and connect it; an importance of the library can take the place of a method."""
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=2, min_width=300, elem_id="controls"):
@@ -95,7 +103,7 @@ def build(page: gr.Blocks, executor: Executor, library: MaskLibrary | None) -> E
             right = _make_results()
     request = dict(made.by_name)
     made.by_name["show"] = right["show"]
-    loaded = _connect(page, executor, library, made, View(**left, **right))
+    loaded = _connect(page, runs, library, made, View(**left, **right))
     return ExploreParts(request, right["heatmap"], made.widths, loaded)
 
 
@@ -164,7 +172,7 @@ def _make_results() -> dict[str, Any]:
     return dict(pictures=pictures, verdict=verdict_box, heatmap=heatmap, show=show)
 
 
-def _connect(page: gr.Blocks, executor: Executor, library: MaskLibrary | None, made: Controls, view: View) -> Any:
+def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, made: Controls, view: View) -> Any:
     """Connect controls and view. The browser itself answers what the gallery has; Python is called for the rest.
 
     Returns the event after which the controls are as the address says.
@@ -178,7 +186,7 @@ def _connect(page: gr.Blocks, executor: Executor, library: MaskLibrary | None, m
         return from_url(request.query_params, library, made, view)
 
     def on_plan(request: gr.Request, *values: Any) -> dict:
-        return plan(partial(executor.run, request.session_hash), library, view, made.values(values))
+        return plan(runs.of(request), library, view, made.values(values))
 
     loaded = page.load(on_load, None, [*made.inputs, *groups, view.names, view.unknown_words, view.alert], **INSTANT)
     loaded.then(**set_request)
@@ -194,21 +202,21 @@ def _connect(page: gr.Blocks, executor: Executor, library: MaskLibrary | None, m
     new_seed.then(**set_request)
     view.pictures.plan(on_plan, made.inputs, [view.alert, view.heatmap], trigger_mode="always_last", **INSTANT)
     gr.on([prompt.blur, prompt.submit], prompt_note, [model, prompt], view.unknown_words, **INSTANT)
-    _connect_generate(executor, library, made, view)
+    _connect_generate(runs, library, made, view)
     return loaded
 
 
-def _connect_generate(executor: Executor, library: MaskLibrary | None, made: Controls, view: View) -> None:
+def _connect_generate(runs: VisitorRuns, library: MaskLibrary | None, made: Controls, view: View) -> None:
     """Connect the buttons. Stop is active while pictures are generated; a second request ends the first."""
 
     def on_generate(request: gr.Request, *values: Any) -> Iterator[dict]:
-        yield from generate(partial(executor.run, request.session_hash), library, view, made.values(values))
+        yield from generate(runs.of(request), library, view, made.values(values), turns_note(runs.under_way()))
 
     def update_stop(request: gr.Request) -> dict:
-        return gr.update(interactive=executor.is_busy(request.session_hash, tasks.compare))
+        return gr.update(interactive=runs.is_busy(request, tasks.compare))
 
     def on_stop(request: gr.Request) -> dict:
-        executor.stop(request.session_hash)
+        runs.stop(request)
         return gr.update(interactive=False)
 
     starts = [view.generate.click, made.by_name["prompt"].submit]
@@ -219,8 +227,7 @@ def _connect_generate(executor: Executor, library: MaskLibrary | None, made: Con
         [view.alert, view.unknown_words, view.pictures, view.verdict, view.heatmap, view.queue_place],
         js=GENERATE_JS,
         trigger_mode="multiple",
-        concurrency_limit=MAX_CONCURRENT,
-        concurrency_id="generate",
+        concurrency_limit=None,
         show_progress_on=view.queue_place,
         **INSTANT | {"queue": True, "show_progress": "minimal"},
     )
@@ -241,16 +248,10 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
     return {
         **{made.by_name[name]: value for name, value in values.items() if name in made.by_name},
         **made.show_group(method),
-        view.names: names_datalist(values["model"]),
+        view.names: names_datalist(prompts.training_names(values["model"])),
         view.unknown_words: prompt_note(values["model"], values["prompt"]),
         view.alert: alert(sentences),
     }
-
-
-def names_datalist(model: str) -> str:
-    """List the names that a model knows, for the prompt to suggest."""
-    names = "".join(f'<option value="{escape(name)}">' for name in prompts.training_names(model))
-    return f'<datalist id="known-names-list">{names}</datalist>'
 
 
 def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -> dict:
@@ -260,16 +261,9 @@ def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -
     return {
         **made.show_group(method),
         made.by_name["method"]: gr.update(value=method, choices=methods),
-        view.names: names_datalist(model),
+        view.names: names_datalist(prompts.training_names(model)),
         view.unknown_words: prompt_note(model, prompt),
     }
-
-
-def prompt_note(model: str, prompt: str) -> str:
-    """Name the words that the model never saw."""
-    with user_errors():
-        return unknown_words_note(prompts.unknown_words(model, prompt), prompts.uses_prompt(model))
-    return ""
 
 
 def plan(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[str, Any]) -> dict:
@@ -283,9 +277,12 @@ def plan(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[
     return shown | {view.alert: alert(sentences)}
 
 
-def generate(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[str, Any]) -> Iterator[dict]:
-    """Plan, then generate the three pictures by the plan's schedule, with an update for each preview."""
-    yield {view.alert: "", view.verdict: ""}
+def generate(
+    run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[str, Any], note: str = ""
+) -> Iterator[dict]:
+    """Plan, then generate the three pictures by the plan's schedule, with an update for each preview; until the verdict
+    there is a note."""
+    yield {view.alert: "", view.verdict: note}
     with user_errors() as sentences:
         request, path = url_state.with_importance(values, library)
         planned = next(run(tasks.plan, request, path))
@@ -297,4 +294,4 @@ def generate(run: RunTask, library: MaskLibrary | None, view: View, values: Mapp
             cards[frame.role] = cards[frame.role].updated(frame)
             yield {view.pictures: cards_json(cards, request, number)}
         yield {view.verdict: verdict(request, planned, cards)}
-    yield {view.alert: alert(sentences)}
+    yield {view.alert: alert(sentences)} | ({view.verdict: ""} if sentences else {})

@@ -1,7 +1,6 @@
 """The Features tab: how similar a unit's output is at all pairs of calls, and what of that the schedule uses."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -11,7 +10,7 @@ from explorer import figures
 from explorer.bundled import masks as bundled
 from explorer.experiment import ExperimentRequest, SchedulePlan, Status
 from explorer.jobs import tasks
-from explorer.jobs.executors.base import Executor, RunTask
+from explorer.jobs.executors.base import RunTask
 from explorer.measures.similarity_file import Similarity
 from explorer.progress import Progress
 from explorer.ui import url_state
@@ -25,6 +24,8 @@ from explorer.ui.components import (
     plotly_view,
     user_errors,
 )
+from explorer.ui.measured_features import MAX_CALLS, MeasuredFeatures
+from explorer.ui.runs import VisitorRuns
 
 INTRO = """<p class="intro">From call to call the picture changes a little, and so does most of what the network
 computes on the way: where the map is bright, the output at one call is almost that at the other, and can be reused
@@ -46,17 +47,17 @@ class View(NamedTuple):
     measured_on: gr.HTML
     similarity: gr.HTML
     adjacent: gr.HTML
-    own: gr.State  # what this visitor measured
+    own: gr.State  # the id of what this visitor measured
 
     @property
     def shown(self) -> list[Any]:
         return [self.unit, self.measured_on, self.similarity, self.adjacent]
 
 
-def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> None:
+def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> None:
     """Lay out the tab and connect it to Explore's request and heatmap."""
     markup(INTRO)
-    own = gr.State(None)
+    own, kept = gr.State(None), MeasuredFeatures()
     with gr.Row():
         unit = gr.Dropdown([], label="Unit", allow_custom_value=True, elem_id="unit", scale=3)
         measure = gr.Button("Measure my prompt", elem_id="measure", scale=1, min_width=160)
@@ -68,16 +69,14 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
             adjacent = plotly_view("The curves are loading.", CURVES_CAPTION, elem_id="adjacent")
     view = View(unit, measure, measured_on, similarity, adjacent, own)
 
-    def on_show(request: gr.Request, name: str | None, own: Similarity | None, *values: Any) -> dict:
-        run = partial(executor.run, request.session_hash)
-        return show(run, view, name, own, dict(zip(explore.request, values, strict=True)))
+    def on_show(request: gr.Request, name: str | None, own: str | None, *values: Any) -> dict:
+        return show(runs.of(request), view, name, kept.find(own), dict(zip(explore.request, values, strict=True)))
 
     def on_input(request: gr.Request, *given: Any) -> dict:
         return leave_values(on_show(request, *given), unit)
 
     def on_measure(request: gr.Request, *values: Any) -> Iterator[dict]:
-        run = partial(executor.run, request.session_hash)
-        yield from measure_features(run, view, dict(zip(explore.request, values, strict=True)))
+        yield from measure_features(runs.of(request), view, kept, dict(zip(explore.request, values, strict=True)))
 
     controls = list(explore.request.values())
     showing = dict(fn=on_show, inputs=[unit, own, *controls], outputs=view.shown, **INSTANT_TYPED)
@@ -85,7 +84,7 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
     unit.input(**showing | {"fn": on_input})
     named = explore.heatmap.unit(None, None, unit, js=UNIT_JS, api_visibility="private")
     named.then(**showing).then(lambda: gr.Tabs(selected="features"), None, tabs, **INSTANT_TYPED)
-    options = dict(show_progress="hidden", api_visibility="private")
+    options = dict(show_progress="hidden", api_visibility="private", concurrency_limit=None)
     measure.click(on_measure, controls, [own, measured_on], **options).then(**showing)
 
 
@@ -133,13 +132,16 @@ def describe(measured: Similarity) -> str:
     return f"<p>Measured on {pictures}, {header.sampler.upper()} with {header.steps} steps.</p>"
 
 
-def measure_features(run: RunTask, view: View, values: Mapping[str, Any]) -> Iterator[dict]:
+def measure_features(run: RunTask, view: View, kept: MeasuredFeatures, values: Mapping[str, Any]) -> Iterator[dict]:
     """Generate the visitor's prompt and compare the features of all calls."""
     waiting = "Generating your prompt and comparing what every unit returns at every call ..."
     yield {view.own: None, view.measured_on: f"<p role='status'>{waiting}</p>"}
     with user_errors() as sentences:
-        for item in run(tasks.measure, url_state.make_request(values)):
+        request = url_state.make_request(values)
+        if request.steps > MAX_CALLS:
+            raise ValueError(f"features are measured here over at most {MAX_CALLS} steps, not {request.steps}")
+        for item in run(tasks.measure, request):
             if not isinstance(item, Progress):
-                yield {view.own: item, view.measured_on: describe(item)}
+                yield {view.own: kept.keep(item), view.measured_on: describe(item)}
         return
     yield {view.measured_on: alert(sentences)}

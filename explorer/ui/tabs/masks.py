@@ -1,14 +1,12 @@
 """The Masks tab: all masks there are, where they come from, how two differ; upload, edit, keep and download them."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from html import escape
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import gradio as gr
 
-from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
+from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskEntry, MaskLibrary
 from explorer.ui import frontend
 from explorer.ui.auth import Visitor, delete_handler, owner_of
@@ -27,6 +25,7 @@ from explorer.ui.components import (
     user_errors,
 )
 from explorer.ui.markup import provenance
+from explorer.ui.runs import VisitorRuns
 from explorer.ui.views import masks as views
 from explorer.ui.views.masks import Selection
 
@@ -39,6 +38,7 @@ CAPTION = (
 )
 COLUMNS = ("mask", "model", "source", "made")
 FILTERS = ("all", "bundled", "yours")
+TAB = "masks"  # whose runs leave one of Explore for the same visitor alone
 FIRST_RATIOS = {"schedule": 0.5, "widths": 0.2}  # at which an importance is shown first
 
 
@@ -85,7 +85,7 @@ class View(NamedTuple):
         return dict.fromkeys(hidden, gr.update(visible=False)) | empty | {self.alert: "", self.pictures: ""}
 
 
-def build(executor: Executor, library: MaskLibrary, explore: ExploreParts, tab: gr.Tab, visitor: Visitor) -> None:
+def build(runs: VisitorRuns, library: MaskLibrary, explore: ExploreParts, tab: gr.Tab, visitor: Visitor) -> None:
     """Lay out the tab and connect it; prompt and seed are those of Explore."""
     markup(INTRO)
     with gr.Row():
@@ -95,10 +95,10 @@ def build(executor: Executor, library: MaskLibrary, explore: ExploreParts, tab: 
             right = _make_selected()
     hidden = {name: gr.Textbox(visible="hidden", elem_id=f"mask-{name}") for name in ("id", "edits", "query", "file")}
     view = View(**hidden, **left, **right)
-    _connect_selection(executor, library, view, tab, visitor)
+    _connect_selection(runs, library, view, tab, visitor)
     _connect_changes(library, view, visitor)
     _connect_downloads(library, view)
-    _connect_generate(executor, library, view, explore)
+    _connect_generate(runs, library, view, explore)
 
 
 def _make_list() -> dict[str, Any]:
@@ -140,18 +140,18 @@ def _make_selected() -> dict[str, Any]:
     return right
 
 
-def _connect_selection(executor: Executor, library: MaskLibrary, view: View, tab: gr.Tab, visitor: Visitor) -> None:
+def _connect_selection(runs: VisitorRuns, library: MaskLibrary, view: View, tab: gr.Tab, visitor: Visitor) -> None:
     """Connect the list. Every event that brings another mask changes its id, and that shows it."""
     token = visitor.token
 
-    def on_show(id: str, token: str, ratio: float | None = None, other: str | None = None, edits: str = "") -> dict:
-        return show_mask(partial(executor.run, uuid4().hex), library, view, owner_of(token), id, ratio, other, edits)
+    def on_show(request: gr.Request, id: str, token: str, *selected: Any) -> dict:
+        return show_mask(runs.alone(request), library, view, owner_of(token), id, *selected)
 
     def on_list(token: str, which: str) -> list[dict[str, Any]]:
         return views.list_rows(library, owner_of(token), which)
 
-    def on_input(*selected: Any) -> dict:
-        return leave_values(on_show(*selected), view.ratio, view.other)
+    def on_input(request: gr.Request, *selected: Any) -> dict:
+        return leave_values(on_show(request, *selected), view.ratio, view.other)
 
     listing = dict(fn=on_list, inputs=[token, view.filter], outputs=view.table, **INSTANT_TYPED)
     showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
@@ -171,9 +171,9 @@ def _connect_changes(library: MaskLibrary, view: View, visitor: Visitor) -> None
 
     def on_keep(request: gr.Request, id: str, ratio: float, name: str, token: str, edits: str) -> dict:
         with user_errors() as sentences:
-            owner = guard.check_allowed(token, request)
+            requester = guard.check_allowed(token, request)
             mask = views.schedule_of(library.find(id), Selection(id, ratio, edits))
-            return {view.alert: "", view.id: library.keep(mask, name, owner).id}
+            return {view.alert: "", view.id: library.keep(mask, name, *requester).id}
         return {view.alert: alert(sentences)}
 
     outputs = [view.alert, view.id]
@@ -198,13 +198,13 @@ def _connect_downloads(library: MaskLibrary, view: View) -> None:
         made.then(None, output, None, js=js, api_visibility="private")
 
 
-def _connect_generate(executor: Executor, library: MaskLibrary, view: View, explore: ExploreParts) -> None:
+def _connect_generate(runs: VisitorRuns, library: MaskLibrary, view: View, explore: ExploreParts) -> None:
     """Connect what generates pictures by the mask, and by the other one, for the prompt and seed of Explore."""
     names = ("prompt", "seed", "baseline_sampler")
 
     def on_generate(request: gr.Request, id: str, ratio: float, other: str | None, *values: Any) -> Iterator[dict]:
         from_explore, edits = dict(zip(names, values[:-1], strict=True)), values[-1]
-        run = partial(executor.run, run_owner(request))
+        run = runs.of(request, TAB)
         with user_errors() as sentences:
             for pictures in views.generate_pictures(run, library, Selection(id, ratio, edits, other), from_explore):
                 yield {view.alert: "", view.pictures: pictures}
@@ -212,7 +212,7 @@ def _connect_generate(executor: Executor, library: MaskLibrary, view: View, expl
         yield {view.alert: alert(sentences), view.pictures: ""}
 
     def on_stop(request: gr.Request) -> None:
-        executor.stop(run_owner(request))
+        runs.stop(request, TAB)
 
     generating = view.generate.click(
         on_generate,
@@ -220,16 +220,10 @@ def _connect_generate(executor: Executor, library: MaskLibrary, view: View, expl
         [view.alert, view.pictures],
         js=frontend.WITH_EDITS_JS,
         trigger_mode="multiple",
-        concurrency_limit=MAX_CONCURRENT,
-        concurrency_id="generate",
+        concurrency_limit=None,
         **INSTANT | {"queue": True},
     )
     view.stop.click(on_stop, None, None, cancels=[generating], **INSTANT)
-
-
-def run_owner(request: gr.Request) -> str:
-    """Name the owner of this tab's runs, so that a run of Explore for the same visitor continues."""
-    return f"{request.session_hash}-masks"
 
 
 def show_mask(

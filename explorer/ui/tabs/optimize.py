@@ -1,22 +1,17 @@
 """The Optimize tab: start a method behind the page, watch it learn, pause and resume it, take its result away."""
 
-import json
 from collections.abc import Callable
 from functools import partial
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer.jobs.estimates import estimate
 from explorer.jobs.executors.base import Executor
 from explorer.jobs.job import ENDED, Job
 from explorer.jobs.manager import JOB_METHODS, JobManager, can_finish_early
 from explorer.jobs.mask_library import JOB_PREFIX, MaskLibrary
 from explorer.masks.result import load_header
-from explorer.models.catalogue import available_models
-from explorer.pruners import PRUNERS
-from explorer.ui import controls, frontend, url_state
+from explorer.ui import frontend, url_state
 from explorer.ui.auth import Guard, Visitor, delete_handler, owner_of
 from explorer.ui.components import (
     INSTANT_TYPED,
@@ -28,7 +23,8 @@ from explorer.ui.components import (
     url_key_handler,
     user_errors,
 )
-from explorer.ui.views.optimize import FILTERS, JobView, settings_from_controls
+from explorer.ui.job_request import JobRequest, make_request, render_settings
+from explorer.ui.views.optimize import FILTERS, JobView
 
 INTRO = """<p class="intro">Here the methods themselves run, behind the page: they continue when you close it, and every
 step is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it
@@ -36,8 +32,6 @@ shows, also on other devices.</p>"""
 POLL_S, LIST_POLL_S = 1.0, 5.0  # between two updates of a job, and of the list, while the job runs
 COLUMNS = ("job", "state", "done", "begun", "")
 ACTIONS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplicate": "Duplicate", "delete": "Delete"}
-FLUX_ONLY = ("prune_adaln",)  # settings for a model that is not on the page
-DEFAULT_METHOD = "dipgo"
 MAX_SLIDER_RATIO = 0.95
 
 
@@ -47,12 +41,9 @@ class View(NamedTuple):
     token: gr.Textbox  # of the visitor
     job: gr.Textbox  # its id; a State does not report changes of events without a queue
     cursor: gr.State
-    preset: gr.Textbox  # settings to begin with, where a job is duplicated, as JSON
     timer: gr.Timer
     list_timer: gr.Timer
-    model: gr.Dropdown
-    method: gr.Dropdown
-    prompts: gr.Textbox
+    request: JobRequest
     alert: gr.HTML
     view: gr.HTML
     stop: gr.Button
@@ -92,33 +83,19 @@ def build(
         token=visitor.token,
         job=gr.Textbox(visible="hidden", elem_id="job-id"),
         cursor=gr.State(0),
-        preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
         timer=gr.Timer(POLL_S, active=False),
         list_timer=gr.Timer(LIST_POLL_S, active=False),
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=300, elem_id="job-request"):
-            left, settings_column = _make_request()
+            request, settings_column = make_request()
         with gr.Column(scale=5, min_width=320):
             right = _make_selected()
-    view, job_view = View(**states, **left, **right), JobView(job_manager, executor)
+    view, job_view = View(request=request, **states, **right), JobView(job_manager, executor)
     with settings_column:
-        _render_settings(page, job_manager, view, visitor.guard)
+        render_settings(page, job_manager, request, visitor, view.alert, view.job)
     _connect_selection(view, job_view, tab, visitor)
     _connect_actions(job_manager, library, view, job_view, visitor.guard)
-
-
-def _make_request() -> tuple[dict[str, Any], gr.Column]:
-    """Make the controls of a job's request, and the place for the settings of its method."""
-    models = available_models()
-    label, info = "Prompts", "one per line; empty: the model's own names"
-    shared: dict[str, Any] = dict(interactive=True)  # which Gradio does not infer, because @gr.render makes the events
-    left = dict(
-        model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **shared),
-        method=gr.Dropdown(list(JOB_METHODS), label="Method", value=DEFAULT_METHOD, elem_id="job-method", **shared),
-        prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **shared),
-    )
-    return left, gr.Column(elem_id="job-settings")
 
 
 def _make_selected() -> dict[str, Any]:
@@ -140,36 +117,6 @@ def _make_selected() -> dict[str, Any]:
     right["filter"] = gr.Radio(list(FILTERS), value="all", label="Show", elem_id="job-filter")
     right["table"] = frontend.pick_list(COLUMNS, "No jobs yet.", elem_id="jobs")
     return right
-
-
-def _render_settings(page: gr.Blocks, job_manager: JobManager, view: View, guard: Guard) -> None:
-    """Make the controls of the chosen method, anew for another one; the estimate; the start."""
-
-    @gr.render(inputs=[view.method, view.preset], triggers=[page.load, view.method.change, view.preset.change])
-    def render(method: str, preset: str) -> None:
-        values = json.loads(preset).get(method, {})
-        start = gr.Button("Start", variant="primary", elem_id="job-start")
-        estimate_box = markup(elem_id="job-estimate")
-        with gr.Accordion(f"Settings of {method}", open=bool(values), elem_id="job-more"):
-            made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
-        keys, inputs = tuple(made), list(made.values())
-
-        def on_change(model: str, *given: Any) -> str:
-            with user_errors() as sentences:
-                return f"<p>{escape(estimate(model, method, settings_from_controls(keys, given)).describe())}</p>"
-            return alert(sentences)
-
-        def on_start(request: gr.Request, token: str, model: str, lines: str, *given: Any) -> dict:
-            with user_errors() as sentences:
-                owner = guard.check_allowed(token, request)
-                prompts = [line.strip() for line in lines.splitlines() if line.strip()]
-                job = job_manager.submit(owner, method, model, settings_from_controls(keys, given), prompts)
-                return {view.alert: "", view.job: job.id}
-            return {view.alert: alert(sentences)}
-
-        changes = [view.model.change, *(control.change for control in inputs)]
-        gr.on(changes, on_change, [view.model, *inputs], estimate_box, trigger_mode="always_last", **INSTANT_TYPED)
-        start.click(on_start, [view.token, view.model, view.prompts, *inputs], [view.alert, view.job], **INSTANT_TYPED)
 
 
 def _events(view: View, job_view: JobView) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -212,7 +159,7 @@ def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visi
 def _connect_actions(manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, guard: Guard) -> None:
     """Connect the buttons of the selected job."""
     update, listing = _events(view, job_view)
-    selected = [view.job, view.token]
+    selected, request = [view.job, view.token], view.request
     actions = {view.stop: manager.stop, view.finish: manager.finish, view.resume: manager.resume}
     for button, act in actions.items():
         handler = action_handler(act, guard, view)
@@ -221,13 +168,11 @@ def _connect_actions(manager: JobManager, library: MaskLibrary, view: View, job_
     view.delete.click(on_delete, selected, [view.alert, view.job], **INSTANT_TYPED)
 
     def on_duplicate(id: str) -> dict:
-        job = manager.store.get(id)
-        settings = {name: value for name, value in job.settings.items() if name != "stop_after"}  # of an early finish
-        preset, prompts = json.dumps({job.method: settings, "of": job.id}), "\n".join(job.prompts)
-        return {view.model: job.model, view.method: job.method, view.prompts: prompts, view.preset: preset}
+        with user_errors() as sentences:
+            return {view.alert: "", **request.filled_in(manager.store.get(id))}
+        return {view.alert: alert(sentences)}
 
-    copied = [view.model, view.method, view.prompts, view.preset]
-    view.duplicate.click(on_duplicate, view.job, copied, **INSTANT_TYPED)
+    view.duplicate.click(on_duplicate, view.job, [view.alert, *request], **INSTANT_TYPED)
     opening = view.explore.click(
         partial(explore_link, library, view), [view.job, view.ratio], [view.alert, view.query], **INSTANT_TYPED
     )
@@ -241,7 +186,7 @@ def action_handler(act: Callable[[str, str], Any], guard: Guard, view: View) -> 
 
     def on_click(request: gr.Request, id: str, token: str) -> dict:
         with user_errors() as sentences:
-            act(id, guard.check_allowed(token, request))
+            act(id, guard.check_allowed(token, request).owner)
         return {view.alert: alert(sentences), view.timer: gr.Timer(active=True)}
 
     return on_click

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from explorer import figures
 from explorer.bundled import masks as bundled
 from explorer.experiment import ExperimentRequest, widths_at
 from explorer.jobs import tasks
-from explorer.jobs.executors.base import MAX_CONCURRENT, Executor, RunTask
+from explorer.jobs.executors.base import RunTask
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
 from explorer.sampling.generate import Frame
@@ -30,6 +29,7 @@ from explorer.ui.components import (
     user_errors,
 )
 from explorer.ui.markup import cards, throttle, width_tiles, width_title
+from explorer.ui.runs import VisitorRuns
 from explorer.ui.views.explore import compare_ssim
 
 INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
@@ -82,7 +82,7 @@ class Selection(NamedTuple):
     threshold: float = PAPER_THRESHOLD
 
 
-def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> View:
+def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) -> View:
     """Lay out the tab and connect it to Explore. Returns the view, which `from_url` fills in."""
     markup(INTRO)
     view = _make_view()
@@ -98,7 +98,7 @@ def build(executor: Executor, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs)
     gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
     picked = [*view.shown, view.threshold]
     view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
-    _connect_generate(executor, view, request)
+    _connect_generate(runs, view, request)
     for event in (explore.loaded.then, model.change):
         event(list_files, model, explore.widths, **INSTANT)
 
@@ -137,21 +137,20 @@ def _make_view() -> View:
     return View(*controls, heads_column, heads, bars, loss_column, threshold, timesteps, loss_curve)
 
 
-def _connect_generate(executor: Executor, view: View, request: Mapping[str, gr.components.Component]) -> None:
+def _connect_generate(runs: VisitorRuns, view: View, request: Mapping[str, gr.components.Component]) -> None:
     def on_generate(gradio_request: gr.Request, file: str | None, ratio: float, *values: Any) -> Iterator[dict]:
-        run = partial(executor.run, gradio_request.session_hash)
-        yield from generate(run, view, file, ratio, dict(zip(request, values, strict=True)))
+        given = dict(zip(request, values, strict=True))
+        yield from generate(runs.of(gradio_request), view, file, ratio, given)
 
     def on_stop(gradio_request: gr.Request) -> None:
-        executor.stop(gradio_request.session_hash)
+        runs.stop(gradio_request)
 
     generating = view.generate.click(
         on_generate,
         [view.file, view.ratio, *request.values()],
         [view.alert, view.pictures],
         trigger_mode="multiple",
-        concurrency_limit=MAX_CONCURRENT,
-        concurrency_id="generate",
+        concurrency_limit=None,
         **INSTANT | {"queue": True},
     )
     view.stop.click(on_stop, None, None, cancels=[generating], **INSTANT)

@@ -1,14 +1,16 @@
 """What the Explore tab shows: plans and frames, in words and as the browser reads them. Foreign text is escaped."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 from explorer.experiment import ExperimentRequest, SchedulePlan
+from explorer.jobs.executors.base import MAX_CONCURRENT
 from explorer.masks.encoding import encode_bits, encode_floats
 from explorer.measures.table import METRICS
+from explorer.models import prompts
 from explorer.sampling.generate import Frame
 from explorer.ui.views.heatmap import graph_json
 
@@ -109,6 +111,25 @@ def is_only_fewer_steps(request: ExperimentRequest, plan: SchedulePlan) -> bool:
     entered = plan.keep.any(axis=1)
     plain = request.sampler == "ddim" and plan.order == 0
     return plain and not entered.all() and bool(plan.keep[entered].all())
+
+
+def names_datalist(names: Iterable[str]) -> str:
+    """List the names that a model knows, for the prompt to suggest."""
+    options = "".join(f'<option value="{escape(name)}">' for name in names)
+    return f'<datalist id="known-names-list">{options}</datalist>'
+
+
+def turns_note(under_way: int) -> str:
+    """Say that pictures take turns where others are under way; empty where there is room for one more."""
+    if under_way < MAX_CONCURRENT:
+        return ""
+    others = f"{under_way} other pictures are being generated here; yours takes turns with them"
+    return f'<p class="footer" role="status">{others}.</p>'
+
+
+def prompt_note(model: str, prompt: str) -> str:
+    """Name the words that the model never saw."""
+    return unknown_words_note(prompts.unknown_words(model, prompt), prompts.uses_prompt(model))
 
 
 def unknown_words_note(words: Sequence[str], uses_prompt: bool = True) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from base64 import b64encode
-from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -119,8 +118,3 @@ def changed_settings(job: Job) -> str:
     fields = PRUNERS[job.method].config.model_fields if job.method in PRUNERS else {}
     changed = {name: value for name, value in job.settings.items() if name in fields and value != fields[name].default}
     return ", ".join(f"{name} {value}" for name, value in changed.items()) or "all settings at their defaults"
-
-
-def settings_from_controls(keys: tuple[str, ...], values: tuple[Any, ...]) -> Mapping[str, Any]:
-    """Read a method's settings from its controls; an empty one keeps its default."""
-    return {key.partition(".")[2]: value for key, value in zip(keys, values, strict=True) if value not in (None, "")}

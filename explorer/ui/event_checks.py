@@ -1,0 +1,58 @@
+"""Checks of what an event brings, before Gradio or a handler sees it: so many values, each of its component's type.
+
+A browser sends nothing else, so what fails is a client's mistake: a 4xx with one sentence, and no traceback in the log.
+Gradio itself answers every error of an event with 500; `RequestChecks` puts the status of REFUSED in its place.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.exceptions import ComponentProcessingError
+
+REFUSED = "explorer.refused"  # in the scope of a request: the status of its answer
+TYPES: dict[type, tuple[type, ...]] = {
+    gr.Textbox: (str,),
+    gr.Dropdown: (str, int, float),
+    gr.Radio: (str, int, float),
+    gr.Checkbox: (bool,),
+    gr.Number: (int, float),
+    gr.Slider: (int, float),
+}
+MAX_NUMBER = 2**63
+
+
+class CheckedBlocks(gr.Blocks):
+    """Blocks that refuse events with values which their components cannot have."""
+
+    async def process_api(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run an event's handler. Raises gr.Error, without a traceback in the log, for values that it cannot have."""
+        function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        try:
+            if options.get("iterator") is None:
+                inputs = _checked(function.inputs, inputs)
+            return await super().process_api(block_fn, inputs, *arguments, **options)
+        except (gr.Error, ComponentProcessingError) as error:
+            request = getattr(options.get("request"), "request", None)
+            if request is not None:
+                request.scope[REFUSED] = 422
+            raise gr.Error(str(getattr(error, "message", error)), print_exception=False) from error
+
+
+def _checked(components: Sequence[Any], values: list[Any]) -> list[Any]:
+    """Return the values, an empty text in place of none. Raises gr.Error for what a component cannot have."""
+    if len(values) != len(components):
+        raise gr.Error(f"this event takes {len(components)} values")
+    for component, value in zip(components, values, strict=True):
+        kinds = TYPES.get(type(component))
+        if kinds and value is not None and not _is_of(value, kinds):
+            raise gr.Error(f"{component.label or 'a value'}: this cannot be its value")
+    texts = [isinstance(component, gr.Textbox) for component in components]
+    return ["" if is_text and value is None else value for is_text, value in zip(texts, values, strict=True)]
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    in_range = not isinstance(value, (int, float)) or abs(value) < MAX_NUMBER  # which NaN is not
+    return isinstance(value, kinds) and in_range

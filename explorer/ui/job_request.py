@@ -1,0 +1,107 @@
+"""The request of a job on the Optimize tab: model, method and that method's settings, how long it takes, the start."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from explorer.jobs.estimates import estimate
+from explorer.jobs.job import Job
+from explorer.jobs.manager import JOB_METHODS, JobManager
+from explorer.models.catalogue import available_models
+from explorer.pruners import PRUNERS
+from explorer.ui import controls
+from explorer.ui.auth import Visitor
+from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
+
+FLUX_ONLY = ("prune_adaln",)  # settings for a model that is not on the page
+DEFAULT_METHOD = "dipgo"
+
+
+class JobRequest(NamedTuple):
+    """The controls of a request."""
+
+    model: gr.Dropdown
+    method: gr.Dropdown
+    prompts: gr.Textbox
+    preset: gr.Textbox  # settings to begin with, where a job is duplicated, as JSON
+
+    def filled_in(self, job: Job) -> dict[Any, Any]:
+        """Show the request of a job."""
+        settings = {name: value for name, value in job.settings.items() if name != "stop_after"}  # of an early finish
+        preset = json.dumps({job.method: settings, "of": job.id})
+        return {
+            self.model: job.model,
+            self.method: job.method,
+            self.prompts: "\n".join(job.prompts),
+            self.preset: preset,
+        }
+
+
+def make_request() -> tuple[JobRequest, gr.Column]:
+    """Make the controls, and the place for the settings of the method."""
+    models = available_models()
+    label, info = "Prompts", "one per line; empty: the model's own names"
+    shared: dict[str, Any] = dict(interactive=True)  # which Gradio does not infer, because @gr.render makes the events
+    request = JobRequest(
+        model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **shared),
+        method=gr.Dropdown(list(JOB_METHODS), label="Method", value=DEFAULT_METHOD, elem_id="job-method", **shared),
+        prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **shared),
+        preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
+    )
+    return request, gr.Column(elem_id="job-settings")
+
+
+def render_settings(
+    page: gr.Blocks, manager: JobManager, request: JobRequest, visitor: Visitor, alert_box: gr.HTML, job_id: gr.Textbox
+) -> None:
+    """Make the controls of the chosen method, anew for another one; the estimate; the start, which sets `job_id`."""
+    model, prompts = request.model, request.prompts
+
+    @gr.render(
+        inputs=[request.method, request.preset],
+        triggers=[page.load, request.method.change, request.preset.change],
+    )
+    def render(method: str, preset: str) -> None:
+        if method not in JOB_METHODS:
+            return
+        values = preset_of(method, preset)
+        start = gr.Button("Start", variant="primary", elem_id="job-start")
+        estimate_box = markup(elem_id="job-estimate")
+        with gr.Accordion(f"Settings of {method}", open=bool(values), elem_id="job-more"):
+            made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
+        keys, inputs = tuple(made), list(made.values())
+
+        def on_change(model: str, *given: Any) -> str:
+            with user_errors() as sentences:
+                return f"<p>{escape(estimate(model, method, settings_from_controls(keys, given)).describe())}</p>"
+            return alert(sentences)
+
+        def on_start(request: gr.Request, token: str, model: str, lines: str, *given: Any) -> dict:
+            with user_errors() as sentences:
+                requester = visitor.guard.check_allowed(token, request)
+                prompts = [line.strip() for line in lines.splitlines() if line.strip()]
+                chosen = settings_from_controls(keys, given)
+                job = manager.submit(requester.owner, method, model, chosen, prompts, requester.address)
+                return {alert_box: "", job_id: job.id}
+            return {alert_box: alert(sentences)}
+
+        changes = [model.change, *(control.change for control in inputs)]
+        gr.on(changes, on_change, [model, *inputs], estimate_box, trigger_mode="always_last", **INSTANT_TYPED)
+        start.click(on_start, [visitor.token, model, prompts, *inputs], [alert_box, job_id], **INSTANT_TYPED)
+
+
+def preset_of(method: str, preset: str) -> Mapping[str, Any]:
+    """Read the settings to begin with; none where they are not those of the method."""
+    try:
+        values = json.loads(preset)[method]
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def settings_from_controls(keys: tuple[str, ...], values: tuple[Any, ...]) -> Mapping[str, Any]:
+    """Read a method's settings from its controls; an empty one keeps its default."""
+    return {key.partition(".")[2]: value for key, value in zip(keys, values, strict=True) if value not in (None, "")}

@@ -1,0 +1,68 @@
+"""Runs of visitors: tasks that an executor runs for them, within the budget of their address."""
+
+from collections.abc import Iterator
+from functools import partial
+from threading import Timer
+from typing import Any
+from uuid import uuid4
+
+import gradio as gr
+
+from explorer.jobs.executors.base import SHORT_TASKS, Executor, RunTask, Task
+from explorer.ui.budgets import Budgets
+
+UNREAD_S = 10.0  # after which a run ends whose items nobody reads
+
+
+class VisitorRuns:
+    """Runs the tasks of visitors. A visitor has one run of a task at a time on each tab: the newest one ends the one
+    before."""
+
+    def __init__(self, executor: Executor, budgets: Budgets):
+        self._executor, self._budgets = executor, budgets
+
+    def of(self, request: gr.Request, tab: str = "") -> RunTask:
+        """Make what runs tasks for a visitor of a tab: `run(task, *arguments)` yields the items.
+
+        Raises BudgetError where the address has too many runs that generate pictures, and what `Executor.run` raises.
+        """
+        return partial(self._run, request, _owner(request, tab))
+
+    def alone(self, request: gr.Request) -> RunTask:
+        """Make what runs tasks beside others of the same visitor."""
+        return partial(self._run, request, uuid4().hex)
+
+    def stop(self, request: gr.Request, tab: str = "") -> None:
+        """End the runs of a visitor of a tab."""
+        self._executor.stop(_owner(request, tab))
+
+    def under_way(self) -> int:
+        """Count the runs of all visitors that generate pictures or wait for it."""
+        return self._budgets.num_pictures()
+
+    def is_busy(self, request: gr.Request, task: Task, tab: str = "") -> bool:
+        """Tell whether a visitor of a tab has such a run."""
+        return self._executor.is_busy(_owner(request, tab), task)
+
+    def _run(self, request: gr.Request, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+        address = self._budgets.address_of(request)
+        items = partial(self._executor.run, owner, task, *arguments, address=address)
+        if task.__name__ in SHORT_TASKS:
+            yield from items()
+            return
+        with self._budgets.picture(address):
+            timer = Timer(UNREAD_S, self._end_unread, (request.session_hash, owner))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield from items()
+            finally:
+                timer.cancel()
+
+    def _end_unread(self, session: str | None, owner: str) -> None:
+        if not self._budgets.is_read(session):
+            self._executor.stop(owner)
+
+
+def _owner(request: gr.Request, tab: str) -> str:
+    return f"{request.session_hash}-{tab}"
