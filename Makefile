@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 60
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-fast lint train precompute bench
+.PHONY: run test test-fast lint lock train precompute bench
 
 run: .venv/.run
 	$(BIN)/python app.py
@@ -27,6 +28,10 @@ lint: .venv/.dev
 	if [ $$audited = 0 ]; then echo "pip-audit could not reach its database: no package was audited"; exit 0; fi; \
 	echo "pip-audit: $$audited packages"; cat .venv/audit.log; exit $$found
 
+# After a change of requirements*.txt; `make lock UPGRADE=--upgrade` takes the newest versions.
+lock: .venv/.dev
+	$(BIN)/python tests/lock.py $(UPGRADE)
+
 # Each continues from its last checkpoint, if there is one; the order matters.
 train: .venv/.run
 	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet emoji-dit emoji-ddpm; do \
@@ -46,12 +51,15 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/.run: requirements.txt .venv/.venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# All but torch comes from the lock: see tests/lock.py. The second step installs torch, and what its build needs.
+.venv/.run: .ci/requirements.lock requirements.txt .venv/.venv
+	$(INSTALL) --require-hashes --no-deps -r .ci/requirements.lock
+	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/.dev: requirements-dev.txt .venv/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.dev: .ci/requirements-dev.lock requirements-dev.txt .venv/.run
+	$(INSTALL) --require-hashes --no-deps -r .ci/requirements-dev.lock
+	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 # The browser of the page's tests. Installed where that is allowed; else a message says how.
