@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 60
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run test test-fast lint train precompute bench
+.PHONY: run test test-fast lint lock train precompute bench
 
 run: .venv/.run
 	$(BIN)/python app.py
@@ -22,10 +23,11 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
-	@$(BIN)/pip-audit --local --progress-spinner off --timeout 10 -f json -o .venv/audit.json 2>.venv/audit.log; found=$$?; \
-	audited=$$(grep -o '"vulns"' .venv/audit.json 2>/dev/null | wc -l); \
-	if [ $$audited = 0 ]; then echo "pip-audit could not reach its database: no package was audited"; exit 0; fi; \
-	echo "pip-audit: $$audited packages"; cat .venv/audit.log; exit $$found
+	$(BIN)/python tests/audit.py
+
+# After a change of requirements*.txt; `make lock UPGRADE=--upgrade` takes the newest versions.
+lock: .venv/.dev
+	$(BIN)/python tests/lock.py $(UPGRADE)
 
 # Each continues from its last checkpoint, if there is one; the order matters.
 train: .venv/.run
@@ -46,12 +48,15 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/.run: requirements.txt .venv/.venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# All but torch comes from the lock: see tests/lock.py. The second step installs torch, and what its build needs.
+.venv/.run: .ci/requirements.lock requirements.txt .venv/.venv
+	$(INSTALL) --require-hashes --no-deps -r .ci/requirements.lock
+	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/.dev: requirements-dev.txt .venv/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.dev: .ci/requirements-dev.lock requirements-dev.txt .venv/.run
+	$(INSTALL) --require-hashes --no-deps -r .ci/requirements-dev.lock
+	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 # The browser of the page's tests. Installed where that is allowed; else a message says how.
