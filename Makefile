@@ -49,13 +49,13 @@ bench: .venv/.dev
 	touch $@
 
 # All but torch comes from the lock: see tests/lock.py. The second step installs torch, and what its build needs.
-.venv/.run: .ci/requirements.lock requirements.txt .venv/.venv
-	$(INSTALL) --require-hashes --no-deps -r .ci/requirements.lock
+.venv/.run: requirements.lock requirements.txt .venv/.venv
+	$(INSTALL) --require-hashes --no-deps -r requirements.lock
 	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/.dev: .ci/requirements-dev.lock requirements-dev.txt .venv/.run
-	$(INSTALL) --require-hashes --no-deps -r .ci/requirements-dev.lock
+.venv/.dev: requirements-dev.lock requirements-dev.txt .venv/.run
+	$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock
 	$(INSTALL) -r requirements-dev.txt
 	touch $@
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN, DEV = Path(".ci/requirements.lock"), Path(".ci/requirements-dev.lock")
+RUN, DEV = Path("requirements.lock"), Path("requirements-dev.lock")
 # One version of torch has several builds, and each brings other packages: no list of hashes fits them all. pip installs
 # them after the lock, in the version that requirements.txt pins.
 UNLOCKED = re.compile(r"(torch|triton|nvidia-\S+|cuda-\S+)==")

@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "explorer").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
 TOP_LEVEL = {
-    *("app.py", "explorer", "assets", "tests", "requirements.txt", "requirements-dev.txt", "README.md"),
+    *("app.py", "explorer", "assets", "tests", "README.md"),
+    *("requirements.txt", "requirements.lock", "requirements-dev.txt", "requirements-dev.lock"),
     *("Makefile", "pyproject.toml", ".ci", ".gitignore", "CHANGELOG.md", "LICENSE"),
 }
 
