@@ -22,6 +22,9 @@ class Settings(BaseSettings):
         "", description="address of a Dask scheduler, tls://host:8786; empty: jobs run on this machine"
     )
     password: str = Field("", description="needed to start jobs, upload and delete; empty: everybody may")
+    hf_login: bool = Field(
+        False, description="on a Space: visitors log in with Hugging Face, and their account owns their jobs and files"
+    )
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names by which the page may be reached, comma separated; empty: localhost, or any elsewhere"
     )

@@ -137,6 +137,8 @@ def launch() -> None:
     """Serve the page until it is interrupted or terminated; then end its processes. Raises OSError for a port that is
     taken."""
     options = settings()
+    if options.hf_login and not (os.environ.get("SPACE_ID") and os.environ.get("OAUTH_CLIENT_ID")):
+        sys.exit("EXPLORER_HF_LOGIN needs a Space whose README has `hf_oauth: true` in its header")
     _prepare_data(options.data)
     os.environ["GRADIO_TEMP_DIR"] = str(options.data / "gradio")
     # uvicorn would believe what anybody on this machine forwards; `address_of` knows the proxies
@@ -150,7 +152,7 @@ def launch() -> None:
     proxies = options.proxies or (("*",) if os.environ.get("SPACE_ID") else ())  # a Space's own are not known
     limits = (options.rate_limit_per_minute, options.pictures_per_address, options.requests_per_address)
     budgets = Budgets(*limits, proxies)
-    guard = Guard(options.password or None, budgets)
+    guard = Guard(options.password or None, budgets, options.hf_login)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl+C
     try:
         build(executor, job_manager, library, guard).launch(

@@ -8,6 +8,7 @@ open to all.
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ TOKEN_JS = """() => {
         return made();
     }
 }"""
+LOGGED_OUT = "starting jobs, uploading and deleting need an account of Hugging Face; log in at the top"
 LOCKED = '<p class="intro">Starting jobs, uploading and deleting need the password of this page\'s operator.</p>'
 
 
@@ -46,10 +48,14 @@ class Requester(NamedTuple):
 
 
 class Guard:
-    """Checks every change. password: without one, all visitors may; budgets: what each address may have."""
+    """Checks every change.
 
-    def __init__(self, password: str | None = None, budgets: Budgets | None = None):
-        self.password, self.budgets = password, budgets or Budgets()
+    password: without one, all visitors may. budgets: what each address may have. hf_login: a visitor is an account of
+    Hugging Face that is logged in, instead of a browser; only on a Space.
+    """
+
+    def __init__(self, password: str | None = None, budgets: Budgets | None = None, hf_login: bool = False):
+        self.password, self.budgets, self.hf_login = password, budgets or Budgets(), hf_login
         self._signed_in: set[str] = set()
 
     def check_allowed(self, token: str, request: Any) -> Requester:
@@ -59,28 +65,41 @@ class Guard:
         """
         address = self.budgets.address_of(request)
         self.budgets.count_change(address)
-        owner = _known(token)
-        if self.is_locked_for(token):
+        owner = self._known(token, request)
+        if self.is_locked_for(owner):
             raise ValueError("this needs the password of this page's operator; sign in at the top")
         return Requester(owner, address)
 
     def sign_in(self, token: str, password: str, request: Any) -> None:
         """Let a visitor change things. Raises ValueError for a wrong password, and for too many attempts."""
         self.budgets.count_change(self.budgets.address_of(request))
-        owner = _known(token)
+        owner = self._known(token, request)
         if not hmac.compare_digest(str(password).encode(errors="replace"), (self.password or "").encode()):
             raise ValueError("that is not the password")
         self._signed_in.add(owner)
 
-    def is_locked_for(self, token: str) -> bool:
-        """Tell whether a visitor still has to sign in."""
-        return bool(self.password) and owner_of(token) not in self._signed_in
+    def is_locked_for(self, owner: str) -> bool:
+        """Tell whether an owner still has to give the password."""
+        return bool(self.password) and owner not in self._signed_in
+
+    def owner(self, token: str, request: Any) -> str:
+        """Name who owns what a visitor makes; empty for nobody."""
+        return owner_of_account(request) if self.hf_login else owner_of(token)
+
+    def _known(self, token: str, request: Any) -> str:
+        if owner := self.owner(token, request):
+            return owner
+        raise ValueError(LOGGED_OUT if self.hf_login else "this page does not know your browser yet; reload it")
 
 
-def _known(token: str) -> str:
-    if owner := owner_of(token):
-        return owner
-    raise ValueError("this page does not know your browser yet; reload it")
+def owner_of_account(request: Any) -> str:
+    """Name the owner that is logged in with Hugging Face; empty where nobody is. The session is a signed cookie, which
+    Gradio writes."""
+    scope = getattr(request, "request", request).scope
+    account = (scope.get("session") or {}).get("oauth_info", {})
+    if not account or account.get("expires_at", 0) < time.time():
+        return ""
+    return hashlib.sha256(f"huggingface {account['userinfo']['sub']}".encode()).hexdigest()[:32]
 
 
 def delete_handler(
@@ -104,23 +123,29 @@ class Visitor(NamedTuple):
     loaded: Any  # the event after which it is there
     guard: Guard
 
+    def owner(self, token: str, request: gr.Request) -> str:
+        """Name who owns what they make; empty for nobody."""
+        return self.guard.owner(token, request)
+
 
 def build_login(page: gr.Blocks, guard: Guard) -> Visitor:
     """Make the visitor's token, and the form to sign in where there is a password."""
     token = gr.Textbox(visible=False)
+    if guard.hf_login:
+        gr.LoginButton(elem_id="hf-login", size="sm")
     with gr.Row(visible=bool(guard.password), elem_id="sign-in") as form:
         markup(LOCKED)
         password = gr.Textbox(label="Password", type="password", elem_id="password", max_lines=1)
         button = gr.Button("Sign in", elem_id="sign-in-button", min_width=100)
     alert_box = markup(elem_id="sign-in-alert")
 
-    def on_load(token: str) -> dict:
-        return {form: gr.update(visible=guard.is_locked_for(token))}
+    def on_load(request: gr.Request, token: str) -> dict:
+        return {form: gr.update(visible=guard.is_locked_for(guard.owner(token, request)))}
 
     def on_sign_in(request: gr.Request, token: str, given: str) -> dict:
         with user_errors() as sentences:
             guard.sign_in(token, given, request)
-        return {alert_box: alert(sentences), form: gr.update(visible=guard.is_locked_for(token))}
+        return {alert_box: alert(sentences), **on_load(request, token)}
 
     loaded = page.load(None, None, token, js=TOKEN_JS, api_visibility="private")
     if guard.password:

@@ -9,7 +9,7 @@ import gradio as gr
 from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskEntry, MaskLibrary
 from explorer.ui import frontend
-from explorer.ui.auth import Visitor, delete_handler, owner_of
+from explorer.ui.auth import Visitor, delete_handler
 from explorer.ui.components import (
     INSTANT,
     INSTANT_TYPED,
@@ -145,10 +145,10 @@ def _connect_selection(runs: VisitorRuns, library: MaskLibrary, view: View, tab:
     token = visitor.token
 
     def on_show(request: gr.Request, id: str, token: str, *selected: Any) -> dict:
-        return show_mask(runs.alone(request), library, view, owner_of(token), id, *selected)
+        return show_mask(runs.alone(request), library, view, visitor.owner(token, request), id, *selected)
 
-    def on_list(token: str, which: str) -> list[dict[str, Any]]:
-        return views.list_rows(library, owner_of(token), which)
+    def on_list(request: gr.Request, token: str, which: str) -> list[dict[str, Any]]:
+        return views.list_rows(library, visitor.owner(token, request), which)
 
     def on_input(request: gr.Request, *selected: Any) -> dict:
         return leave_values(on_show(request, *selected), view.ratio, view.other)

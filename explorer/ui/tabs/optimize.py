@@ -12,7 +12,7 @@ from explorer.jobs.manager import JOB_METHODS, JobManager, can_finish_early
 from explorer.jobs.mask_library import JOB_PREFIX, MaskLibrary
 from explorer.masks.result import load_header
 from explorer.ui import frontend, url_state
-from explorer.ui.auth import Guard, Visitor, delete_handler, owner_of
+from explorer.ui.auth import Guard, Visitor, delete_handler
 from explorer.ui.components import (
     INSTANT_TYPED,
     OPEN_QUERY_JS,
@@ -95,7 +95,7 @@ def build(
     with settings_column:
         render_settings(page, job_manager, request, visitor, view.alert, view.job)
     _connect_selection(view, job_view, tab, visitor)
-    _connect_actions(job_manager, library, view, job_view, visitor.guard)
+    _connect_actions(job_manager, library, view, job_view, visitor)
 
 
 def _make_selected() -> dict[str, Any]:
@@ -119,14 +119,14 @@ def _make_selected() -> dict[str, Any]:
     return right
 
 
-def _events(view: View, job_view: JobView) -> tuple[dict[str, Any], dict[str, Any]]:
+def _events(view: View, job_view: JobView, visitor: Visitor) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make the arguments of an event that updates the selected job, and of one that updates the list."""
 
-    def on_update(id: str, after: int, token: str) -> dict:
-        return show_job(job_view, view, id, after, owner_of(token))
+    def on_update(request: gr.Request, id: str, after: int, token: str) -> dict:
+        return show_job(job_view, view, id, after, visitor.owner(token, request))
 
-    def on_list(token: str, which: str) -> list[dict[str, Any]]:
-        return job_view.rows(owner_of(token), which)
+    def on_list(request: gr.Request, token: str, which: str) -> list[dict[str, Any]]:
+        return job_view.rows(visitor.owner(token, request), which)
 
     update = dict(fn=on_update, inputs=[view.job, view.cursor, view.token], outputs=view.shown, **INSTANT_TYPED)
     listing = dict(fn=on_list, inputs=[view.token, view.filter], outputs=view.table, **INSTANT_TYPED)
@@ -135,14 +135,14 @@ def _events(view: View, job_view: JobView) -> tuple[dict[str, Any], dict[str, An
 
 def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visitor) -> None:
     """Connect list and timers. Every event that brings another job changes its id, and that shows all its steps."""
-    update, listing = _events(view, job_view)
+    update, listing = _events(view, job_view, visitor)
 
-    def on_job(id: str, token: str) -> dict:
-        return show_job(job_view, view, id, 0, owner_of(token))
+    def on_job(request: gr.Request, id: str, token: str) -> dict:
+        return show_job(job_view, view, id, 0, visitor.owner(token, request))
 
-    def on_list_timer(token: str, which: str, id: str) -> dict:
+    def on_list_timer(request: gr.Request, token: str, which: str, id: str) -> dict:
         return {
-            view.table: job_view.rows(owner_of(token), which),
+            view.table: job_view.rows(visitor.owner(token, request), which),
             view.list_timer: gr.Timer(active=job_view.is_active(id)),
         }
 
@@ -156,15 +156,17 @@ def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visi
     view.table.pick(picked_id, None, view.job, **INSTANT_TYPED)
 
 
-def _connect_actions(manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, guard: Guard) -> None:
+def _connect_actions(
+    manager: JobManager, library: MaskLibrary, view: View, job_view: JobView, visitor: Visitor
+) -> None:
     """Connect the buttons of the selected job."""
-    update, listing = _events(view, job_view)
+    update, listing = _events(view, job_view, visitor)
     selected, request = [view.job, view.token], view.request
     actions = {view.stop: manager.stop, view.finish: manager.finish, view.resume: manager.resume}
     for button, act in actions.items():
-        handler = action_handler(act, guard, view)
+        handler = action_handler(act, visitor.guard, view)
         button.click(handler, selected, [view.alert, view.timer], **INSTANT_TYPED).then(**update).then(**listing)
-    on_delete = delete_handler(guard, manager.delete, view.alert, view.job)
+    on_delete = delete_handler(visitor.guard, manager.delete, view.alert, view.job)
     view.delete.click(on_delete, selected, [view.alert, view.job], **INSTANT_TYPED)
 
     def on_duplicate(id: str) -> dict:
