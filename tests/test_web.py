@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import httpx
 import psutil
 import pytest
 from starlette.applications import Starlette
@@ -23,7 +24,7 @@ from explorer.jobs.job import Job, result_name
 from explorer.jobs.mask_library import MAX_FILE_BYTES, PART, MaskLibrary
 from explorer.jobs.store import JobStore
 from explorer.ui.auth import TOKEN_HEADER, Guard, owner_of
-from explorer.ui.budgets import Budgets
+from explorer.ui.budgets import ENDING, Budgets
 from explorer.ui.middleware import CALLS, GENERATE, LOOPBACK, MAX_BODY_BYTES, STREAM, RequestChecks
 from explorer.ui.routes import UPLOAD, make_routes
 from tests.page_fixtures import ROOT, call_api, free_port, serve
@@ -240,7 +241,19 @@ def test_forged_headers_lift_no_limit_a_taken_port_is_an_error_and_a_terminated_
         answers = [upload_from(url, f"10.0.0.{number}") for number in range(3)]
         assert "id" in answers[0] and "id" in answers[1] and "2 times within a minute" in answers[2]
         processes += [one for one in page.children(recursive=True) if one not in processes]
+        answers = read_events(url, "generate", prompt="dog", steps=60)
+        assert next(answers) == "event: generating"  # the original is done, the others are not
+        page.terminate()
+        assert ENDING in list(answers)[-1]
     assert psutil.wait_procs(processes, 30)[1] == []
+
+
+def read_events(served, name, **arguments):
+    """Call the API; yields the lines of the answer as they come."""
+    calls = f"{served}gradio_api/call"
+    event = httpx.post(f"{calls}/v2/{name}", json=arguments, timeout=60).json()["event_id"]
+    with httpx.stream("GET", f"{calls}/{name}/{event}", timeout=300) as stream:
+        yield from (line for line in stream.iter_lines() if line and "heartbeat" not in line and line != "data: null")
 
 
 def upload_from(served, address):

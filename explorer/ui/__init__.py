@@ -9,9 +9,11 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -58,6 +60,7 @@ FIRST_TAB = "explore"
 PUBLIC = Guard()  # allows all visitors to change things
 CACHE_S = 3600  # after which files that were sent and never used are deleted
 MAX_SESSIONS = 300  # that Gradio remembers, at 170 kB each; a call of the API is one
+END_S = 2.0  # in which readers learn that their run has ended
 MAX_THREADS = 120  # in which handlers wait for processes
 READY_JS = "() => { window.explorerReady = true }"
 DEFAULT_PORT = 7860
@@ -153,7 +156,7 @@ def launch() -> None:
     limits = (options.rate_limit_per_minute, options.pictures_per_address, options.requests_per_address)
     budgets = Budgets(*limits, proxies)
     guard = Guard(options.password or None, budgets, options.hf_login)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl+C
+    signal.signal(signal.SIGTERM, partial(_end, executor, budgets))
     try:
         build(executor, job_manager, library, guard).launch(
             server_port=int(os.environ.get("GRADIO_SERVER_PORT") or DEFAULT_PORT),
@@ -173,6 +176,14 @@ def launch() -> None:
         executor.close()
         if job_manager:
             job_manager.close()
+
+
+def _end(executor: Executor, budgets: Budgets, *_: Any) -> None:
+    """Tell visitors whose pictures are under way that the page ends, and end as by Ctrl+C."""
+    budgets.is_ending = True
+    executor.close()
+    budgets.wait_for_readers(END_S)
+    raise KeyboardInterrupt
 
 
 def _prepare_data(folder: Path) -> None:

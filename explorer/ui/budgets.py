@@ -15,6 +15,7 @@ from typing import Any
 
 WINDOW_S = 60
 IPV6_PREFIX = 64  # bits that one household or office has for itself
+ENDING = "this page is being restarted; please try again in a minute"
 MAX_PICTURES = 32  # runs that generate pictures, of all addresses together
 
 
@@ -40,6 +41,7 @@ class Budgets:
         self.changes_per_minute, self.pictures, self.requests = changes_per_minute, pictures, requests
         self.proxies = tuple(proxies)
         self._lock = Lock()
+        self.is_ending = False  # the page; then nothing more is run
         self._changes: dict[str, deque[float]] = defaultdict(deque)
         self._pictures, self._requests, self._streams = Counter[str](), Counter[str](), Counter[str]()
 
@@ -60,6 +62,12 @@ class Budgets:
                 wait_s = WINDOW_S + 1 - (now - times[0])
                 raise BudgetError(f"that was {self.changes_per_minute} times within a minute; wait {wait_s:.0f} s")
             times.append(now)
+
+    def wait_for_readers(self, seconds: float) -> None:
+        """Wait until all runs have ended and their readers know, so long at most."""
+        until = time.monotonic() + seconds
+        while (self._pictures or self._streams) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def num_pictures(self) -> int:
         """Count the runs that generate pictures, of all addresses."""

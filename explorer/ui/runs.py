@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import gradio as gr
 
-from explorer.jobs.executors.base import SHORT_TASKS, Executor, RunTask, Task
-from explorer.ui.budgets import Budgets
+from explorer.jobs.executors.base import SHORT_TASKS, Executor, RunTask, Task, WorkerLostError
+from explorer.ui.budgets import ENDING, Budgets
 
 UNREAD_S = 10.0  # after which a run ends whose items nobody reads
 
@@ -45,17 +45,25 @@ class VisitorRuns:
         return self._executor.is_busy(_owner(request, tab), task)
 
     def _run(self, request: gr.Request, owner: str, task: Task, *arguments: Any) -> Iterator[Any]:
+        if self._budgets.is_ending:
+            raise ValueError(ENDING)
         address = self._budgets.address_of(request)
-        items = partial(self._executor.run, owner, task, *arguments, address=address)
-        if task.__name__ in SHORT_TASKS:
-            yield from items()
-            return
+        items = self._executor.run(owner, task, *arguments, address=address)
+        try:
+            if task.__name__ in SHORT_TASKS:
+                yield from items
+            else:
+                yield from self._counted(request, owner, address, items)
+        except WorkerLostError as error:
+            raise ValueError(ENDING if self._budgets.is_ending else f"{error}") from error
+
+    def _counted(self, request: gr.Request, owner: str, address: str, items: Iterator[Any]) -> Iterator[Any]:
         with self._budgets.picture(address):
             timer = Timer(UNREAD_S, self._end_unread, (request.session_hash, owner))
             timer.daemon = True
             timer.start()
             try:
-                yield from items()
+                yield from items
             finally:
                 timer.cancel()
 

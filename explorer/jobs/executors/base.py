@@ -51,6 +51,9 @@ class Executor(Protocol):
     def is_busy(self, owner: str, task: Task) -> bool:
         """Say whether the owner has such a run."""
 
+    def close(self) -> None:
+        """End all runs, and what was started for them."""
+
 
 class NewestRuns(Generic[R]):
     """The newest run of each owner and task; a new one ends the one before."""
