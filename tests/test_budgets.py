@@ -9,7 +9,6 @@ import pytest
 from explorer.jobs.executors.inline import InlineExecutor
 from explorer.jobs.executors.turns import Turns
 from explorer.ui import budgets as budgets_module
-from explorer.ui import runs as runs_module
 from explorer.ui.budgets import BudgetError, Budgets, address_of
 from explorer.ui.runs import VisitorRuns
 
@@ -192,7 +191,7 @@ def test_tabs_of_a_visitor_have_runs_of_their_own():
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_a_run_that_nobody_reads_is_ended(monkeypatch, is_read):
-    monkeypatch.setattr(runs_module, "UNREAD_S", 0.001)
+    monkeypatch.setattr(budgets_module, "UNREAD_S", 0.001)
     checked = Event()
     budgets = Budgets()
     runs = VisitorRuns(InlineExecutor(), budgets)

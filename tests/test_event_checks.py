@@ -1,10 +1,13 @@
 """What an event brings is checked before its handler runs: a client's mistake is a 4xx with one sentence."""
 
+import time
+
 import gradio as gr
 import pytest
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from explorer.ui import budgets
 from explorer.ui.budgets import Budgets
 from explorer.ui.event_checks import CheckedBlocks
 from explorer.ui.middleware import RequestChecks
@@ -28,8 +31,11 @@ def client():
         for preprocess in (True, False):
             gr.Button().click(echo, controls, answer, queue=False, preprocess=preprocess)
         gr.Button().click(fail, controls[0], answer, queue=False)
+        gr.Button().click(echo, controls[0], answer, concurrency_limit=None)
     app = gr.routes.App.create_app(page, app_kwargs={"middleware": [Middleware(RequestChecks, Budgets())]})
     with TestClient(app) as client:
+        client.page = page
+        client.get("/gradio_api/startup-events")  # from then on, queued events are worked on
         yield client
 
 
@@ -89,3 +95,13 @@ def test_what_gradio_does_not_understand_is_a_client_error(client, capfd, path, 
 def test_an_error_of_a_handler_stays_an_error_of_the_server(client, capfd):
     assert fire(client, ["a"], event=2).status_code == 500
     assert "KeyError" in "".join(capfd.readouterr())
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(client, monkeypatch):
+    monkeypatch.setattr(budgets, "UNREAD_S", 0.001)
+    kept = client.page._queue.pending_messages_per_session
+    document = {"fn_index": 3, "data": ["a"], "session_hash": "unread"}
+    assert client.post("/gradio_api/queue/join", json=document).status_code == 200
+    assert "unread" in kept
+    while "unread" in kept:
+        time.sleep(0.01)

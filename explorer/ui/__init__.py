@@ -81,6 +81,7 @@ def build(
     executor = executor or ProcessExecutor()
     runs = VisitorRuns(executor, guard.budgets)
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_S, CACHE_S)) as page:
+        page.budgets = guard.budgets
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
         with gr.Tabs(elem_id="tabs") as tabs:

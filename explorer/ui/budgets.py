@@ -16,6 +16,7 @@ from typing import Any
 WINDOW_S = 60
 IPV6_PREFIX = 64  # bits that one household or office has for itself
 ENDING = "this page is being restarted; please try again in a minute"
+UNREAD_S = 10.0  # after which what nobody reads is given up
 MAX_PICTURES = 32  # runs that generate pictures, of all addresses together
 
 

@@ -4,11 +4,15 @@ A browser sends nothing else, so what fails is a client's mistake: a 4xx with on
 Gradio itself answers every error of an event with 500; `RequestChecks` puts the status of REFUSED in its place.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.exceptions import ComponentProcessingError
+
+from explorer.ui import budgets
+from explorer.ui.budgets import Budgets
 
 REFUSED = "explorer.refused"  # in the scope of a request: the status of its answer
 TYPES: dict[type, tuple[type, ...]] = {
@@ -23,7 +27,12 @@ MAX_NUMBER = 2**63
 
 
 class CheckedBlocks(gr.Blocks):
-    """Blocks that refuse events with values which their components cannot have."""
+    """Blocks that refuse events with values which their components cannot have, and keep no answer that nobody reads.
+
+    budgets: who reads; to be set before the page is launched.
+    """
+
+    budgets = Budgets()
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run an event's handler. Raises gr.Error, without a traceback in the log, for values that it cannot have."""
@@ -31,12 +40,25 @@ class CheckedBlocks(gr.Blocks):
         try:
             if options.get("iterator") is None:
                 inputs = _checked(function.inputs, inputs)
-            return await super().process_api(block_fn, inputs, *arguments, **options)
+            answer = await super().process_api(block_fn, inputs, *arguments, **options)
+            if function.queue:
+                self._forget_unread(getattr(options.get("request"), "session_hash", None))
+            return answer
         except (gr.Error, ComponentProcessingError) as error:
             request = getattr(options.get("request"), "request", None)
             if request is not None:
                 request.scope[REFUSED] = 422
             raise gr.Error(str(getattr(error, "message", error)), print_exception=False) from error
+
+    def _forget_unread(self, session: str | None) -> None:
+        """Drop the answers of a session that nobody reads now, and in a while still nobody does."""
+
+        def forget() -> None:
+            if not self.budgets.is_read(session):
+                self._queue.pending_messages_per_session.pop(session, None)
+
+        if session and not self.budgets.is_read(session):
+            asyncio.get_running_loop().call_later(budgets.UNREAD_S, forget)
 
 
 def _checked(components: Sequence[Any], values: list[Any]) -> list[Any]:

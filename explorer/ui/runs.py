@@ -9,17 +9,16 @@ from uuid import uuid4
 import gradio as gr
 
 from explorer.jobs.executors.base import SHORT_TASKS, Executor, RunTask, Task, WorkerLostError
+from explorer.ui import budgets
 from explorer.ui.budgets import ENDING, Budgets
-
-UNREAD_S = 10.0  # after which a run ends whose items nobody reads
 
 
 class VisitorRuns:
     """Runs the tasks of visitors. A visitor has one run of a task at a time on each tab: the newest one ends the one
     before."""
 
-    def __init__(self, executor: Executor, budgets: Budgets):
-        self._executor, self._budgets = executor, budgets
+    def __init__(self, executor: Executor, counts: Budgets):
+        self._executor, self._budgets = executor, counts
 
     def of(self, request: gr.Request, tab: str = "") -> RunTask:
         """Make what runs tasks for a visitor of a tab: `run(task, *arguments)` yields the items.
@@ -59,7 +58,7 @@ class VisitorRuns:
 
     def _counted(self, request: gr.Request, owner: str, address: str, items: Iterator[Any]) -> Iterator[Any]:
         with self._budgets.picture(address):
-            timer = Timer(UNREAD_S, self._end_unread, (request.session_hash, owner))
+            timer = Timer(budgets.UNREAD_S, self._end_unread, (request.session_hash, owner))
             timer.daemon = True
             timer.start()
             try:
