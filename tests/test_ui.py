@@ -1,5 +1,6 @@
 """The page without a browser: texts, addresses and generated controls."""
 
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import gradio as gr
@@ -14,7 +15,7 @@ from explorer.masks.encoding import decode_bits
 from explorer.sampling.generate import Frame
 from explorer.ui import controls, markup, url_state
 from explorer.ui.components import alert, leave_values, user_errors
-from explorer.ui.tabs.explore import DEFAULTS, PROMPT
+from explorer.ui.tabs.explore import DEFAULTS, PROMPT, View, generate
 from explorer.ui.views import explore
 
 HERE = "a-model-that-is-here"
@@ -226,3 +227,10 @@ def test_answer_leaves_values_that_may_have_been_chosen_since():
     shown = {"unit": gr.update(choices=["a", "b"], value="a"), "figure": 1}
     assert leave_values(shown, "unit", "absent") == {"unit": gr.update(choices=["a", "b"]), "figure": 1}
     assert shown["unit"]["value"] == "a"
+
+
+def test_generate_ends_without_an_error_where_a_newer_run_of_the_visitor_ended_its_plan():
+    view = SimpleNamespace(**{name: name for name in View._fields})
+    values = {"model": "emoji-unet", "method": "uniform", "prompt": "dog", "steps": 4, "ratio": 0.5, "seed": 0}
+    shown = list(generate(lambda *task: iter(()), None, view, values | {"sampler": "ddim", "guidance": 7.5}))
+    assert shown == [{"alert": "", "verdict": ""}]

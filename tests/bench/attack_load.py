@@ -26,6 +26,7 @@ from tests.bench.attacked import Page, page
 
 PROXY = {"EXPLORER_PROXIES": "127.0.0.1"}
 ATTACKER, OTHER = {"x-forwarded-for": "192.0.2.1"}, {"x-forwarded-for": "192.0.2.2"}
+JSON = {"content-type": "application/json"}
 LONG = {"steps": 1000, "prompt": "dog"}
 SLOW_PLAN = {"method": "random", "steps": 1000, "settings": {"granularity": "module", "order": 2}}
 FLOOD, FLOOD_S, CALLS, JOBS, CLIENTS, CLIENTS_S = 40, 60, 2_000, 10_000, 10, 300
@@ -48,12 +49,12 @@ PATHS += ["process_recording", "run-history/connect", "startup-events", "queue/j
 
 @contextmanager
 def stalls(client: Page) -> Iterator[list[float]]:
-    """Measure meanwhile how long another visitor waits for a light file, every tenth of a second."""
+    """Measure meanwhile how long another visitor waits for a light file, twenty times a second."""
     waits, over = [], Event()
 
     def watch() -> None:
         with httpx.Client(base_url=client.base_url, timeout=120, headers=OTHER) as other:
-            while not over.wait(0.1):
+            while not waits or not over.wait(0.05):
                 begun = time.monotonic()
                 other.get("/theme.css")
                 waits.append(time.monotonic() - begun)
@@ -157,6 +158,46 @@ def attack_measure() -> None:
             after = memory_mb(client)
             kept = f"page {after[0] - before[0]:+.0f} MB, its processes {after[1] - before[1]:+.0f} MB"
             print(f"features of {steps} steps: {seconds:.0f} s, {kept}, {str(ended[-1]['output'])[-150:]!r}")
+
+
+def attack_stalls() -> None:
+    """Send single requests that are as large, as deep or as slow as they may be, and see how long others wait."""
+    large = {
+        "200,000 letters as a schedule": {"manual_schedule": "A" * 200_000, "steps": 1000},
+        "1 MB of text": {"prompt": "a " * 500_000},
+        "60,000 settings": {"settings": {f"k{n}": n for n in range(60_000)}},
+        "300,000 numbers": {"settings": {"every": [1] * 300_000}},
+        "the slowest schedule": SLOW_PLAN,
+    }
+    with page(**PROXY) as client:
+        client.call("cost", OTHER)
+        for name, arguments in large.items():
+            with stalls(client) as waits:
+                answer, seconds = timed(client.call, "mask", ATTACKER, **arguments)
+            report_stalls(f"{name} ({seconds:.1f} s, {answer})", waits)
+        deep = '{"settings":' + "[" * 400_000 + "]" * 400_000 + "}"
+        with stalls(client) as waits:
+            status = client.post("/gradio_api/call/v2/cost", content=deep, headers=JSON).status_code
+        report_stalls(f"nested 400,000 deep ({status})", waits)
+        for event in client.events:
+            with stalls(client) as waits:
+                client.fire(event, ["a " * (900_000 // 2 // max(1, len(event["inputs"])))] * len(event["inputs"]))
+            if max(waits, default=0) > 0.3:
+                report_stalls(f"event {event['api_name']} with 1 MB", waits)
+
+
+def attack_unread() -> None:
+    """Ask for large answers that nobody reads."""
+    with page(**PROXY) as client:
+        client.call("mask", OTHER)
+        before = memory_mb(client)[0]
+        for seed in range(60):
+            settings = {"granularity": "module", "seed": seed}
+            client.post("/gradio_api/call/v2/mask", json={"method": "random", "steps": 1000, "settings": settings})
+        while client.call("cost", OTHER)[1] != "complete":
+            time.sleep(1)
+        time.sleep(15)
+        print(f"60 schedules of 1,000 steps that nobody reads: {memory_mb(client)[0] - before:+.0f} MB")
 
 
 def attack_fuzz() -> None:

@@ -186,7 +186,7 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
         return from_url(request.query_params, library, made, view)
 
     def on_plan(request: gr.Request, *values: Any) -> dict:
-        return plan(runs.of(request), library, view, made.values(values))
+        return plan(runs.of(request, "plan"), library, view, made.values(values))
 
     loaded = page.load(on_load, None, [*made.inputs, *groups, view.names, view.unknown_words, view.alert], **INSTANT)
     loaded.then(**set_request)
@@ -285,7 +285,9 @@ def generate(
     yield {view.alert: "", view.verdict: note}
     with user_errors() as sentences:
         request, path = url_state.with_importance(values, library)
-        planned = next(run(tasks.plan, request, path))
+        planned = next(run(tasks.plan, request, path), None)
+        if planned is None:  # a newer run of this visitor ended it
+            return
         cards, number = new_cards(request, planned), next(RUN_NUMBERS)
         note = prompt_note(request.model, request.prompt)
         yield {view.heatmap: plan_json(request, planned), view.unknown_words: note}

@@ -36,6 +36,7 @@ MAP_CAPTION = (
     "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
 )
 CURVES_CAPTION = "The same along the line next to the diagonal: each call with the one before. Grey: all other units."
+TAB = "features"  # whose schedules are computed beside those of Explore
 UNIT_JS = "() => window.explorer.unit()"
 
 
@@ -70,7 +71,7 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     view = View(unit, measure, measured_on, similarity, adjacent, own)
 
     def on_show(request: gr.Request, name: str | None, own: str | None, *values: Any) -> dict:
-        return show(runs.of(request), view, name, kept.find(own), dict(zip(explore.request, values, strict=True)))
+        return show(runs.of(request, TAB), view, name, kept.find(own), dict(zip(explore.request, values, strict=True)))
 
     def on_input(request: gr.Request, *given: Any) -> dict:
         return leave_values(on_show(request, *given), unit)
@@ -96,7 +97,7 @@ def show(run: RunTask, view: View, unit: str | None, own: Similarity | None, val
         units = measured.header.units
         unit = unit if unit in units else units[len(units) // 2]
         column = units.index(unit)
-        reused = reused_calls(next(run(tasks.plan, request)), unit)
+        reused = [call for plan in run(tasks.plan, request) for call in reused_calls(plan, unit)]
         return {
             view.unit: gr.update(choices=list(units), value=unit),
             view.measured_on: describe(measured),
