@@ -118,6 +118,22 @@ def test_a_second_request_ends_the_first(opened_visitor: Visitor):
     expect(page.locator(".history button")).to_have_count(earlier + 1)
 
 
+def test_history_shows_previews_and_a_click_returns_to_earlier_results(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="6")
+    earlier = page.locator(".history button").count()
+    opened_visitor.generate()
+    expect(page.locator(".filmstrip .reel").first.locator("canvas")).to_have_count(6)
+    assert page.locator(".filmstrip .reel").first.locator("figcaption").last.inner_text() == "6"
+    first = opened_visitor.pictures()
+    page.fill("#prompt input", "cat face")
+    page.press("#prompt input", "Enter")
+    expect(page.locator(".history button")).to_have_count(earlier + 2, timeout=60_000)
+    page.click(".history button >> nth=1")
+    expect(page.locator("#prompt input")).to_have_value("dog")
+    expect(page.locator(".footer")).to_contain_text("Generated for “dog”")
+    assert opened_visitor.pictures() == first
+
+
 def test_pointer_shows_the_status_of_a_cell(opened_visitor: Visitor):
     page = ask(opened_visitor)
     page.locator("#heatmap .plot").scroll_into_view_if_needed()
@@ -162,7 +178,7 @@ def test_known_names_are_suggested(opened_visitor: Visitor):
 def test_two_visitors_get_their_own_pictures(opened_visitor: Visitor, visitors, served: str):
     requests = [("dog", 1), ("red apple", 2)]
     ask(opened_visitor, prompt="dog", seed="1")
-    at_once = [opened_visitor, visitors().open("steps=4&prompt=red apple&seed=2&method=uniform&ratio=0.5")]
+    at_once = [opened_visitor, visitors(stranger=True).open("steps=4&prompt=red apple&seed=2&method=uniform&ratio=0.5")]
     for one in at_once:
         one.page.click("#generate")
     for one in at_once:
