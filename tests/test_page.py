@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import expect
 
-from tests.page_fixtures import VIEWPORT, call_api
+from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +37,7 @@ def opened_visitor(shared_visitor: Visitor) -> Visitor:
 
 
 def ask(visitor: Visitor, **changes: str) -> Page:
-    """Set the controls to REQUEST with these changes, whatever an earlier test has left there."""
+    """Set the controls to REQUEST with these changes, whatever an earlier test has left there, and wait for answers."""
     page, request = visitor.page, REQUEST | changes
     page.set_viewport_size(VIEWPORT)
     for name, value in request.items():
@@ -46,6 +46,7 @@ def ask(visitor: Visitor, **changes: str) -> Page:
             control.fill(value)
             control.press("Tab")
     page.wait_for_function(ASKED, arg=request)
+    visitor.settled(NUM_REQUESTS)
     return page
 
 
