@@ -168,11 +168,12 @@ def shared_visitor(chromium: BrowserContext, served: str) -> Iterator[Visitor]:
 
 @pytest.fixture
 def visitors(chromium: BrowserContext, request: pytest.FixtureRequest) -> Iterator:
-    """Make visitors, of the shared page or of another address. The first has the profile, others a new context each."""
+    """Make visitors, of the shared page or of another address. The first has the profile, as the shared visitor has,
+    unless it is to be a `stranger`; others have a new context each."""
     made: list[Visitor] = []
 
-    def make(served: str = "", viewport: ViewportSize = VIEWPORT, **media: str) -> Visitor:
-        context = chromium.browser.new_context() if made else chromium
+    def make(served: str = "", viewport: ViewportSize = VIEWPORT, stranger: bool = False, **media: str) -> Visitor:
+        context = chromium.browser.new_context() if made or stranger else chromium
         made.append(Visitor(context, served or request.getfixturevalue("served")))
         made[-1].page.set_viewport_size(viewport)
         made[-1].page.emulate_media(**media)

@@ -193,6 +193,7 @@ def test_switched_cell_cascades_and_updates_the_cost(visitors, gallery_page):
 
 
 def test_pictures_of_a_manual_schedule_can_be_generated(gallery_page, shared_visitor: Visitor):
+    gallery_page.evaluate(MOVED, 0.9)  # fewer calls to make
     gallery_page.locator("#heatmap .plot").focus()
     for key in ("ArrowRight", "ArrowRight", "c"):
         gallery_page.keyboard.press(key)
@@ -218,21 +219,6 @@ def test_request_outside_the_gallery_is_planned_when_the_slider_is_released(gall
     gallery_page.locator("#ratio input[type=number]").fill("0.33")
     gallery_page.locator("#ratio input[type=number]").press("Tab")
     expect(gallery_page.locator(".tiles dd").first).to_have_text("33.0%")
-
-
-def test_history_shows_previews_and_a_click_returns_to_earlier_results(visitor: Visitor):
-    page = visitor.open("steps=6&prompt=dog&method=uniform&ratio=0.5").page
-    visitor.generate()
-    expect(page.locator(".filmstrip .reel").first.locator("canvas")).to_have_count(6)
-    assert page.locator(".filmstrip .reel").first.locator("figcaption").last.inner_text() == "6"
-    first = visitor.pictures()
-    page.fill("#prompt input", "cat face")
-    page.press("#prompt input", "Enter")
-    expect(page.locator(".history button")).to_have_count(2, timeout=60_000)
-    page.click(".history button >> nth=1")
-    expect(page.locator("#prompt input")).to_have_value("dog")
-    expect(page.locator(".footer")).to_contain_text("Generated for “dog”")
-    assert visitor.pictures() == first
 
 
 def test_features_show_where_the_schedule_reuses(gallery_page):

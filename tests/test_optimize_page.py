@@ -16,16 +16,26 @@ QUERY = "steps=4&method=uniform&ratio=0.5&prompt=dog"
 
 
 def on_tab(visitor, query=QUERY):
-    page = visitor.open(query).page
+    return open_tab(visitor.open(query).page)
+
+
+def open_tab(page):
     page.get_by_role("tab", name="Optimize").click()
     page.wait_for_selector("#job-start")
     return page
 
 
+@pytest.fixture(scope="module")
+def opened_visitor(shared_visitor):
+    """Open the page once, at an importance of Explore, for tests that leave no job on Optimize."""
+    return shared_visitor.open("method=importance%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog")
+
+
 def fill(page, **settings):
-    page.get_by_role("button", name="Settings of dipgo").click()
     for name, value in settings.items():
         box = page.locator(f"#set-{name} input").first
+        if not box.is_visible():
+            page.get_by_role("button", name="Settings of dipgo").click()
         box.fill(str(value))
         box.press("Enter")
 
@@ -88,8 +98,8 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
     assert not visitor.errors and not visitor.foreign
 
 
-def test_importance_replaces_a_method_and_refuses_other_steps(visitor):
-    page = visitor.open("method=importance%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
+def test_importance_replaces_a_method_and_refuses_other_steps(opened_visitor):
+    page = opened_visitor.page
     expect(page.locator("#method input")).to_have_value("dipgo-dpm++-20 (bundled)")
     expect(page.locator("#steps input")).to_have_value("20")
     page.click("#generate")
@@ -104,11 +114,11 @@ def test_importance_replaces_a_method_and_refuses_other_steps(visitor):
     page.click("#method input")
     page.get_by_role("option", name="uniform", exact=True).click()
     expect(page.locator("#alert [role=alert]")).to_have_count(0)
-    assert not visitor.errors
+    assert not opened_visitor.errors
 
 
-def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
-    page = on_tab(visitor)
+def test_a_job_is_paused_resumed_finished_and_deleted(opened_visitor):
+    page = open_tab(opened_visitor.page)
     start(page, iterations=4000)
     wait_for(page, "running, step")
     page.click("#job-stop")
@@ -126,38 +136,35 @@ def test_a_job_is_paused_resumed_finished_and_deleted(visitor):
     page.click("#job-delete")
     expect(page.locator("#job .waiting")).to_be_visible()
     expect(page).not_to_have_url(re.compile("job="))
-    assert not visitor.errors
+    assert not opened_visitor.errors
 
 
-def test_long_step_shows_its_progress(visitor):
-    page = on_tab(visitor)
+def test_long_step_shows_its_progress(opened_visitor):
+    page = open_tab(opened_visitor.page)
     start(page, steps=40, batch=4, iterations=40)
     wait_for(page, "calls of the network into it")
     wait_for(page, "% of the next")
     page.click("#job-stop")
     wait_for(page, "interrupted")
     page.click("#job-delete")
-    assert not visitor.errors
+    assert not opened_visitor.errors
 
 
-def test_invalid_job_request_is_one_sentence(visitor):
+def test_invalid_job_request_is_one_sentence_and_every_method_has_controls_without_axe_violations(visitor):
     page = on_tab(visitor, f"{QUERY}&job=%3Cscript%3E")
     expect(page.locator("#job-alert [role=alert]")).to_contain_text("there is no job '<script>'")
     fill(page, min_ratio=0.9, max_ratio=0.5)
     expect(page.locator("#job-estimate [role=alert]")).to_contain_text("is above max_ratio")
     page.click("#job-start")
     expect(page.locator("#job-alert [role=alert]")).to_contain_text("is above max_ratio")
-    assert not visitor.errors
 
-
-def test_every_method_has_controls_without_axe_violations(visitor):
-    page = on_tab(visitor)
     for method in ("ecodiff", "taylor", "genetic", "uniform", "magnitude"):
         page.click("#job-method input")
         page.get_by_role("option", name=method, exact=True).click()
         expect(page.locator("#job-more")).to_contain_text(f"Settings of {method}")
     found = Axe().run(page, context="#tabs").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert not visitor.errors
 
 
 @pytest.mark.parametrize("method", ["dipgo", "ecodiff", "taylor", "genetic", "search", "similarity"])

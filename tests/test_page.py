@@ -2,41 +2,76 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlparse
 
+import psutil
 import pytest
 from playwright.sync_api import expect
 
-from tests.page_fixtures import call_api
+from tests.job_fixtures import runs
+from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api
 
 pytestmark = pytest.mark.browser
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
     from tests.page_fixtures import Visitor
 
-ROOT = Path(__file__).parent.parent
+REQUEST = {"prompt": "dog", "seed": "0", "ratio": "0.5", "steps": "4"}  # by uniform
+ASKED = """request => {
+    const query = new URLSearchParams(location.search);
+    const calls = document.querySelector("#heatmap .plot").data?.[0].z[0].length;
+    const inAddress = Object.entries(request).every(([name, value]) => query.get(name) === value);
+    return inAddress && calls === Number(request.steps);
+}"""
 
 
-# -- before the first request
+@pytest.fixture(scope="module")
+def opened_visitor(shared_visitor: Visitor) -> Visitor:
+    """Open the page once for the tests that begin with `ask`."""
+    return shared_visitor.open()
 
 
-def test_building_the_page_needs_no_torch():
-    code = "import sys; from explorer.ui import build; build(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+def ask(visitor: Visitor, **changes: str) -> Page:
+    """Set the controls to REQUEST with these changes, whatever an earlier test has left there, and wait for answers."""
+    page, request = visitor.page, REQUEST | changes
+    page.set_viewport_size(VIEWPORT)
+    for name, value in request.items():
+        control = page.locator(f"#{name} input:not([type=range])")
+        if control.input_value() != value:
+            control.fill(value)
+            control.press("Tab")
+    page.wait_for_function(ASKED, arg=request)
+    visitor.settled(NUM_REQUESTS)
+    return page
 
 
 # -- what a visitor sees
 
 
-def test_generates_three_pictures_from_one_request(visitor: Visitor):
+def test_the_heatmap_follows_the_ratio_without_generating(opened_visitor: Visitor):
+    """Run first: no picture has been generated yet."""
+    page = ask(opened_visitor, ratio="0.25", steps="8")
+    before = opened_visitor.computed()
+    page.locator("#ratio input[type=range]").focus()
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "few => Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1)) < few",
+        arg=0.75 * before,
+    )
+    expect(page.locator(".tiles dd").first).to_have_text("65.0%")
+    assert not opened_visitor.pictures()
+
+
+def test_generates_three_pictures_from_one_request(opened_visitor: Visitor):
     # with 4 steps, the baseline's 2 steps of DPM++ are the same as pruned DDIM's
-    visitor.open("steps=8&prompt=dog&method=uniform&ratio=0.5").generate()
-    page = visitor.page
-    assert len(set(visitor.pictures())) == 3
+    page = ask(opened_visitor, steps="8")
+    opened_visitor.generate()
+    assert len(set(opened_visitor.pictures())) == 3
     assert page.eval_on_selector("#pictures .card .picture", "canvas => canvas.width") >= 32
     assert page.locator(".card .picture").first.get_attribute("aria-label") == "dog, original"
     assert page.locator(".card h2").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
@@ -46,95 +81,96 @@ def test_generates_three_pictures_from_one_request(visitor: Visitor):
     assert 0 <= float(facts[2]) <= 1
     assert facts[3].endswith(" dB")
     assert "seed 0" in page.locator("#pictures .footer").inner_text()
-    assert not visitor.errors
-    assert not visitor.foreign
+    assert not opened_visitor.errors
+    assert not opened_visitor.foreign
 
 
-def test_stop_ends_a_run(visitor: Visitor):
-    visitor.open("steps=200&prompt=dog&method=uniform&ratio=0.5")
-    visitor.page.click("#generate")
-    expect(visitor.page.locator(".card[data-role=original] .counter")).to_contain_text("of 200", timeout=60_000)
-    visitor.page.click("#stop")
-    expect(visitor.page.locator("#stop")).to_be_disabled()
-    counter = visitor.settled("document.querySelector('.card[data-role=original] .counter').textContent")
-    assert "of 200" in counter
-    assert not visitor.page.locator("#verdict .verdict").count()
+def test_stop_ends_a_run(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="100")
+    page.click("#generate")
+    expect(page.locator(".card[data-role=original] .counter")).to_contain_text("of 100", timeout=60_000)
+    page.click("#stop")
+    expect(page.locator("#stop")).to_be_disabled()
+    counter = opened_visitor.settled("document.querySelector('.card[data-role=original] .counter').textContent")
+    assert "of 100" in counter
+    assert not page.locator("#verdict .verdict").count()
 
 
-def test_a_second_request_ends_the_first(visitor: Visitor):
-    page = visitor.open("steps=100&prompt=dog&method=uniform&ratio=0.5").page
+def test_a_second_request_ends_the_first(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="100")
+    earlier = page.locator(".history button").count()
     page.click("#generate")
     expect(page.locator(".card[data-role=original] .counter")).to_contain_text("of 100", timeout=60_000)
     page.fill("#steps input", "8")
     page.fill("#prompt input", "cat face")
     page.press("#prompt input", "Enter")
-    visitor.wait_until_generated()
+    opened_visitor.wait_until_generated()
     assert "Generated for “cat face”, seed 0, 8 steps" in page.locator("#pictures .footer").inner_text()
     expect(page.locator("#stop")).to_be_disabled()
-    expect(page.locator(".history button")).to_have_count(1)
+    expect(page.locator(".history button")).to_have_count(earlier + 1)
 
 
-def test_the_heatmap_follows_the_ratio_without_generating(visitor: Visitor):
-    visitor.open("steps=8&ratio=0.25&prompt=dog&method=uniform")
-    before = visitor.computed()
-    visitor.page.locator("#ratio input[type=range]").focus()
-    for _ in range(40):
-        visitor.page.keyboard.press("ArrowRight")
-    visitor.page.wait_for_function(
-        "few => Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1)) < few",
-        arg=0.75 * before,
-    )
-    expect(visitor.page.locator(".tiles dd").first).to_have_text("65.0%")
-    assert not visitor.pictures()
+def test_history_shows_previews_and_a_click_returns_to_earlier_results(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="6")
+    earlier = page.locator(".history button").count()
+    opened_visitor.generate()
+    expect(page.locator(".filmstrip .reel").first.locator("canvas")).to_have_count(6)
+    assert page.locator(".filmstrip .reel").first.locator("figcaption").last.inner_text() == "6"
+    first = opened_visitor.pictures()
+    page.fill("#prompt input", "cat face")
+    page.press("#prompt input", "Enter")
+    expect(page.locator(".history button")).to_have_count(earlier + 2, timeout=60_000)
+    page.click(".history button >> nth=1")
+    expect(page.locator("#prompt input")).to_have_value("dog")
+    expect(page.locator(".footer")).to_contain_text("Generated for “dog”")
+    assert opened_visitor.pictures() == first
 
 
-def test_pointer_shows_the_status_of_a_cell(visitor: Visitor):
-    visitor.open()
-    visitor.page.locator("#heatmap .plot").scroll_into_view_if_needed()
-    box = visitor.page.locator("#heatmap .nsewdrag[data-subplot=xy]").bounding_box()
-    visitor.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
-    visitor.page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
-    text = visitor.page.locator("#heatmap .hovertext").text_content()
+def test_pointer_shows_the_status_of_a_cell(opened_visitor: Visitor):
+    page = ask(opened_visitor)
+    page.locator("#heatmap .plot").scroll_into_view_if_needed()
+    box = page.locator("#heatmap .nsewdrag[data-subplot=xy]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
+    text = page.locator("#heatmap .hovertext").text_content()
     assert "call 1, timestep" in text
     assert "% of a call's MACs" in text
     assert any(status in text for status in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
 
 
-def test_enter_generates_and_unknown_words_are_named(visitor: Visitor):
-    visitor.open("steps=4&prompt=dog&method=uniform&ratio=0.5")
-    visitor.page.fill("#prompt input", "xyzzy dog")
-    visitor.page.press("#prompt input", "Enter")
-    visitor.wait_until_generated()
-    assert len(visitor.pictures()) == 3
-    assert visitor.page.locator("#unknown-words").inner_text() == "never seen in training: xyzzy"
+def test_enter_generates_and_unknown_words_are_named(opened_visitor: Visitor):
+    page = ask(opened_visitor)
+    page.fill("#prompt input", "xyzzy dog")
+    page.press("#prompt input", "Enter")
+    opened_visitor.wait_until_generated()
+    assert len(opened_visitor.pictures()) == 3
+    assert page.locator("#unknown-words").inner_text() == "never seen in training: xyzzy"
 
 
-def test_schedule_equal_to_a_coarser_sampler_is_named_so(visitor: Visitor):
-    visitor.open("steps=8&ratio=0.5&method=uniform&sampler=ddim")
-    expect(visitor.page.locator(".captions")).to_contain_text("under DDIM that is a sampler of 4 steps")
-    visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim")
-    expect(visitor.page.locator(".captions")).to_contain_text("the pattern of DeepCache")
+def test_schedule_equal_to_a_coarser_sampler_is_named_so(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="8")
+    expect(page.locator(".captions")).to_contain_text("under DDIM that is a sampler of 4 steps")
 
 
-def test_known_names_are_suggested(visitor: Visitor):
-    visitor.open()
-    listed = visitor.page.locator("#prompt input").get_attribute("list")
-    names = visitor.page.eval_on_selector_all(f"#{listed} option", "all => all.map(one => one.value)")
+def test_pattern_of_deepcache_is_named_and_each_method_has_its_own_settings(visitor: Visitor):
+    page = visitor.open("steps=8&ratio=0.4&method=deepcache&sampler=ddim&prompt=dog").page
+    expect(page.locator(".captions")).to_contain_text("the pattern of DeepCache")
+    page.click("#more button")
+    expect(page.locator("#deepcache-branch")).to_be_visible()
+    expect(page.locator("#uniform-interval")).to_have_count(0)
+
+
+def test_known_names_are_suggested(opened_visitor: Visitor):
+    page = ask(opened_visitor)
+    listed = page.locator("#prompt input").get_attribute("list")
+    names = page.eval_on_selector_all(f"#{listed} option", "all => all.map(one => one.value)")
     assert "red apple" in names
 
 
-def test_each_method_has_its_own_settings(visitor: Visitor):
-    visitor.open("steps=4&ratio=0.3&prompt=dog&method=deepcache")
-    visitor.page.click("#more button")
-    expect(visitor.page.locator("#deepcache-branch")).to_be_visible()
-    expect(visitor.page.locator("#uniform-interval")).to_have_count(0)
-
-
-def test_two_visitors_get_their_own_pictures(visitors, served: str):
+def test_two_visitors_get_their_own_pictures(opened_visitor: Visitor, visitors, served: str):
     requests = [("dog", 1), ("red apple", 2)]
-    at_once = [
-        visitors().open(f"steps=4&prompt={prompt}&seed={seed}&method=uniform&ratio=0.5") for prompt, seed in requests
-    ]
+    ask(opened_visitor, prompt="dog", seed="1")
+    at_once = [opened_visitor, visitors(stranger=True).open("steps=4&prompt=red apple&seed=2&method=uniform&ratio=0.5")]
     for one in at_once:
         one.page.click("#generate")
     for one in at_once:
@@ -159,8 +195,7 @@ REPAINTED = """pictures => Promise.all(pictures.map(async picture => {
 
 
 def test_the_state_of_a_view_is_in_its_address(visitors):
-    first = visitors().open("steps=4&prompt=dog&method=uniform&ratio=0.5")
-    page = first.page
+    page = visitors().open().page
     page.fill("#prompt input", "red apple & co")
     page.fill("#seed input", "7")
     page.fill("#steps input", "6")
@@ -201,27 +236,27 @@ BAD_INPUT = [
 ]
 
 
-def test_bad_input_gives_one_sentence_and_loses_nothing(visitor: Visitor):
-    page = visitor.open("steps=4&prompt=dog&ratio=0.3&method=uniform").page
+def test_bad_input_gives_one_sentence_and_loses_nothing(opened_visitor: Visitor):
+    page = ask(opened_visitor, ratio="0.3")
     for control, typed, message in BAD_INPUT:
         good = page.locator(control).input_value()
         page.fill(control, typed)
         page.click("#generate")
         expect(page.locator("#alert [role=alert]")).to_contain_text(message)
-        assert "\n" not in visitor.alert()
+        assert "\n" not in opened_visitor.alert()
         assert page.locator(control).input_value() == typed
         assert page.locator("#ratio input[type=number]").input_value() == "0.3"
         page.fill(control, good)
         expect(page.locator("#stop")).to_be_disabled()
-    visitor.generate()
+    opened_visitor.generate()
     assert not page.locator("#alert [role=alert]").count()
 
 
 # -- the heatmap
 
 
-def test_the_heatmap_follows_the_width_of_the_window(visitor: Visitor):
-    page = visitor.open().page
+def test_the_heatmap_follows_the_width_of_the_window(opened_visitor: Visitor):
+    page = ask(opened_visitor)
     for width in (375, 1280):
         page.set_viewport_size({"width": width, "height": 812})
         page.wait_for_function(
@@ -236,8 +271,8 @@ def test_the_heatmap_follows_the_width_of_the_window(visitor: Visitor):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(visitor: Visitor):
-    page = visitor.open("steps=25&prompt=dog&method=uniform&ratio=0.5").page
+def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="25")
     page.set_viewport_size({"width": 375, "height": 800})
     page.wait_for_function(
         "(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#heatmap .plot'))"
@@ -249,7 +284,7 @@ def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(visitor: Visito
     assert len(placed) > 2 and not any("rotate" in one for one in placed if one)
 
 
-def test_bundled_importance_is_selectable_and_shows_its_removal_order(visitor: Visitor):
+def test_bundled_importance_shows_its_removal_order_and_names_the_learned_trajectories(visitor: Visitor):
     visitor.open("steps=25&ratio=0.8&prompt=dog&method=dipgo&sampler=ddim")
     expect(visitor.page.locator("#show")).to_be_visible()
     computed = visitor.computed()
@@ -261,9 +296,17 @@ def test_bundled_importance_is_selectable_and_shows_its_removal_order(visitor: V
     visitor.page.locator("#show label", has_text="decision").click()
     visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('call skipped')")
     assert visitor.computed() == computed
-
-
-def test_unlearned_trajectory_is_refused_with_the_learned_ones(visitor: Visitor):
-    visitor.page.goto(f"{visitor.served}?steps=7&method=dipgo&prompt=dog")
+    visitor.page.fill("#steps input", "7")
+    visitor.page.press("#steps input", "Tab")
     visitor.page.wait_for_selector("#alert [role=alert]")
     assert "learned for" in visitor.alert() and "not for ddim 7" in visitor.alert()
+
+
+# -- the process that serves
+
+
+def test_page_runs_without_torch(served: str):
+    (process,) = [one for one in psutil.Process().children() if runs(one, "app.py")]
+    files = {Path(one.path).name for one in process.memory_maps()}
+    assert any("python" in name for name in files)  # they can be read
+    assert not [name for name in files if "torch" in name]

@@ -31,11 +31,11 @@ KEEP = [[1, 1, 1], [0, 0, 1]]  # at call 1, the first unit is dead and the secon
 TIMESTEPS = [999, 499]
 
 
-@pytest.fixture
-def page(visitor: Visitor):
+@pytest.fixture(scope="module")
+def page(shared_visitor: Visitor):
     """Open the smallest document of the server, from which the scripts can be imported."""
-    visitor.page.goto(f"{visitor.served}manifest.json")
-    return visitor.page
+    shared_visitor.page.goto(f"{shared_visitor.served}manifest.json")
+    return shared_visitor.page
 
 
 @pytest.fixture(scope="module")

@@ -31,24 +31,24 @@ def opened(visitor, **values):
     scope="module", params=[("emoji-unet", 236), ("emoji-dit", 84), ("emoji-ddpm", 0)], ids=lambda one: one[0]
 )
 def of_model(request, shared_visitor):
-    """Open the tab once per model; its name, the number of its heads, the page and the errors of its scripts."""
+    """Open the tab once per model; its name, the number of its heads, the page, the errors of its scripts and the
+    requests to other hosts."""
     model, heads = request.param
-    return SimpleNamespace(
-        model=model, heads=heads, page=opened(shared_visitor, model=model), errors=shared_visitor.errors
-    )
+    page, visitor = opened(shared_visitor, model=model), shared_visitor
+    return SimpleNamespace(model=model, heads=heads, page=page, errors=visitor.errors, foreign=visitor.foreign)
 
 
-def test_kept_widths_follow_the_slider(visitor):
-    page = opened(visitor)
-    header = next(iter(bundled.width_headers("emoji-unet").values()))
+def test_kept_widths_follow_the_slider(of_model):
+    model, page = of_model.model, of_model.page
+    header = next(iter(bundled.width_headers(model).values()))
     box = page.locator("#widths-ratio input[type=number]")
     for share in (0.1, 0.3):
         box.fill(str(share))
         box.press("Enter")
-        kept = widths_at(widths.file_request("emoji-unet", header, share))
+        kept = widths_at(widths.file_request(model, header, share))
         expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept.params_fraction:.1%}")
         expect(page.locator("#widths-summary")).to_contain_text(f"{kept.macs_fraction:.1%}")
-    assert not visitor.errors and not visitor.foreign
+    assert not of_model.errors and not of_model.foreign
 
 
 def test_every_bundled_file_can_be_shown(of_model):
@@ -147,16 +147,16 @@ def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
     assert not visitor.errors
 
 
-@pytest.mark.parametrize(("share", "reached"), [("0.95", "0.95"), ("0", "0"), ("0.999", "0.99")])
-def test_address_restores_the_smallest_and_largest_widths(visitor, share, reached):
+def test_address_restores_the_smallest_and_largest_widths(visitor):
     page = visitor.page
     header = bundled.width_headers("emoji-ddpm")["taylor-channels"]
-    query = f"model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio={share}"
-    page.goto(f"{visitor.served}?{query}")
-    kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
-    expect(page.locator("#widths-summary")).to_contain_text(f"removed{1 - kept:.1%}of")
-    page.locator("#widths-ratio input[type=number]").press("Enter")
-    page.wait_for_url(re.compile(f"widths_ratio={reached}(&|$)"))
+    query = "model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio="
+    for share, reached in {"0.95": "0.95", "0": "0", "0.999": "0.99"}.items():
+        page.goto(f"{visitor.served}?{query}{share}")
+        kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
+        expect(page.locator("#widths-summary")).to_contain_text(f"removed{1 - kept:.1%}of")
+        page.locator("#widths-ratio input[type=number]").press("Enter")
+        page.wait_for_url(re.compile(f"widths_ratio={reached}(&|$)"))
     assert not visitor.errors
 
 
