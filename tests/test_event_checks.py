@@ -105,3 +105,10 @@ def test_an_answer_that_nobody_reads_is_not_kept(client, monkeypatch):
     assert "unread" in kept
     while "unread" in kept:
         time.sleep(0.01)
+
+
+def test_no_value_stays_in_the_session(client):
+    value = "x" * 1000
+    assert value in fire(client, [value, *SENT[1:]], session_hash="own").text
+    state = client.page.state_holder["own"]
+    assert state.config_values and value not in repr(state.config_values)

@@ -27,7 +27,7 @@ MAX_NUMBER = 2**63
 
 
 class CheckedBlocks(gr.Blocks):
-    """Blocks that refuse events with values which their components cannot have, and keep no answer that nobody reads.
+    """Blocks that refuse events with values which their components cannot have, and keep no answers in the server.
 
     budgets: who reads; to be set before the page is launched.
     """
@@ -40,15 +40,18 @@ class CheckedBlocks(gr.Blocks):
         try:
             if options.get("iterator") is None:
                 inputs = _checked(function.inputs, inputs)
-            answer = await super().process_api(block_fn, inputs, *arguments, **options)
-            if function.queue:
-                self._forget_unread(getattr(options.get("request"), "session_hash", None))
-            return answer
+            return await super().process_api(block_fn, inputs, *arguments, **options)
         except (gr.Error, ComponentProcessingError) as error:
             request = getattr(options.get("request"), "request", None)
             if request is not None:
                 request.scope[REFUSED] = 422
             raise gr.Error(str(getattr(error, "message", error)), print_exception=False) from error
+        finally:
+            if function.queue:
+                self._forget_unread(getattr(options.get("request"), "session_hash", None))
+            if state := options.get("state"):  # where Gradio copies every value for links that this page does not have
+                for component in (*function.inputs, *function.outputs):
+                    state.config_values.pop(component._id, None)
 
     def _forget_unread(self, session: str | None) -> None:
         """Drop the answers of a session that nobody reads now, and in a while still nobody does."""
@@ -56,6 +59,7 @@ class CheckedBlocks(gr.Blocks):
         def forget() -> None:
             if not self.budgets.is_read(session):
                 self._queue.pending_messages_per_session.pop(session, None)
+                self._queue.pending_event_ids_session.pop(session, None)
 
         if session and not self.budgets.is_read(session):
             asyncio.get_running_loop().call_later(budgets.UNREAD_S, forget)
