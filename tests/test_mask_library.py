@@ -84,11 +84,15 @@ def test_limits_per_visitor_in_total_and_per_file(library, file, tmp_path, monke
 def test_an_address_has_a_limit_whatever_names_it_makes(library, file, monkeypatch):
     monkeypatch.setattr(mask_library, "MAX_PER_ADDRESS", 2)
     kept = [library.add(file, "a", f"visitor {number}", "1.2.3.4") for number in range(2)]
-    with pytest.raises(ValueError, match="your address has 2 files here"):
+    with pytest.raises(ValueError, match="your address may have 2 files and 50 MB here"):
         library.add(file, "a", "visitor 2", "1.2.3.4")
     library.add(file, "a", "visitor 2", "5.6.7.8")
     library.delete(kept[0].id, "visitor 0")
     library.add(file, "a", "visitor 2", "1.2.3.4")
+    monkeypatch.setattr(mask_library, "MAX_PER_ADDRESS", 9)
+    monkeypatch.setattr(mask_library, "MAX_BYTES_PER_ADDRESS", 2 * kept[1].path.stat().st_size)
+    with pytest.raises(ValueError, match="your address may have 9 files and 0 MB here"):
+        library.add(file, "a", "visitor 2", "1.2.3.4")
 
 
 def test_a_full_disk_keeps_nothing(library, file, monkeypatch):

@@ -26,7 +26,7 @@ from explorer.models.catalogue import EMBEDDED
 Source = Literal["bundled", "job", "uploaded", "manual"]
 MAX_FILE_BYTES = 5 * 2**20
 MAX_PER_USER, MAX_PER_ADDRESS, MAX_TOTAL = 50, 200, 2_000  # files
-MAX_TOTAL_BYTES = 500 * 2**20
+MAX_BYTES_PER_ADDRESS, MAX_TOTAL_BYTES = 50 * 2**20, 500 * 2**20
 PART = ".part-"  # before the name of a file that is not whole yet
 JOB_PREFIX = "job-"  # before a job's id
 ID = re.compile(r"[0-9a-f]{12}")
@@ -142,8 +142,12 @@ class MaskLibrary:
         entries = list(self._uploads())
         if sum(entry.owner == owner for entry in entries) >= MAX_PER_USER:
             raise ValueError(f"you have {MAX_PER_USER} files here, which is the limit; delete one first")
-        if address and sum(self._addresses.get(entry.id) == address for entry in entries) >= MAX_PER_ADDRESS:
-            raise ValueError(f"your address has {MAX_PER_ADDRESS} files here, which is the limit; delete one first")
+        beside = [
+            entry.path.stat().st_size for entry in entries if address and self._addresses.get(entry.id) == address
+        ]
+        if len(beside) >= MAX_PER_ADDRESS or sum(beside) + size > MAX_BYTES_PER_ADDRESS:
+            limit = f"{MAX_PER_ADDRESS} files and {MAX_BYTES_PER_ADDRESS >> 20} MB"
+            raise ValueError(f"your address may have {limit} here, which is the limit; delete one first")
         if len(entries) >= MAX_TOTAL:
             raise ValueError(f"{MAX_TOTAL} files are kept here, which is the limit; please come back later")
         if sum(entry.path.stat().st_size for entry in entries) + size > MAX_TOTAL_BYTES:

@@ -7,10 +7,12 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -152,6 +154,40 @@ def attack_store() -> None:
                 print(f"store, {name}: the page starts, lists {listed} of 3 jobs, later {later}, set aside: {aside}")
 
 
+def attack_full_disk() -> None:
+    """Start on a full disk, a small file system in memory, with and without the side files of SQLite. Needs root."""
+    for side_files in (True, False):
+        folders = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()
+        with folders[0] as folder, folders[1] as logs, mounted(Path(folder), "8m"):
+            data, store = Path(folder), Path(folder) / "jobs/jobs.sqlite"
+            add_jobs(data / "jobs", 3)
+            if not side_files:
+                for end in ("-wal", "-shm"):
+                    Path(f"{store}{end}").unlink(missing_ok=True)
+            with suppress(OSError), open(data / "fill", "wb", buffering=0) as fill:
+                while fill.write(b"0" * 512):
+                    pass
+            options = {"EXPLORER_DATA": folder, "GRADIO_SERVER_PORT": str(free_port()), "HF_HUB_OFFLINE": "1"}
+            with serve(Path(logs), **options) as url, closing(Page(url, Path(logs))) as client:
+                listed = count_listed(client)
+                (data / "fill").unlink()
+                deadline = time.monotonic() + 30
+                while (later := count_listed(client)) < 3 and time.monotonic() < deadline:
+                    time.sleep(1)
+            aside = len(list((data / "jobs").glob("jobs.damaged-*.sqlite")))
+            lists = f"lists {listed} of 3 jobs, with room {later}, set aside: {aside}"
+            print(f"full disk, side files {side_files}: the page starts, {lists}")
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
 def count_listed(client: Page) -> int:
     """Count the jobs of the list that everybody sees."""
     listing = next(one for one in client.events if one["api_name"] == "on_list" and len(one["inputs"]) == 2)
@@ -165,6 +201,7 @@ PARTS = {
     "password": attack_password,
     "disk": attack_disk,
     "store": attack_store,
+    "full-disk": attack_full_disk,
 }
 
 
