@@ -18,6 +18,7 @@ from explorer.ui import url_state
 PLOTLY = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
 STATIC = Path(__file__).parent / "static"
 LIBRARY = f"explorer/plotly/{PLOTLY.name}"  # where the page serves it, see `routes`
+NO_FIGURE: dict[str, Any] = {}  # the value of a plotly view that has nothing to show
 OPEN_QUERY_JS = "(query) => { if (query) location.search = query; }"  # opens another view of the page
 # Options of events that are answered at once. Handlers get values as the browser sends them; typed, as Python does.
 INSTANT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)

@@ -1,6 +1,7 @@
-"""Checks of what an event brings, before Gradio or a handler sees it: so many values, each of its component's type.
+"""Checks of what an event brings, before Gradio or a handler sees it: so many values, and of each control a plain one.
 
-A browser sends nothing else, so what fails is a client's mistake: a 4xx with one sentence, and no traceback in the log.
+The page's own scripts send nothing else (though a text for a number, or a number for a text), so what fails is a
+client's mistake: a 4xx with one sentence, and no traceback in the log.
 Gradio itself answers every error of an event with 500; `RequestChecks` puts the status of REFUSED in its place.
 """
 
@@ -15,19 +16,12 @@ from explorer.ui import budgets
 from explorer.ui.budgets import Budgets
 
 REFUSED = "explorer.refused"  # in the scope of a request: the status of its answer
-TYPES: dict[type, tuple[type, ...]] = {
-    gr.Textbox: (str,),
-    gr.Dropdown: (str, int, float),
-    gr.Radio: (str, int, float),
-    gr.Checkbox: (bool,),
-    gr.Number: (int, float),
-    gr.Slider: (int, float),
-}
+CONTROLS = (gr.Textbox, gr.Dropdown, gr.Radio, gr.Checkbox, gr.Number, gr.Slider)
 MAX_NUMBER = 2**63
 
 
 class CheckedBlocks(gr.Blocks):
-    """Blocks that refuse events with values which their components cannot have, and keep no answers in the server.
+    """Blocks that refuse events with values which their controls cannot have, and keep no answers in the server.
 
     budgets: who reads; to be set before the page is launched.
     """
@@ -66,19 +60,17 @@ class CheckedBlocks(gr.Blocks):
 
 
 def _checked(components: Sequence[Any], values: list[Any]) -> list[Any]:
-    """Return the values, an empty text in place of none. Raises gr.Error for what a component cannot have."""
+    """Return the values, those of text fields as text. Raises gr.Error for what a control cannot have."""
     if len(values) != len(components):
         raise gr.Error(f"this event takes {len(components)} values")
-    for component, value in zip(components, values, strict=True):
-        kinds = TYPES.get(type(component))
-        if kinds and value is not None and not _is_of(value, kinds):
-            raise gr.Error(f"{component.label or 'a value'}: this cannot be its value")
-    texts = [isinstance(component, gr.Textbox) for component in components]
-    return ["" if is_text and value is None else value for is_text, value in zip(texts, values, strict=True)]
+    pairs = zip(components, values, strict=True)
+    return [_plain(component, value) if isinstance(component, CONTROLS) else value for component, value in pairs]
 
 
-def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in kinds
-    in_range = not isinstance(value, (int, float)) or abs(value) < MAX_NUMBER  # which NaN is not
-    return isinstance(value, kinds) and in_range
+def _plain(control: Any, value: Any) -> Any:
+    is_number = isinstance(value, (int, float)) and abs(value) < MAX_NUMBER  # which NaN is not
+    if not (value is None or is_number or isinstance(value, str)):
+        raise gr.Error(f"{control.label or 'a control'}: this cannot be its value")
+    if isinstance(control, gr.Textbox):
+        return "" if value is None else str(value)
+    return value

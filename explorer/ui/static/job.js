@@ -27,8 +27,8 @@ export function mountJob({ element, props, watch }) {
     const value = props.value;
     waiting.hidden = Boolean(value);
     description.hidden = !value;
+    if (!value || value.fresh) Object.assign(seen, { steps: [], metrics: {}, gates: null });
     if (!value) return void [picture, curves, gates].forEach((part) => (part.hidden = true));
-    if (value.fresh) Object.assign(seen, { steps: [], metrics: {}, gates: null });
     for (const [step, metrics] of value.events) {
       seen.steps.push(step);
       for (const [name, number] of Object.entries(metrics)) (seen.metrics[name] ??= []).push(number);

@@ -51,10 +51,10 @@ export function mountFigure({ element, props, watch }) {
   const box = () => element.querySelector(".plot"); // which may come after this script, where a tab opens at once
 
   async function draw() {
-    element.classList.toggle("empty", !props.value);
-    if (!props.value) return;
+    element.classList.toggle("empty", Boolean(props.value && !props.value.data)); // an answer without a figure
+    if (!props.value?.data) return;
     const plotly = await loadPlotly(props.library);
-    if (!box() || !props.value) return;
+    if (!box() || !props.value?.data) return;
     const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
     await drawFigure(plotly, box(), figure.data, withTheme(figure.layout, element, box()));
     element.classList.add("drawn");

@@ -16,6 +16,7 @@ from explorer.progress import Progress
 from explorer.ui import url_state
 from explorer.ui.components import (
     INSTANT_TYPED,
+    NO_FIGURE,
     ExploreParts,
     alert,
     figure_json,
@@ -76,6 +77,9 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     def on_input(request: gr.Request, *given: Any) -> dict:
         return leave_values(on_show(request, *given), unit)
 
+    def on_measured(request: gr.Request, name: str | None, own: str | None, *values: Any) -> Any:
+        return on_show(request, name, own, *values) if own else gr.skip()  # which leaves the reason for having none
+
     def on_measure(request: gr.Request, *values: Any) -> Iterator[dict]:
         yield from measure_features(runs.of(request), view, kept, dict(zip(explore.request, values, strict=True)))
 
@@ -86,7 +90,8 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     named = explore.heatmap.unit(None, None, unit, js=UNIT_JS, api_visibility="private")
     named.then(**showing).then(lambda: gr.Tabs(selected="features"), None, tabs, **INSTANT_TYPED)
     options = dict(show_progress="hidden", api_visibility="private", concurrency_limit=None)
-    measure.click(on_measure, controls, [own, measured_on], **options).then(**showing)
+    measured = measure.click(on_measure, controls, [own, measured_on], **options)
+    measured.then(**showing | {"fn": on_measured})
 
 
 def show(run: RunTask, view: View, unit: str | None, own: Similarity | None, values: Mapping[str, Any]) -> dict:
@@ -104,7 +109,7 @@ def show(run: RunTask, view: View, unit: str | None, own: Similarity | None, val
             view.similarity: figure_json(figures.similarity_map(measured.alike[column], unit, reused)),
             view.adjacent: figure_json(figures.adjacent_curves(units, measured.adjacent, unit)),
         }
-    return {view.measured_on: alert(sentences), view.similarity: None, view.adjacent: None}
+    return {view.measured_on: alert(sentences), view.similarity: NO_FIGURE, view.adjacent: NO_FIGURE}
 
 
 def _find(request: ExperimentRequest) -> Similarity:

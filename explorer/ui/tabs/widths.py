@@ -19,6 +19,7 @@ from explorer.ui import frontend, url_state
 from explorer.ui.components import (
     INSTANT,
     INSTANT_TYPED,
+    NO_FIGURE,
     ExploreParts,
     alert,
     figure_json,
@@ -189,8 +190,8 @@ def show(view: View, selection: Selection) -> dict:
     headers, hidden = bundled.width_headers(model), gr.update(visible=False)
     if not headers:
         sentence = f"no widths come with the project for {model}; make a file with the command prune"
-        empty = {view.summary: "", view.heads: None, view.bars: None, view.timesteps: "", view.loss_curve: None}
         no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
+        empty = {view.summary: "", view.timesteps: "", view.bars: NO_FIGURE}  # the other figures are hidden
         return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}
     file = file if file in headers else next(iter(headers))
     header = headers[file]
