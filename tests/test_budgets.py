@@ -192,14 +192,16 @@ def test_tabs_of_a_visitor_have_runs_of_their_own():
 @pytest.mark.parametrize("is_read", [True, False])
 def test_a_run_that_nobody_reads_is_ended(monkeypatch, is_read):
     monkeypatch.setattr(budgets_module, "UNREAD_S", 0.001)
-    checked = Event()
+    begun, checked = Event(), Event()
     budgets = Budgets()
     runs = VisitorRuns(InlineExecutor(), budgets)
     check = VisitorRuns._end_unread
-    monkeypatch.setattr(VisitorRuns, "_end_unread", lambda *given: (check(*given), checked.set()))
+    monkeypatch.setattr(VisitorRuns, "_end_unread", lambda *given: (begun.wait(60), check(*given), checked.set()))
     with ExitStack() as reading:
         if is_read:
             reading.enter_context(budgets.stream("s"))
         run = runs.of(request())(frames, 3)
-        assert next(run) == 0 and checked.wait(60)
+        assert next(run) == 0
+        begun.set()
+        assert checked.wait(60)
         assert list(run) == ([1, 2] if is_read else [])

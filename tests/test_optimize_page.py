@@ -135,6 +135,7 @@ def test_a_job_is_paused_resumed_finished_and_deleted(opened_visitor):
     expect(row).to_contain_text("done")  # the list is updated at the end as well
     page.click("#job-delete")
     expect(page.locator("#job .waiting")).to_be_visible()
+    expect(page.locator("#job .curves")).to_be_hidden()
     expect(page).not_to_have_url(re.compile("job="))
     assert not opened_visitor.errors
 

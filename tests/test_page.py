@@ -302,6 +302,19 @@ def test_bundled_importance_shows_its_removal_order_and_names_the_learned_trajec
     assert "learned for" in visitor.alert() and "not for ddim 7" in visitor.alert()
 
 
+def test_features_of_too_many_calls_are_refused_with_a_sentence_that_stays(opened_visitor: Visitor):
+    page = opened_visitor.page
+    page.fill("#steps input", "300")
+    page.press("#steps input", "Tab")
+    page.get_by_role("tab", name="Features").click()
+    expect(page.locator("#measured")).to_contain_text("were not measured for ddim with 300 steps")
+    expect(page.locator("#similarity figure")).to_be_hidden()
+    page.click("#measure")
+    expect(page.locator("#measured")).to_contain_text("at most 250 steps, not 300")
+    assert "at most 250 steps" in opened_visitor.settled("document.querySelector('#measured').textContent")
+    page.get_by_role("tab", name="Explore").click()
+
+
 # -- the process that serves
 
 

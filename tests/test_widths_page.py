@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from explorer.bundled import masks as bundled
 from explorer.experiment import widths_at
+from explorer.ui.components import NO_FIGURE
 from explorer.ui.markup import width_title
 from explorer.ui.tabs import widths
 
@@ -86,7 +87,7 @@ def test_pruned_network_generates_with_the_original_and_the_baseline(of_model):
 )
 def test_a_model_without_widths_gives_a_sentence(model, message):
     shown = widths.show(VIEW, widths.Selection(model, None, 0.2))
-    assert message in shown["alert"] and not shown["summary"] and shown["heads"] is shown["bars"] is None
+    assert message in shown["alert"] and not shown["summary"] and shown["heads"] is shown["bars"] is NO_FIGURE
 
 
 def test_a_failed_run_is_a_sentence():

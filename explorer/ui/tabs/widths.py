@@ -191,7 +191,7 @@ def show(view: View, selection: Selection) -> dict:
     if not headers:
         sentence = f"no widths come with the project for {model}; make a file with the command prune"
         no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
-        empty = {view.summary: "", view.timesteps: "", view.bars: NO_FIGURE}  # the other figures are hidden
+        empty = {view.summary: "", view.timesteps: ""} | dict.fromkeys((view.heads, view.bars), NO_FIGURE)
         return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}
     file = file if file in headers else next(iter(headers))
     header = headers[file]
