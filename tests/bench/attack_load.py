@@ -261,6 +261,7 @@ def attack_clients() -> None:
     """Have ten clients look at a running job for five minutes, as ten tabs do."""
     with page(**PROXY) as client:
         start_job(client, "0" * 32, OTHER)
+        time.sleep(30)  # the job's process loads its model
         files, memory = sum(1 for _ in client.data.rglob("*")), sum(memory_mb(client))
         errors: list[int] = []
         until = time.monotonic() + CLIENTS_S
