@@ -8,8 +8,8 @@ import ipaddress
 import math
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any
 
@@ -81,50 +81,39 @@ class Budgets:
         if self.num_pictures() >= MAX_PICTURES:
             raise BudgetError(f"{MAX_PICTURES} pictures of visitors are under way; please come back in a minute")
 
-    @contextmanager
-    def picture(self, address: str) -> Iterator[None]:
+    def check_request(self, address: str) -> None:
+        """Raise BudgetError where an address may have no more requests."""
+        if self._requests[address] >= self.requests:
+            raise BudgetError(f"{self.requests} requests of your address are not answered yet; wait, then try again")
+
+    def picture(self, address: str) -> AbstractContextManager[None]:
         """Count a run that generates pictures. Raises BudgetError for one too many."""
-        with self._lock:
-            self.check_picture(address)
-            self._pictures[address] += 1
-        try:
-            yield
-        finally:
-            self._give_back(self._pictures, address)
+        return self._counted(self._pictures, address, self.check_picture)
 
-    @contextmanager
-    def request(self, address: str) -> Iterator[None]:
+    def request(self, address: str) -> AbstractContextManager[None]:
         """Count a request until it is answered. Raises BudgetError for one too many of the address."""
-        with self._lock:
-            if self._requests[address] >= self.requests:
-                raise BudgetError(
-                    f"{self.requests} requests of your address are not answered yet; wait, then try again"
-                )
-            self._requests[address] += 1
-        try:
-            yield
-        finally:
-            self._give_back(self._requests, address)
+        return self._counted(self._requests, address, self.check_request)
 
-    @contextmanager
-    def stream(self, session: str) -> Iterator[None]:
+    def stream(self, session: str) -> AbstractContextManager[None]:
         """Note that somebody reads what the runs of a session yield."""
-        with self._lock:
-            self._streams[session] += 1
-        try:
-            yield
-        finally:
-            self._give_back(self._streams, session)
+        return self._counted(self._streams, session, lambda _: None)
 
     def is_read(self, session: str | None) -> bool:
         """Tell whether somebody reads what the runs of a session yield."""
         return self._streams[session or ""] > 0
 
-    def _give_back(self, counts: Counter[str], name: str) -> None:
+    @contextmanager
+    def _counted(self, counts: Counter[str], name: str, check: Callable[[str], None]) -> Iterator[None]:
         with self._lock:
-            counts[name] -= 1
-            if not counts[name]:
-                del counts[name]
+            check(name)
+            counts[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]
 
 
 def address_of(request: Any, proxies: Sequence[str] = ()) -> str:

@@ -17,6 +17,7 @@ from explorer.ui.event_checks import REFUSED
 MAX_BODY_BYTES = 2**20  # of anything but an uploaded mask
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLOSED = ("/gradio_api/upload", "/gradio_api/component_server", "/gradio_api/stream", "/gradio_api/deep_link")
+GRADIO = "/gradio_api/"
 CALLS, STREAM = "/gradio_api/call/", "/gradio_api/queue/data"
 GENERATE = ("/gradio_api/call/generate", "/gradio_api/call/v2/generate")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -56,7 +57,7 @@ class RequestChecks:
             except ClientDisconnect:
                 raise
             except Exception as error:  # noqa: BLE001 -- what Gradio cannot read; it catches errors of handlers itself
-                if answer.begun or scope["method"] in SAFE_METHODS:
+                if answer.begun or scope["method"] in SAFE_METHODS or not scope["path"].startswith(GRADIO):
                     raise
                 print(
                     f"a request to {scope['path'][:60]!r} was not understood: {type(error).__name__}", file=sys.stderr
