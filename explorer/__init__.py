@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explorer.experiment import apply, prune_widths
+    from explorer.library import apply, prune_widths
     from explorer.masks.result import Importance, Mask
     from explorer.models.catalogue import load
 
@@ -14,9 +14,9 @@ __all__ = ["Importance", "Mask", "apply", "load", "prune_widths"]
 _MODULES = {
     "Importance": "explorer.masks.result",
     "Mask": "explorer.masks.result",
-    "apply": "explorer.experiment",
+    "apply": "explorer.library",
     "load": "explorer.models.catalogue",
-    "prune_widths": "explorer.experiment",
+    "prune_widths": "explorer.library",
 }
 
 

@@ -9,7 +9,6 @@ Importing this loads no torch; the functions do.
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -27,8 +26,7 @@ from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
 from explorer.measures.table import PAGE_METRICS
 from explorer.models import catalogue
-from explorer.models.model import Model, run_under, run_with_widths
-from explorer.models.pipelines import adapter_of
+from explorer.models.model import Model
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PRUNERS, method_config
 from explorer.pruners.worker_pool import WorkerPool
@@ -149,26 +147,6 @@ def prune(
         raise ValueError(f"{method} learns nothing that it could resume from; run it again")
     options = ({"state": state} if row.learns else {}) | ({"pool": pool} if config.num_tasks > 1 else {})
     return row.run(model, prompts, config, **options)
-
-
-def prune_widths(model: Model, widths: Widths) -> Model:
-    """Build a smaller model, whose `pipe` holds the pruned denoiser; `model` stays whole.
-
-    Raises ValueError for widths of another model, and for a model that is pruned already.
-    """
-    return model.prune_widths(widths)
-
-
-def apply(pipe: Any, mask: Schedule | Widths) -> AbstractContextManager[None]:
-    """`with apply(pipe, mask):` around ordinary calls of a diffusers pipeline. Raises ValueError if it does not fit.
-
-    Under a schedule, the pipeline must be sampled with as many calls as the schedule has rows, and its denoiser have
-    the schedule's units; with widths, the pipeline holds a smaller denoiser inside.
-    """
-    denoiser = getattr(pipe, adapter_of(pipe).denoiser)
-    if mask.prunes == "schedule":
-        return run_under(denoiser, mask, pipe.scheduler)
-    return run_with_widths(pipe, mask)
 
 
 def find_result(model: Model, request: ExperimentRequest) -> Any:

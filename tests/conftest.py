@@ -58,13 +58,14 @@ def sd_unet(**changes):
     return diffusers.UNet2DConditionModel(**settings | changes).eval().requires_grad_(False)
 
 
-def small_unet():
+def small_unet(**changes):
     """Make the U-Net of the pipelines that methods, jobs and commands run on: a third of the work of `sd_unet`."""
     return sd_unet(
         layers_per_block=1,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **changes,
     )
 
 

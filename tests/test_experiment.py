@@ -122,7 +122,7 @@ def test_apply_refuses_incompatible_masks(sd_folder, new_request):
     request = new_request(ratio=0.5)
     model = experiment.load_cached(request.model)
     mask = experiment.mask_at(model, request)
-    with pytest.raises(ValueError, match="Linear is not a known pipeline; known are StableDiffusionPipeline"):
+    with pytest.raises(ValueError, match="Linear holds no denoiser that is known"):
         explorer.apply(torch.nn.Linear(1, 1), mask)
     with pytest.raises(ValueError, match="makes 25 calls, but the schedule has 6"), explorer.apply(model.pipe, mask):
         model.pipe("dog", num_inference_steps=25)

@@ -59,7 +59,13 @@ def test_widths_refuse_the_pipeline_of_another_model(files):
     pipe = explorer.load("emoji-unet").pipe
     whole = pipe.unet
     mask = explorer.Mask.load(files["magnitude", "mask"])
-    with pytest.raises(ValueError, match="2 elements in this file, 6 in the model"), explorer.apply(pipe, mask):
+    with pytest.raises(ValueError, match="made for the model tiny-sd, not emoji-unet"):
+        explorer.apply(pipe, mask)
+    with (
+        pytest.warns(UserWarning, match="made for the model tiny-sd"),
+        pytest.raises(ValueError, match="2 elements in this file, 6 in the model"),
+        explorer.apply(pipe, mask, strict=False),
+    ):
         pass
     assert pipe.unet is whole
 

@@ -10,7 +10,8 @@ import torch
 import explorer
 from explorer.execution.prediction import Prediction
 from explorer.execution.supernet import SuperNet
-from explorer.experiment import ExperimentRequest, apply, mask_at, prune
+from explorer.experiment import ExperimentRequest, mask_at, prune
+from explorer.library import apply
 from explorer.models import catalogue
 from explorer.models.architectures import build_block_graph
 from explorer.progress import run_to_completion

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from explorer.experiment import ExperimentRequest, find_result, prune, prune_widths, widths_at
+from explorer.experiment import ExperimentRequest, find_result, prune, widths_at
+from explorer.library import prune_widths
 from explorer.masks.channel_rules import keep_mask
 from explorer.masks.result import load
 from explorer.masks.width import WidthImportance, Widths, rank_elements

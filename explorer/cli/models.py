@@ -95,7 +95,7 @@ def _print_schedule_cost(subject: Any, calls: int, schedule: Any, granularity: s
     architecture = subject.architecture(*((header.granularity, header.reuse) if header else (granularity, "output")))
     graph = architecture.graph
     if header:
-        header.check_compatible(subject.id, type(subject.denoiser).__name__, calls, graph.units)
+        header.check_compatible(subject.id, subject.record.denoiser, calls, graph.units)
     kept = 1.0 if schedule is None else schedule.macs_fraction
     units = [
         {"name": unit.name, "kind": unit.kind, "reuse": unit.reuse, "macs": unit.macs, "params": params}

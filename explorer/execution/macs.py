@@ -5,6 +5,7 @@ batch element: the papers' convention (SD-1.5 at 512x512: 338.8 G per call). The
 apart. Counting needs only the architecture: it runs on PyTorch's meta device, in seconds, without weights.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,17 @@ def build_on_meta(denoiser_class: Any, config: Mapping[str, Any]) -> Any:
     """Build a diffusers network of this class without its weights."""
     with torch.device("meta"):
         return denoiser_class.from_config(config).to("meta").eval()
+
+
+def copy_to_meta(denoiser: torch.nn.Module) -> Any:
+    """Copy a network without its weights, with all that was put into it since it was built."""
+    tensors = {id(tensor): tensor for tensor in denoiser.buffers()} | {id(one): one for one in denoiser.parameters()}
+    return copy.deepcopy(denoiser, {key: _to_meta(tensor) for key, tensor in tensors.items()})
+
+
+def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    moved = tensor.detach().to("meta")
+    return torch.nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else moved
 
 
 @dataclass(frozen=True)

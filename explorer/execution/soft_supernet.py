@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
+from explorer.execution.call_wrapping import argument_reader, override_method
+from explorer.execution.feature_cache import add_streams, extrapolate
 from explorer.execution.prediction import Prediction
-from explorer.execution.supernet import add_streams, argument_reader, extrapolate, override_method
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
 CacheState = Mapping[
@@ -65,7 +66,7 @@ class SoftSuperNet:
     ):
         self.denoiser, self.graph, self.prediction, self.extrapolation = denoiser, graph, prediction, extrapolation
         self.cached: dict[Any, tuple[tuple[int, Any], ...]] = {}
-        self._read_sample, self._read_timestep = (argument_reader(denoiser.forward, name) for name in graph.arguments)
+        self._read_sample, self._read_timestep = (argument_reader(denoiser, name) for name in graph.arguments)
         self._inputs: dict[int, list[torch.Tensor]] = {}
 
     @contextmanager
@@ -100,7 +101,7 @@ class SoftSuperNet:
         yield self.denoiser.register_forward_hook(self._mix_call, with_kwargs=True)
 
     def _record_inputs(self, column: int, module: torch.nn.Module) -> Any:
-        readers = [argument_reader(module.forward, name) for name in self.graph.streams[column] or ("",)]
+        readers = [argument_reader(module, name) for name in self.graph.streams[column] or ("",)]
 
         def record(_module: Any, args: tuple, kwargs: dict) -> None:
             self._inputs[column] = [read(args, kwargs) for read in readers]

@@ -3,89 +3,33 @@
     with SuperNet(denoiser, graph, keep, Prediction.of(scheduler), Extrapolation(1), scheduler):
         pipe("dog")
 
-Forwards are replaced on the instances and put back on the way out, also when an exception passes. See Zhu et al.,
-DiP-GO, NeurIPS 2024, section 3.2, for the SuperNet; we cache what the unit that is reused hands on, which is the same.
+Calls of the denoiser and of the units that are skipped pass through here (see `call_wrapping`) until the way out, also
+when an exception passes. See Zhu et al., DiP-GO, NeurIPS 2024, section 3.2, for the SuperNet; we cache what the unit
+that is reused hands on, which is the same.
 """
 
-import inspect
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
+from explorer.execution.call_wrapping import (
+    CallWrapping,
+    argument_reader,
+    call_uncompiled,
+    is_wrapped,
+    override_method,
+)
+from explorer.execution.feature_cache import FeatureCache, add_streams
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
 Context = str  # of calls that have a count and caches of their own
-
-
-def extrapolate(values: Sequence[tuple[int, Any]], call: int, max_extrapolation: int | None = None) -> Any:
-    """Continue the polynomial through computed values (call, value) to `call`, but for at most so many calls.
-
-    A value is a tensor or a tree of tensors. A single value is returned as it is.
-    """
-    if len(values) == 1:
-        return values[0][1]
-    call = call if max_extrapolation is None else min(call, values[-1][0] + max_extrapolation)
-    calls = [known for known, _ in values]
-    weights = [np.prod([(call - c) / (k - c) for c in calls if c != k]) for k in calls]  # Lagrange
-    return tree_map(
-        lambda *leaves: sum(float(w) * leaf for w, leaf in zip(weights, leaves, strict=True)),
-        *(value for _, value in values),
-    )
-
-
-class FeatureCache:
-    """The last computed values of one quantity, and how to extrapolate them."""
-
-    def __init__(self, extrapolation: Extrapolation):
-        self.values: deque[tuple[int, Any]] = deque(maxlen=extrapolation.order + 1)
-        self.max_extrapolation = extrapolation.max_extrapolation
-
-    def push(self, call: int, value: Any) -> None:
-        self.values.append((call, value))
-
-    def at(self, call: int) -> Any:
-        return extrapolate(self.values, call, self.max_extrapolation)
-
-
-def override_method(owner: Any, name: str, replacement: Callable) -> Callable[[], None]:
-    """Put a method of the instance in front of its class's. Returns what undoes it: an instance attribute that was
-    there before comes back."""
-    before = vars(owner).get(name)
-    owner.__dict__[name] = replacement
-
-    def undo() -> None:
-        if before is None:
-            del owner.__dict__[name]
-        else:
-            owner.__dict__[name] = before
-
-    return undo
-
-
-def argument_reader(function: Callable, name: str = "") -> Callable[[tuple, dict], Any]:
-    """Make a function that reads an argument of a call of `function`, passed by position or by name; default: the
-    first.
-
-    Raises ValueError where `function` has no such argument.
-    """
-    parameters = list(inspect.signature(function).parameters)
-    name = name or parameters[0]
-    position = parameters.index(name)
-    return lambda args, kwargs: kwargs[name] if name in kwargs else args[position]
-
-
-def add_streams(values: Any, streams: Sequence[torch.Tensor], sign: int = 1) -> Any:
-    """Add to each tensor of `values`, in order, the stream that belongs to it; `sign` -1 subtracts."""
-    leaves, form = tree_flatten(values)
-    pairs = zip(leaves, streams, strict=True)
-    return tree_unflatten([stream + leaf if sign > 0 else leaf - stream for leaf, stream in pairs], form)
 
 
 class SuperNet:
@@ -94,6 +38,10 @@ class SuperNet:
     Calls are counted per context and start again at `reset()`, which `scheduler.set_timesteps` triggers when a
     scheduler is given. Raises ValueError when the sampler makes another number of calls than the schedule has rows,
     and RuntimeError when the denoiser runs under a schedule already.
+
+    entry: what the pipeline calls, where that is not the denoiser but its compiled form. pipe: the pipeline, which may
+    run a part of the scheduler's timesteps, or be interrupted. cond_first: which half of a guided batch saw the prompt,
+    and stays when guidance is switched off in the middle of a run; None: not known.
     """
 
     def __init__(
@@ -104,8 +52,13 @@ class SuperNet:
         prediction: Prediction,
         extrapolation: Extrapolation = Extrapolation(),
         scheduler: Any = None,
+        *,
+        entry: torch.nn.Module | None = None,
+        pipe: Any = None,
+        cond_first: bool | None = None,
     ):
         self.denoiser, self.graph, self.scheduler = denoiser, graph, scheduler
+        self.entry, self.pipe, self.cond_first = denoiser if entry is None else entry, pipe, cond_first
         self.keep, self.prediction, self.extrapolation = keep, prediction, extrapolation
         self.needed = graph.needed(self.keep)
         self.runs = self.keep & self.needed
@@ -114,6 +67,7 @@ class SuperNet:
         self.has_gate = skipped.any(axis=0)  # (U,) the others never need a gate
         self.needs_cache = np.logical_or.accumulate(skipped[::-1])[::-1]  # (T, U) skipped at this call or after it
         self.context: Context = "default"
+        self._wrappings: list[CallWrapping] = []  # the entry's first
         self._undo: list[Callable[[], None]] = []
         self.reset()
 
@@ -124,6 +78,7 @@ class SuperNet:
         self.calls: dict[Context, int] = defaultdict(int)  # calls made, per context
         self._caches: dict[tuple[Any, Context], FeatureCache] = defaultdict(lambda: FeatureCache(self.extrapolation))
         self._inputs: dict[tuple[int, Context], list[torch.Tensor]] = {}
+        self._batches: dict[Context, tuple[int, Any]] = {}  # of the last call: its size, and what else must stay
 
     @contextmanager
     def in_context(self, name: Context) -> Iterator[None]:
@@ -141,62 +96,90 @@ class SuperNet:
     def _next_call(self) -> int:
         if self.calls[self.context] >= len(self.keep):
             raise ValueError(f"the sampler calls the denoiser more often than the schedule's {len(self.keep)} calls")
+        if self.pipe is not None and not self.calls[self.context]:
+            self._check_pipe()
         self.calls[self.context] += 1
         return self._call
+
+    def _check_pipe(self) -> None:
+        """Raise ValueError, before the first call, where the pipeline's run is not the schedule's."""
+        if self.pipe.scheduler is not self.scheduler:
+            raise ValueError("the pipeline has been given another scheduler; apply the schedule after that")
+        # strength, `denoising_end` and others leave timesteps out; the older pipelines have no such attribute
+        calls = getattr(self.pipe, "_num_timesteps", None) or len(self.scheduler.timesteps)
+        if calls != len(self.keep):
+            raise ValueError(
+                f"the pipeline makes {calls} calls, but the schedule has {len(self.keep)}; "
+                f"choose other steps, or make a schedule of {calls} calls"
+            )
 
     # -- attaching and detaching
 
     def __enter__(self) -> "SuperNet":
-        if "forward" in vars(self.denoiser) and hasattr(self.denoiser.forward, "supernet"):
+        if is_wrapped(self.denoiser) or is_wrapped(self.entry):
             raise RuntimeError("this denoiser runs under a schedule already; leave that context first")
         self.reset()
-        self._replace(self.denoiser, "forward", self._denoiser_forward)
+        self._wrap(self.entry, self._denoiser_call())
         for column in np.flatnonzero(self.has_gate):
             modules = [self.denoiser.get_submodule(path) for path in self.graph.modules[column]]
             for module in modules:
                 ends = (module is modules[0], module is modules[-1])
-                self._replace(module, "forward", self._unit_forward(int(column), *ends))
+                self._wrap(module, self._unit_call(int(column), module, *ends))
+        self._uncompile_around_gates()
         if self.scheduler is not None:
-            self._replace(self.scheduler, "set_timesteps", self._set_timesteps)
+            set_timesteps = self.scheduler.set_timesteps
+            replacement = update_wrapper(partial(self._set_timesteps, set_timesteps), set_timesteps)
+            self._undo.append(override_method(self.scheduler, "set_timesteps", replacement))
         return self
+
+    def _wrap(self, module: torch.nn.Module, wrapper: Callable) -> None:
+        self._wrappings.append(CallWrapping(module, wrapper))
+        self._undo.append(self._wrappings[-1].undo)
+
+    def _uncompile_around_gates(self) -> None:
+        """Run the blocks around a gate as if nobody had compiled them: a gate decides anew at each call."""
+        gated = [path for column in np.flatnonzero(self.has_gate) for path in self.graph.modules[column]]
+        parents = {path.rsplit(".", depth)[0] for path in gated for depth in range(1, path.count(".") + 1)}
+        for module in map(self.denoiser.get_submodule, sorted(parents.difference(gated))):
+            if not isinstance(module, torch.nn.ModuleList):
+                self._wrap(module, partial(_call_uncompiled, module))
 
     def __exit__(self, exception_type: Any, *_: Any) -> None:
         made = {count for count in self.calls.values() if count not in (0, len(self.keep))}
+        is_displaced = self._wrappings[0].is_displaced
         while self._undo:
             self._undo.pop()()
+        self._wrappings.clear()
         self.reset()
-        if made and exception_type is None:
+        if is_displaced and exception_type is None:
+            raise RuntimeError("the denoiser's class was changed within the context; what it made since is not pruned")
+        if made and exception_type is None and not getattr(self.pipe, "_interrupt", False):
             raise ValueError(f"the sampler made {made.pop()} calls, but the schedule has {len(self.keep)}")
 
-    def _replace(self, owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
-        original = getattr(owner, name)
-        replacement: Any = update_wrapper(make(original), original)  # callers look at signatures
-        replacement.supernet = self
-        self._undo.append(override_method(owner, name, replacement))
-
-    def _set_timesteps(self, original: Callable) -> Callable:
-        def set_timesteps(*args: Any, **kwargs: Any) -> None:
-            original(*args, **kwargs)
-            self.reset()
-            if len(self.scheduler.timesteps) != len(self.keep):
-                raise ValueError(
-                    f"the sampler makes {len(self.scheduler.timesteps)} calls, but the schedule has {len(self.keep)}"
-                )
-
-        return set_timesteps
+    def _set_timesteps(self, original: Callable, *args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        self.reset()
+        calls = len(self.scheduler.timesteps)
+        if self.pipe is None and calls != len(self.keep):
+            raise ValueError(f"the sampler makes {calls} calls, but the schedule has {len(self.keep)}")
 
     # -- running
 
-    def _denoiser_forward(self, original: Callable) -> Callable:
+    def _denoiser_call(self) -> Callable:
         """Skip whole calls: when no unit runs, the denoiser is not entered and hands back its last noise estimate."""
         caches_noise = not self.runs_forward.all()
-        read_sample, read_timestep = (argument_reader(original, name) for name in self.graph.arguments)
+        read_sample, read_timestep = (argument_reader(self.denoiser, name) for name in self.graph.arguments)
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def call_denoiser(original: Callable, *args: Any, **kwargs: Any) -> Any:
+            for wrapping in self._wrappings:
+                wrapping.reattach()
             call, context = self._next_call(), self.context
+            if self.has_gate.any():
+                original = partial(call_uncompiled, self.denoiser)
+            sample, timestep = read_sample(args, kwargs), read_timestep(args, kwargs)
+            self._fit_caches(sample)
             if self.runs_forward[call] and not caches_noise:
                 return original(*args, **kwargs)
-            sample, timestep = read_sample(args, kwargs), read_timestep(args, kwargs)
             cache = self._caches["denoiser", context]
             if self.runs_forward[call]:
                 output = original(*args, **kwargs)
@@ -204,33 +187,49 @@ class SuperNet:
                 return output
             return tree_map(lambda e: self.prediction.from_epsilon(e, sample, timestep), cache.at(call))
 
-        return forward
+        return call_denoiser
 
-    def _unit_forward(self, column: int, is_first: bool, is_last: bool) -> Callable[[Callable], Callable]:
+    def _fit_caches(self, sample: torch.Tensor) -> None:
+        """Keep, of what is cached, the half that saw the prompt where guidance has just been switched off.
+
+        Raises ValueError for any other change within a run.
+        """
+        batch, kind = len(sample), (tuple(sample.shape[1:]), sample.dtype, sample.device)
+        before, kind_before = self._batches.get(self.context, (batch, kind))
+        self._batches[self.context] = batch, kind
+        if (before, kind_before) == (batch, kind):
+            return
+        if kind != kind_before or before != 2 * batch or self.cond_first is None:
+            raise ValueError(
+                f"the denoiser's input changed within a run, from {_describe(before, kind_before)} to "
+                f"{_describe(batch, kind)}; what was computed at earlier calls does not fit it"
+            )
+        half = slice(0, batch) if self.cond_first else slice(batch, None)
+        for (_, context), cache in self._caches.items():
+            if context == self.context:
+                cache.change(lambda value: value[half])
+
+    def _unit_call(self, column: int, module: torch.nn.Module, is_first: bool, is_last: bool) -> Callable:
         """Gate a unit of one or more modules in a row: the first takes the input in, the last hands the output on."""
         is_residual = self.graph.units[column].reuse == "residual"
+        readers = [argument_reader(module, name) for name in self.graph.streams[column] or ("",)]
 
-        def make(original: Callable) -> Callable:
-            readers = [argument_reader(original, name) for name in self.graph.streams[column] or ("",)]
+        def call_unit(original: Callable, *args: Any, **kwargs: Any) -> Any:
+            call, key = self._call, (column, self.context)
+            if is_first and is_residual:
+                self._inputs[key] = [read(args, kwargs) for read in readers]
+            if self.runs[call, column]:
+                output = original(*args, **kwargs)
+                if is_last and self.needs_cache[call, column]:
+                    value = add_streams(output, self._inputs[key], -1) if is_residual else output
+                    self._caches[key].push(call, value)
+                return output
+            value = self._cached(call, key)
+            if is_residual:
+                value = add_streams(value, self._inputs[key])
+            return value if is_last else tree_leaves(value)[0]  # the rest of the unit does not read its input
 
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                call, key = self._call, (column, self.context)
-                if is_first and is_residual:
-                    self._inputs[key] = [read(args, kwargs) for read in readers]
-                if self.runs[call, column]:
-                    output = original(*args, **kwargs)
-                    if is_last and self.needs_cache[call, column]:
-                        value = add_streams(output, self._inputs[key], -1) if is_residual else output
-                        self._caches[key].push(call, value)
-                    return output
-                value = self._cached(call, key)
-                if is_residual:
-                    value = add_streams(value, self._inputs[key])
-                return value if is_last else tree_leaves(value)[0]  # the rest of the unit does not read its input
-
-            return forward
-
-        return make
+        return call_unit
 
     def _cached(self, call: int, key: tuple[int, Context]) -> Any:
         """Return the value of a unit that is skipped; a dead unit's value is not read, so it is not extrapolated."""
@@ -238,37 +237,10 @@ class SuperNet:
         return cache.at(call) if self.needed[call, key[0]] else cache.values[-1][1]
 
 
-@contextmanager
-def record_outputs(
-    denoiser: torch.nn.Module, graph: BlockGraph, columns: list[int], record: Callable[[int, torch.Tensor], None]
-) -> Iterator[None]:
-    """Call `record(index, output)` inside whenever one of the units `columns` has run."""
-
-    def hook(index: int) -> Callable:
-        return lambda _module, _inputs, output: record(
-            index, tree_leaves(output)[0]
-        )  # a down stage hands out skips too
-
-    last = [denoiser.get_submodule(graph.modules[column][-1]) for column in columns]
-    handles = [module.register_forward_hook(hook(index)) for index, module in enumerate(last)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _call_uncompiled(module: torch.nn.Module, _original: Callable, *args: Any, **kwargs: Any) -> Any:
+    return call_uncompiled(module, *args, **kwargs)
 
 
-@contextmanager
-def count_calls(denoiser: torch.nn.Module) -> Iterator[Callable[[], int]]:
-    """Yield a function that says how often a denoiser was called since, with all copies that are made of it
-    meanwhile."""
-    made = [0]
-
-    def count(*_: Any) -> None:
-        made[0] += 1
-
-    hook = denoiser.register_forward_pre_hook(count)
-    try:
-        yield lambda: made[0]
-    finally:
-        hook.remove()
+def _describe(batch: int, kind: tuple[Any, Any, Any]) -> str:
+    shape, dtype, device = kind
+    return f"{(batch, *shape)} {str(dtype).removeprefix('torch.')} on {device}"

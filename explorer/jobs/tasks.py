@@ -44,7 +44,7 @@ def measure(request: experiment.ExperimentRequest) -> Iterator[Progress | Simila
 def prune(request: PruneRequest) -> Iterator[dict[str, Any]]:
     """Yield steps in plain values, {done, total, message, metrics, state, picture}, and during a long one heartbeats;
     at the end {file}, the bytes of a mask or importance."""
-    from explorer.execution.supernet import count_calls
+    from explorer.execution.recording import count_calls
 
     config, model = method_config(request.method, request.settings), experiment.load_cached(request.model)
     workers, state = min(request.workers, config.num_tasks), load(request.state) if request.state else None

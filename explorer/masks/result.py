@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from explorer.masks.file_format import FileHeader, read_document
+from explorer.masks.file_format import FileHeader, ModelRecord, read_document
 
 R = TypeVar("R", bound="LoadableResult")
 
@@ -19,7 +19,10 @@ class PrunableModel(Protocol):
     """What a result needs of a model: `models.model.Model`, which is a layer above."""
 
     id: str
-    denoiser: Any
+
+    @property
+    def record(self) -> ModelRecord:
+        """How a mask file names the model."""
 
     def under_schedule(self, schedule: Any, scheduler: Any) -> AbstractContextManager[Any]:
         """Enter a context whose value is a copy, with shared weights, that runs under the schedule."""

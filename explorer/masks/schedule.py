@@ -126,7 +126,7 @@ class Schedule(Mask):
         return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
 
     def check_calls(self, model: PrunableModel, calls: int) -> None:
-        self.header.check_compatible(model.id, type(model.denoiser).__name__, calls, self.header.units)
+        self.header.check_compatible(model.id, model.record.denoiser, calls, self.header.units)
 
     def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
         return model.under_schedule(self, scheduler)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from explorer.execution.supernet import record_outputs
+from explorer.execution.recording import record_outputs
 from explorer.masks.block_graph import BlockGraph, Granularity
 from explorer.measures.similarity_file import Similarity, SimilarityHeader
 from explorer.models.model import Model

@@ -18,12 +18,21 @@ DENOISERS: dict[str, DenoiserSpec] = {
 }
 
 
+def known_class(denoiser: Any) -> str:
+    """Name the class of a denoiser, or the one that it is derived from, as the table does; compiled or not.
+
+    Raises ValueError for a class that is not known.
+    """
+    kind = type(getattr(denoiser, "_orig_mod", denoiser))  # which `torch.compile` was given
+    for one in kind.__mro__:
+        if one.__name__ in DENOISERS:
+            return one.__name__
+    raise ValueError(f"{kind.__name__} is not a known denoiser; known are {', '.join(DENOISERS)}")
+
+
 def spec_of(denoiser: Any) -> DenoiserSpec:
     """Look up the row of a denoiser's class. Raises ValueError for a class that is not known."""
-    name = type(denoiser).__name__
-    if name not in DENOISERS:
-        raise ValueError(f"{name} is not a known denoiser; known are {', '.join(DENOISERS)}")
-    return DENOISERS[name]
+    return DENOISERS[known_class(denoiser)]
 
 
 def build_block_graph(denoiser: Any, granularity: Granularity = "layer", reuse: Reuse = "output") -> BlockGraph:

@@ -19,6 +19,7 @@ ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
 EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-ddpm")
 PROBE_TIMEOUT_S = 10.0
+MAX_TEXT_LENGTH = 100_000  # transformers writes 1e30 where there is no limit
 
 
 @lru_cache
@@ -59,6 +60,19 @@ def _path_of(row: Mapping[str, Any]) -> Path | None:
         return ASSETS / row["id"] if (ASSETS / row["id"] / "model_index.json").is_file() else None
     found = try_to_load_from_cache(row["repo"], "model_index.json", revision=row["revision"])
     return Path(found).parent if isinstance(found, str) else None
+
+
+def id_of_pipeline(pipe: Any) -> str | None:
+    """Find the id under which `load` knows the model of a diffusers pipeline; None where it was not loaded."""
+    source = str(pipe.config.get("_name_or_path") or "")
+    if cached := re.search(r"models--(.+?)--(.+?)[/\\]snapshots", source):  # the hub's cache
+        source = "/".join(cached.groups())
+    row = next((row for row in _rows().values() if row.get("repo") == source), None)
+    return row["id"] if row else _id_of_folder(Path(source)) if source else None
+
+
+def _id_of_folder(folder: Path) -> str:
+    return re.sub(r"[^\w.-]", "-", folder.resolve().name)
 
 
 def vocabulary(model_id: str) -> dict[str, Any]:
@@ -155,10 +169,8 @@ def _download(row: Mapping[str, Any]) -> Path:
 
 
 def _load_folder(folder: Path, id: str | None, weights: bool, device: str, dtype: str) -> Model:
-    pipeline = _read_json(folder / "model_index.json").get("_class_name")
-    if pipeline not in PIPELINES:
-        raise ValueError(f"{folder} holds a {pipeline}; known pipelines are {', '.join(PIPELINES)}")
-    id = id or re.sub(r"[^\w.-]", "-", folder.resolve().name)
+    pipeline = _pipeline_class(folder)
+    id = id or _id_of_folder(folder)
     part = folder / PIPELINES[pipeline].denoiser
     if not weights:
         config, scheduler = _read_json(part / "config.json"), _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -170,9 +182,28 @@ def _load_folder(folder: Path, id: str | None, weights: bool, device: str, dtype
     return model
 
 
+def _pipeline_class(folder: Path) -> str:
+    """Read which pipeline a folder holds; with code of its own, the class stands after the file.
+
+    Raises ValueError for one that is not known.
+    """
+    index = _read_json(folder / "model_index.json")
+    pipeline = index.get("_class_name") if isinstance(index, dict) else None
+    pipeline = pipeline[-1] if isinstance(pipeline, list) and pipeline else pipeline
+    if pipeline not in list(PIPELINES):
+        raise ValueError(f"{folder} holds a {pipeline}; known pipelines are {', '.join(PIPELINES)}")
+    return str(pipeline)
+
+
 def _text_length(folder: Path) -> int:
-    config = folder / "tokenizer" / "tokenizer_config.json"
-    return _read_json(config)["model_max_length"] if config.is_file() else 0
+    """Read how many tokens a prompt has; where the tokenizer does not say, as many as its text encoder takes."""
+    config, encoder = folder / "tokenizer" / "tokenizer_config.json", folder / "text_encoder" / "config.json"
+    if not config.is_file():
+        return 0
+    length = _read_json(config).get("model_max_length")
+    if not isinstance(length, int) or length > MAX_TEXT_LENGTH:
+        length = _read_json(encoder).get("max_position_embeddings", 77) if encoder.is_file() else 77
+    return int(length)
 
 
 def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
@@ -183,7 +214,7 @@ def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
         raise ValueError(f"dtype {dtype!r} is unknown; choose float32, float16 or bfloat16")
     diffusers.utils.logging.set_verbosity_error()  # it advises to install what is not needed here
     diffusers.utils.logging.disable_progress_bar()
-    options = PIPELINES[pipeline].load_options
+    options = PIPELINES[pipeline].load_options | {"variant": _variant(folder / PIPELINES[pipeline].denoiser)}
     try:
         pipe = getattr(diffusers, pipeline).from_pretrained(
             str(folder), torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **options
@@ -191,11 +222,31 @@ def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
         pipe.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         raise ValueError(f"{folder} does not load as a {pipeline}: {str(error).splitlines()[0]}") from error
+    if (tokenizer := getattr(pipe, "tokenizer", None)) and tokenizer.model_max_length > MAX_TEXT_LENGTH:
+        tokenizer.model_max_length = _text_length(folder)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
     return pipe
+
+
+def _variant(part: Path) -> str | None:
+    """Find the variant of the weights in a folder of one network, such as fp16; None where the usual file is there.
+
+    Raises ValueError where there is none in a safe format.
+    """
+    names = [file.name for file in part.glob("*.safetensors")]
+    if not names:
+        others = [file.name for file in part.glob("*.bin")]
+        found = f"only {others[0]}, which runs code when it is read; save it as safetensors" if others else "no weights"
+        raise ValueError(f"{part} holds {found}")
+    variants = {
+        match[1] for name in names if (match := re.fullmatch(r"[\w]+\.(\w+)(?:-\d+-of-\d+)?\.safetensors", name))
+    }
+    if len(variants) == 1 and all(f".{next(iter(variants))}" in name for name in names):
+        return variants.pop()
+    return None
 
 
 def weights_revision(id: str) -> str | None:

@@ -1,6 +1,6 @@
 """What there is to know about one class of denoisers, and the layers that its walk yields. Loads no torch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,9 +29,12 @@ class DenoiserSpec:
     """One row per class of denoisers; `architectures.DENOISERS` is the table."""
 
     walk: Callable[[Any], Iterator[Layer]]  # the layers of a network in running order
-    example_inputs: Callable[[Any, int, int], dict[str, Any]]  # (denoiser, latent size, text length) -> arguments
+    example_inputs: Callable[
+        [Any, int | Sequence[int], int], dict[str, Any]
+    ]  # (denoiser, latent size, text length) -> arguments
     sample: str = "sample"  # the arguments of a call
     timestep: str = "timestep"
+    cond_first: bool = False  # which half of a guided batch saw the prompt, in diffusers' pipelines of this class
     expand_timestep: bool = False  # whether the timestep must have one entry per batch element
     branches: Callable[[Any, str], Iterator[str]] = transformer_branches  # of a module: what its block adds to a stream
     sync_channels: Callable[[Any], None] | None = None  # after channels were pruned; None: they cannot be
@@ -41,9 +44,15 @@ class DenoiserSpec:
         return timestep.expand(len(sample)).to(sample.device) if self.expand_timestep else timestep
 
 
-def latents_and_timestep(denoiser: Any, size: int, sample: str) -> Mapping[str, Any]:
-    """Build latents (1, C, size, size) and a timestep (1,), on the denoiser's device."""
+def latents_and_timestep(denoiser: Any, size: int | Sequence[int], sample: str) -> Mapping[str, Any]:
+    """Build latents (1, C, H, W) and a timestep (1,), on the denoiser's device; a `size` of one number is both."""
     import torch
 
-    latents = torch.zeros(1, denoiser.config.in_channels, size, size, device=denoiser.device, dtype=denoiser.dtype)
+    shape = (1, denoiser.config.in_channels, *height_and_width(size))
+    latents = torch.zeros(shape, device=denoiser.device, dtype=denoiser.dtype)
     return {sample: latents, "timestep": torch.ones(1, device=denoiser.device)}
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Read a `sample_size`: a number, or height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -15,8 +15,9 @@ from explorer.masks.block_graph import BlockGraph, Extrapolation, Granularity, R
 from explorer.masks.file_format import ModelRecord
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
-from explorer.models.architectures import build_block_graph, spec_of
-from explorer.models.pipelines import PIPELINES, adapter_of
+from explorer.models.architectures import build_block_graph, known_class, spec_of
+from explorer.models.denoiser_spec import height_and_width
+from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, split_guided
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,7 @@ class Model:
     ):
         self.id, self.pipeline, self.denoiser, self.pipe = id, pipeline, denoiser, pipe
         self.scheduler_config, self.text_length = scheduler_config, text_length
-        self.adapter, self.latent_size = PIPELINES[pipeline], denoiser.config.sample_size
+        self.adapter, self.latent_size = PIPELINES[pipeline], _latent_size(denoiser)
         self.revision: str | None = None
         self._architectures: dict[tuple[str, str], Architecture] = {}
         self._channel_groups: dict[str, Any] | None = None  # once they were traced
@@ -60,8 +61,11 @@ class Model:
 
     def _call_cost(self) -> "CallCost":
         """Count what a call costs; of a whole network it is counted once per process."""
-        from explorer.execution.macs import build_on_meta, measure_call
+        from explorer.execution.macs import build_on_meta, copy_to_meta, measure_call
 
+        if any(hasattr(module, "base_layer") for module in self.denoiser.modules()):  # LoRA's layers run as well
+            skeleton = copy_to_meta(self.denoiser)
+            return measure_call(skeleton, self.example_inputs(skeleton))
         if not self._widths:
             kind: Any = type(self.denoiser)
             return _whole_call_cost(kind, self.denoiser.to_json_string(), self.latent_size, self.text_length)
@@ -81,7 +85,7 @@ class Model:
     def record(self) -> ModelRecord:
         """How a mask file names this model."""
         dtype = str(self.denoiser.dtype).removeprefix("torch.")
-        return ModelRecord(id=self.id, revision=self.revision, denoiser=type(self.denoiser).__name__, dtype=dtype)
+        return ModelRecord(id=self.id, revision=self.revision, denoiser=known_class(self.denoiser), dtype=dtype)
 
     # -- generating
 
@@ -97,7 +101,8 @@ class Model:
     def encode(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         """Encode a batch of prompts as the denoiser's conditioning inputs; doubled when guidance is above 1.
 
-        Raises ValueError without weights, and for a prompt that the model cannot take.
+        Raises ValueError without weights, for a prompt that the model cannot take, and for a model whose pipeline does
+        more than is known here.
         """
         import torch
 
@@ -106,7 +111,24 @@ class Model:
                 f"the weights of {self.id} are not here; its units, MACs, parameters and schedules still are"
             )
         with torch.no_grad(), _ENCODING:
-            return self.adapter.encode(self.pipe, list(prompts), guidance > 1)
+            conditioning = self.adapter.encode(self.pipe, list(prompts), guidance > 1)
+        self._check_own_loop(conditioning)
+        return conditioning
+
+    def _check_own_loop(self, conditioning: Mapping[str, Any]) -> None:
+        """Raise ValueError where the pipeline of the model draws otherwise than `sampling.rollout.denoise` does."""
+        spec, vae = spec_of(self.denoiser), getattr(self.pipe, "vae", None)
+        known = {spec.sample, spec.timestep, *conditioning}
+        missing = [name for name in self.example_inputs(self.denoiser) if name not in known]
+        if vae is not None and self.denoiser.config.in_channels != vae.config.latent_channels:
+            missing.append("latents of a picture")
+        if not has_noise_levels(self.scheduler_config):
+            missing.append(f"the noise levels of {self.scheduler_config['_class_name']}")
+        if missing:
+            raise ValueError(
+                f"{self.id} needs {', '.join(missing)}, which only its own pipeline makes; "
+                "draw with that, inside `explorer.apply`"
+            )
 
     def denoise(self, x: "torch.Tensor", t: Any, conditioning: dict[str, Any], guidance: float) -> "torch.Tensor":
         """Make one guided call: (B, C, H, W) for the input `x` (B, C, H, W) at timestep `t`."""
@@ -114,7 +136,7 @@ class Model:
 
     def conditional_half(self, output: "torch.Tensor", num_images: int) -> "torch.Tensor":
         """Take the part of a unit's output that saw the prompt, (num_images, ...): all of it without guidance."""
-        return output if len(output) == num_images else self.adapter.split_guided(output)[0]
+        return output if len(output) == num_images else split_guided(self.denoiser, output)[0]
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
         """Decode latents to pictures (B, 3, H, W) in [0, 1], on the CPU."""
@@ -186,9 +208,11 @@ class Model:
         return other
 
     def _prune_denoiser(self, denoiser: Any, keep: Mapping[str, np.ndarray]) -> None:
+        from explorer.execution.cuttable import check_cuttable
         from explorer.execution.width_gates import prune_widths
         from explorer.models.prunable_dims import find_prunable_dims
 
+        check_cuttable(denoiser)
         channels = {name: mask for name, mask in keep.items() if name.endswith(":channels")}
         others = {name: mask for name, mask in keep.items() if name not in channels}
         adaln_channels = any(name.endswith(":adaln_channels") for name in others)
@@ -202,17 +226,26 @@ class Model:
         Raises ValueError for a class whose channels cannot be pruned.
         """
         from explorer.execution.channel_groups import ChannelGroups
+        from explorer.execution.cuttable import check_cuttable
         from explorer.models.prunable_dims import find_prunable_dims, head_and_neuron_producers
 
         sync = spec_of(denoiser).sync_channels
         if sync is None:
             raise ValueError(f"only the channels of U-Nets can be pruned, not those of a {type(denoiser).__name__}")
+        check_cuttable(denoiser)
         excluded = head_and_neuron_producers(find_prunable_dims(denoiser))
         return ChannelGroups(denoiser, self.example_inputs(denoiser), excluded, sync)
 
 
+def _latent_size(denoiser: Any) -> tuple[int, int]:
+    """Read height and width of the latents. Raises ValueError where the configuration has none."""
+    if (size := denoiser.config.get("sample_size")) is None:
+        raise ValueError("the denoiser's configuration has no sample_size, so that its MACs cannot be counted")
+    return height_and_width(size)
+
+
 @lru_cache(maxsize=32)
-def _whole_call_cost(denoiser_class: Any, config: str, latent_size: int, text_length: int) -> "CallCost":
+def _whole_call_cost(denoiser_class: Any, config: str, latent_size: tuple[int, int], text_length: int) -> "CallCost":
     """Count what a call of the network with this configuration, JSON, costs."""
     from explorer.execution.macs import build_on_meta, measure_call
 
@@ -221,29 +254,37 @@ def _whole_call_cost(denoiser_class: Any, config: str, latent_size: int, text_le
 
 
 @contextmanager
-def run_under(denoiser: Any, schedule: Schedule, scheduler: Any) -> Iterator[None]:
-    """Run a denoiser under a schedule inside, while `scheduler` drives it.
+def run_under(denoiser: Any, schedule: Schedule, scheduler: Any, pipe: Any = None) -> Iterator[None]:
+    """Run a denoiser, compiled or not, under a schedule inside, while `scheduler` or a whole pipeline drives it.
 
     Raises ValueError for a schedule whose units are not the denoiser's.
     """
+    from explorer.execution.call_wrapping import unwrap_compiled
     from explorer.execution.prediction import Prediction
     from explorer.execution.supernet import SuperNet
 
-    header = schedule.header
-    graph = build_block_graph(denoiser, header.granularity, header.reuse)
-    header.check_compatible(header.model.id, type(denoiser).__name__, header.calls, graph.units)
-    extrapolation, prediction = Extrapolation.of(header), Prediction.of(scheduler)
-    with SuperNet(denoiser, graph, schedule.keep, prediction, extrapolation, scheduler):
+    header, plain = schedule.header, unwrap_compiled(denoiser)
+    graph = build_block_graph(plain, header.granularity, header.reuse)
+    header.check_compatible(header.model.id, known_class(plain), header.calls, graph.units)
+    extrapolation, prediction, cond_first = (
+        Extrapolation.of(header),
+        Prediction.of(scheduler),
+        spec_of(plain).cond_first,
+    )
+    options = {"entry": denoiser, "pipe": pipe, "cond_first": cond_first}
+    with SuperNet(plain, graph, schedule.keep, prediction, extrapolation, scheduler, **options):
         yield
 
 
 @contextmanager
 def run_with_widths(pipe: Any, widths: Widths) -> Iterator[None]:
     """Put a smaller denoiser into a diffusers pipeline inside. Raises ValueError for widths of another model."""
-    attribute = adapter_of(pipe).denoiser
-    whole = getattr(pipe, attribute)
+    from explorer.execution.call_wrapping import unwrap_compiled
+
+    attribute, whole = find_denoiser(pipe)
+    kind = next(name for name, adapter in PIPELINES.items() if adapter.denoiser == attribute)
     text_length = getattr(getattr(pipe, "tokenizer", None), "model_max_length", 0)
-    model = Model(widths.header.model.id, type(pipe).__name__, whole, dict(pipe.scheduler.config), text_length)
+    model = Model(widths.header.model.id, kind, unwrap_compiled(whole), dict(pipe.scheduler.config), text_length)
     pipe.register_modules(**{attribute: model.prune_widths(widths).denoiser})
     try:
         yield

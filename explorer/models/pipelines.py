@@ -1,8 +1,11 @@
 """What diffusers pipelines do around their denoiser: one adapter per pipeline, one row each. Importing loads no
 torch."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+
+from explorer.models.denoiser_spec import height_and_width
 
 
 def cat(tensors: Sequence[Any]) -> Any:
@@ -11,11 +14,18 @@ def cat(tensors: Sequence[Any]) -> Any:
     return torch.cat(list(tensors))
 
 
+def split_guided(denoiser: Any, output: Any) -> tuple[Any, Any]:
+    """Split what a guided batch led to into what saw the prompt and what saw none."""
+    from explorer.models.architectures import spec_of
+
+    first, second = output.chunk(2)
+    return (first, second) if spec_of(denoiser).cond_first else (second, first)
+
+
 class PipelineAdapter:
     """Where the denoiser is, how a prompt becomes its inputs, one guided call, and how latents become pictures."""
 
     denoiser: ClassVar[str] = "unet"  # attribute of the pipeline and folder on disk
-    cond_first: ClassVar[bool] = False  # which half of a guided batch comes first
     scale_before_decode: ClassVar[bool] = (
         False  # latents times 1/s instead of latents / s, which differ in the last bit
     )
@@ -25,11 +35,11 @@ class PipelineAdapter:
         """Encode prompts as keyword arguments of a call; doubled if `guided`. Raises ValueError for unusable ones."""
         return {}
 
-    def initial_latents(self, denoiser: Any, size: int, generators: Sequence[Any]) -> Any:
-        """Draw noise (B, C, size, size) of unit variance, each picture from its own generator, on the CPU."""
+    def initial_latents(self, denoiser: Any, size: int | Sequence[int], generators: Sequence[Any]) -> Any:
+        """Draw noise (B, C, H, W) of unit variance, each picture from its own generator, on the CPU."""
         import torch
 
-        shape = (1, denoiser.config.in_channels, size, size)
+        shape = (1, denoiser.config.in_channels, *height_and_width(size))
         return cat([torch.randn(shape, generator=generator, dtype=denoiser.dtype) for generator in generators])
 
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
@@ -43,13 +53,8 @@ class PipelineAdapter:
         output = output[:, : x.shape[1]]  # DiT predicts a variance as well
         if not guided:
             return output
-        conditional, unconditional = self.split_guided(output)
+        conditional, unconditional = split_guided(denoiser, output)
         return unconditional + guidance * (conditional - unconditional)
-
-    def split_guided(self, output: Any) -> tuple[Any, Any]:
-        """Split a guided batch into what saw the prompt and what saw none."""
-        first, second = output.chunk(2)
-        return (first, second) if self.cond_first else (second, first)
 
     def decode(self, pipe: Any, latents: Any) -> Any:
         """Decode latents to pictures (B, 3, H, W), differentiable, and so not clamped to [0, 1]."""
@@ -76,9 +81,9 @@ class StableDiffusionXLAdapter(PipelineAdapter):
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         encoded = pipe.encode_prompt(prompts, device=pipe.device, do_classifier_free_guidance=guided)
         text, negative, pooled, negative_pooled = encoded
-        size = pipe.default_sample_size * pipe.vae_scale_factor
+        size = tuple(side * pipe.vae_scale_factor for side in height_and_width(pipe.default_sample_size))
         width = pipe.text_encoder_2.config.projection_dim
-        ids = pipe._get_add_time_ids((size, size), (0, 0), (size, size), text.dtype, width).to(pipe.device)
+        ids = pipe._get_add_time_ids(size, (0, 0), size, text.dtype, width).to(pipe.device)
         ids = ids.repeat(len(prompts) * (2 if guided else 1), 1)
         if guided:
             text, pooled = cat([negative, text]), cat([negative_pooled, pooled])
@@ -87,7 +92,6 @@ class StableDiffusionXLAdapter(PipelineAdapter):
 
 class DiTAdapter(PipelineAdapter):
     denoiser = "transformer"
-    cond_first = True
     scale_before_decode = True
     null_class = 1000
 
@@ -114,9 +118,31 @@ PIPELINES: dict[str, PipelineAdapter] = {
 }
 
 
-def adapter_of(pipe: Any) -> PipelineAdapter:
-    """Look up the adapter of a diffusers pipeline. Raises ValueError for a class that is not known."""
-    name = type(pipe).__name__
-    if name not in PIPELINES:
-        raise ValueError(f"{name} is not a known pipeline; known are {', '.join(PIPELINES)}")
-    return PIPELINES[name]
+def has_noise_levels(scheduler_config: Mapping[str, Any]) -> bool:
+    """Say whether the scheduler that a model comes with has the noise levels that ours can be made of: betas.
+
+    EDM's and flow matching's have none.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, str(scheduler_config.get("_class_name")), None)
+    return kind is None or "beta_start" in inspect.signature(kind.__init__).parameters
+
+
+def find_denoiser(pipe: Any) -> tuple[str, Any]:
+    """Find the denoiser of any diffusers pipeline that holds a known one, and the attribute that holds it.
+
+    It may be compiled. Raises ValueError where there is none.
+    """
+    from explorer.models.architectures import known_class
+
+    reasons = []
+    for attribute in dict.fromkeys(adapter.denoiser for adapter in PIPELINES.values()):
+        denoiser = getattr(pipe, attribute, None)
+        try:
+            known_class(denoiser)
+        except ValueError as error:
+            reasons += [str(error)] if denoiser is not None else []
+        else:
+            return attribute, denoiser
+    raise ValueError((reasons or [f"{type(pipe).__name__} holds no denoiser that is known"])[0])

@@ -1,6 +1,6 @@
 """U-Nets: UNet2DModel and UNet2DConditionModel, of DDPM, Stable Diffusion and SDXL. Loads no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from explorer.models.denoiser_spec import DenoiserSpec, Layer, latents_and_timestep
@@ -60,19 +60,52 @@ def _middle_layers(block: Any) -> Iterator[Layer]:
         yield Layer(f"mid_block.layers.{index}", "mid_block", modules, (), True)
 
 
-def example_inputs(unet: Any, size: int, text_length: int) -> dict[str, Any]:
-    """Build the arguments of a call for one batch element: latents (1, C, size, size), text, and SDXL's own."""
+def example_inputs(unet: Any, size: int | Sequence[int], text_length: int) -> dict[str, Any]:
+    """Build the arguments of a call for one batch element: latents (1, C, H, W), and what the configuration asks for.
+
+    Raises ValueError for a configuration that needs inputs which are not known.
+    """
     import torch
 
     config, options = unet.config, {"device": unet.device, "dtype": unet.dtype}
     inputs = dict(latents_and_timestep(unet, size, "sample"))
-    if "cross_attention_dim" in config:
-        inputs["encoder_hidden_states"] = torch.zeros(1, text_length, config.cross_attention_dim, **options)
-    if config.get("addition_embed_type") == "text_time":  # SDXL: pooled text and six sizes
+    if (text_width := _text_width(config)) is not None:
+        inputs["encoder_hidden_states"] = torch.zeros(1, text_length, text_width, **options)
+    if (width := config.get("time_cond_proj_dim")) is not None:  # a guidance embedding
+        inputs["timestep_cond"] = torch.zeros(1, width, **options)
+    if (labels := _class_labels(unet, options)) is not None:
+        inputs["class_labels"] = labels
+    added = config.get("addition_embed_type")
+    if added == "text_time":  # SDXL: pooled text and six sizes
         width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        added = {"text_embeds": torch.zeros(1, width, **options), "time_ids": torch.zeros(1, 6, **options)}
-        inputs["added_cond_kwargs"] = added
+        sizes = {"text_embeds": torch.zeros(1, width, **options), "time_ids": torch.zeros(1, 6, **options)}
+        inputs["added_cond_kwargs"] = sizes
+    elif added not in (None, "text"):  # `text` reads the text that is there already
+        raise ValueError(f"a U-Net with addition_embed_type {added!r} needs inputs that are not known here")
     return inputs
+
+
+def _text_width(config: Any) -> int | None:
+    """Find how wide the text is that a U-Net takes in; None without text."""
+    projection = config.get("encoder_hid_dim_type")
+    if projection not in (None, "text_proj"):
+        raise ValueError(f"a U-Net with encoder_hid_dim_type {projection!r} needs inputs that are not known here")
+    if (width := config.get("encoder_hid_dim") or config.get("cross_attention_dim")) is None:
+        return None
+    return int(width if isinstance(width, int) else width[0])  # one number, or one for each block
+
+
+def _class_labels(unet: Any, options: Mapping[str, Any]) -> Any:
+    import torch
+
+    config, kind = unet.config, unet.config.get("class_embed_type")
+    if kind is None and config.get("num_class_embeds") is None:
+        return None
+    if kind in ("projection", "simple_projection"):
+        return torch.zeros(1, config.projection_class_embeddings_input_dim, **options)
+    if kind == "identity":
+        return torch.zeros(1, unet.time_embedding.linear_2.out_features, **options)
+    return torch.zeros(1, device=unet.device, dtype=unet.dtype if kind == "timestep" else torch.long)
 
 
 def sync_shape_attributes(unet: Any) -> None:

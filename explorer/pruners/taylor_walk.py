@@ -35,7 +35,7 @@ class TaylorWalk:
         self.used = 0
         scheduler = make_scheduler(config.sampler, model.scheduler_config)
         self.prediction = Prediction.of(scheduler)
-        if self.prediction.sigma_of_t is None:
+        if not hasattr(scheduler, "alphas_cumprod"):
             raise ValueError(
                 f"{model.id} is a flow-matching model, and the expansion over timesteps needs a noise prediction"
             )

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import httpx
 import psutil
 
-from tests.bench.attacked import Page, page
+from explorer.jobs.store import JobStore
+from tests.bench.attacked import VICTIM, Page, page
 
 PROXY = {"EXPLORER_PROXIES": "127.0.0.1"}
 ATTACKER, OTHER = {"x-forwarded-for": "192.0.2.1"}, {"x-forwarded-for": "192.0.2.2"}
@@ -124,13 +125,13 @@ def attack_jobs() -> None:
         print(f"job places that one address takes: {started} of 30; another's job then starts: {other}")
 
 
-def start_job(client: Page, token: str, headers: dict[str, str]) -> bool:
+def start_job(client: Page, token: str, headers: dict[str, str], method: str = "uniform") -> bool:
     """Start a job as the page does; the settings of its method are made by an event of the session."""
     session = uuid4().hex
     render = next(
         one for one in client.events if one["rendered_in"] is None and one["queue"] and len(one["inputs"]) == 2
     )
-    ended = client.queue(render, ["uniform", "{}"], session, **headers)[-1]
+    ended = client.queue(render, [method, "{}"], session, **headers)[-1]
     rendered = ended["output"]["render_config"]
     values = client.values | {one["id"]: one["props"].get("value") for one in rendered["components"]}
     start = next(one for one in rendered["dependencies"] if len(one["outputs"]) == 2)
@@ -258,21 +259,27 @@ def odd(lot: random.Random, depth: int = 0) -> Any:
 
 
 def attack_clients() -> None:
-    """Have ten clients look at a running job for five minutes, as ten tabs do."""
-    with page(**PROXY) as client:
-        start_job(client, "0" * 32, OTHER)
-        time.sleep(30)  # the job's process loads its model
-        files, memory = sum(1 for _ in client.data.rglob("*")), sum(memory_mb(client))
+    """Have ten clients look at a running job for a minute, and then for five more, as ten tabs do."""
+    with page(**PROXY) as client, ThreadPoolExecutor(CLIENTS) as threads:
+        start_job(client, VICTIM, OTHER, "dipgo")
         errors: list[int] = []
-        until = time.monotonic() + CLIENTS_S
-        with stalls(client) as waits, ThreadPoolExecutor(CLIENTS) as threads:
-            calls = sum(threads.map(lambda number: look(client, number, until, errors), range(CLIENTS)))
+        look_at_jobs(client, threads, 60, [])  # the job loads its model, and the page what ten tabs need
+        files, memory = sum(1 for _ in client.data.rglob("*")), memory_mb(client)
+        with stalls(client) as waits:
+            calls = look_at_jobs(client, threads, CLIENTS_S, errors)
         minutes = CLIENTS_S / 60
-        grown = (sum(memory_mb(client)) - memory) / minutes
+        page_mb, other_mb = ((now - then) / minutes for now, then in zip(memory_mb(client), memory, strict=True))
         more = (sum(1 for _ in client.data.rglob("*")) - files) / minutes
         print(f"{CLIENTS} clients, {CLIENTS_S} s: {calls} calls, {len(errors)} errors")
-        print(f"in a minute: {grown:+.1f} MB, {more:+.1f} files; stalls over 1 s: {sum(one > 1 for one in waits)}")
+        print(f"in a minute: page {page_mb:+.1f} MB, its processes {other_mb:+.1f} MB, {more:+.1f} files")
+        states = [job.state for job in JobStore(client.data / "jobs", owned=False).jobs()]
+        print(f"stalls over 1 s: {sum(one > 1 for one in waits)}; state of the job at the end: {states}")
         report_stalls("meanwhile", waits)
+
+
+def look_at_jobs(client: Page, threads: ThreadPoolExecutor, seconds: float, errors: list[int]) -> int:
+    until = time.monotonic() + seconds
+    return sum(threads.map(lambda number: look(client, number, until, errors), range(CLIENTS)))
 
 
 def look(client: Page, number: int, until: float, errors: list[int]) -> int:
