@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import explorer
 from explorer.experiment import prune
-from explorer.models import catalogue
+from explorer.models import catalogue, hub
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 from explorer.sampling.generate import generate
@@ -236,3 +236,36 @@ def test_channels_of_lora_are_refused_as_well(model):
 def test_small_and_large_u_nets_can_be_cut():
     for unet in (small_unet(), sd_unet(), sdxl_unet()):
         assert catalogue.Model("any", "StableDiffusionPipeline", unet, {}, 5).prunable_dims(channels=True)
+
+
+# -- the hub
+
+SDXL_FILES = [
+    *("model_index.json", "sd_xl_base.safetensors", "unet/config.json", "tokenizer/merges.txt", "unet/code.py"),
+    *("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"),
+    *("vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "unet/model.onnx", "unet/old.bin"),
+]
+
+
+def test_one_set_of_weights_is_fetched_and_no_code():
+    assert hub.choose_files(SDXL_FILES) == [
+        *("model_index.json", "unet/config.json", "tokenizer/merges.txt"),
+        *("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"),
+    ]
+
+
+def test_a_repository_that_was_downloaded_is_found_by_its_name(tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--somebody--their-model" / "snapshots" / ("0" * 40)
+    saved(snapshot, sd_pipeline())
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = explorer.load("somebody/their-model")
+    assert model.id == "somebody-their-model" and draw(model).isfinite().all()
+    with explorer.apply(model.pipe, run_to_completion(prune(model, "uniform", method_config("uniform", {}))).at(0.5)):
+        pass  # the pipeline is known to hold the model of that name
+
+
+def test_a_repository_that_is_not_here_is_one_sentence():
+    with pytest.raises(ValueError, match="weights of somebody/nothing are not on this machine and the hub cannot be"):
+        explorer.load("somebody/nothing")

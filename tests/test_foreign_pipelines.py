@@ -1,5 +1,7 @@
 """Masks around pipelines that others have changed, or of classes that are not in our table."""
 
+import copy
+
 import diffusers
 import numpy as np
 import pytest
@@ -28,23 +30,29 @@ def generate(pipe, steps=CALLS, **options):
     return pipe(num_inference_steps=steps, generator=generator, **defaults | options).images
 
 
-@pytest.fixture
-def model(sd_folder):
+@pytest.fixture(scope="module")
+def loaded(sd_folder):
     return explorer.load(sd_folder)
 
 
-@pytest.fixture(params=["calls", "units"])
-def mask(request, model):
-    """Leave out whole calls, or units within calls."""
-    return schedule(model) if request.param == "calls" else schedule(model, method="random", granularity="module")
-
-
 @pytest.fixture
-def expected(model, mask):
+def model(loaded):
+    """Copy the model, because a test may leave something behind."""
+    return copy.deepcopy(loaded)
+
+
+@pytest.fixture(scope="module", params=["calls", "units"])
+def mask(request, loaded):
+    """Leave out whole calls, or units within calls."""
+    return schedule(loaded) if request.param == "calls" else schedule(loaded, method="random", granularity="module")
+
+
+@pytest.fixture(scope="module")
+def expected(loaded, mask):
     """Generate the full picture, and the pruned one before anybody has changed the pipeline."""
-    full = generate(model.pipe)
-    with explorer.apply(model.pipe, mask):
-        pruned = generate(model.pipe)
+    full = generate(loaded.pipe)
+    with explorer.apply(loaded.pipe, mask):
+        pruned = generate(loaded.pipe)
     assert not torch.equal(full, pruned)
     return full, pruned
 
@@ -98,11 +106,13 @@ def add_zero_lora(pipe):
     return lambda: pipe.unet.delete_adapters("zero")
 
 
-CHANGES = [offload_model, offload_groups, merge_tokens, compile_in_place, compile_blocks, add_zero_lora]
+CHANGES = [offload_model, offload_groups, merge_tokens, add_zero_lora]
+ORDERS = ["outside", "inside", "first in, first out", "last in, last out"]
+CASES = [(change, order) for change in CHANGES for order in ORDERS]
+CASES += [(compile_in_place, "outside"), (compile_in_place, "last in, last out"), (compile_blocks, "inside")]  # slow
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("order", ["outside", "inside", "first in, first out", "last in, last out"])
+@pytest.mark.parametrize("change, order", CASES)
 def test_pictures_are_pruned_whatever_others_change_and_in_whichever_order(model, mask, expected, change, order):
     full, pruned = expected
     pipe, remove = model.pipe, None
@@ -322,3 +332,35 @@ def test_edm_holds_the_noise_estimate(model, kind, prediction_type):
     del pipe.unet.forward
     torch.testing.assert_close(pruned, by_hand, rtol=0, atol=1e-4)
     assert np.isfinite(pruned.numpy()).all()
+
+
+COMPATIBLE = {kind.__name__: kind for kind in diffusers.DDIMScheduler(**BETAS).compatibles}
+del COMPATIBLE["EDMEulerScheduler"]  # which holds another quantity, see above
+
+
+@pytest.mark.parametrize("name", sorted(COMPATIBLE))
+def test_every_scheduler_makes_the_plain_picture_and_the_one_held_by_hand(model, name):
+    """Leave nothing out, and then every second call: the model predicts noise, so its last output is held as it is."""
+    pipe, kind = model.pipe, COMPATIBLE[name]
+    try:
+        pipe.scheduler = kind.from_config(pipe.scheduler.config, prediction_type="epsilon")
+    except ImportError as error:
+        pytest.skip(f"{name} needs a package that is not installed: {error}")
+    full = generate(pipe)
+    calls, held, made, original = pipe._num_timesteps, [], [0], pipe.unet.forward
+    with explorer.apply(pipe, schedule(model, calls, ratio=0), strict=False):
+        assert torch.equal(generate(pipe), full)
+    mask = schedule(model, calls, ratio=calls // 2 / calls)  # whole calls only
+    with explorer.apply(pipe, mask, strict=False):
+        pruned = generate(pipe)
+
+    def hold(*args, **kwargs):
+        if mask.keep[made[0]].any():
+            held[:] = original(*args, **kwargs)
+        made[0] += 1
+        return (held[0],)
+
+    pipe.unet.forward = hold
+    by_hand = generate(pipe)
+    del pipe.unet.forward
+    assert made == [calls] and torch.equal(pruned, by_hand)

@@ -47,7 +47,7 @@ def test_a_second_of_training_makes_a_pipeline_that_loads_generates_and_resumes(
     model = catalogue.load(out)
     prompt = emoji.names[0] if name == "emoji-dit" else ""
     *_, (frame, shown) = generate(model, [prompt], [0], "ddim", 3, guidance, previews=1)
-    side = model.latent_size * (4 if name == "emoji-dit" else 1)
+    side = model.latent_size[0] * (4 if name == "emoji-dit" else 1)
     assert frame.done and shown.shape == (1, 3, side, side)
     assert model.denoiser.dtype == torch.float32
     part = next(out.glob("*/diffusion_pytorch_model*.safetensors"))

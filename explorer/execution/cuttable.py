@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
+QUANTISED = ("quant_state", "SCB", "tensor_impl")  # attributes of weights of bitsandbytes and torchao
+
 
 def check_cuttable(denoiser: torch.nn.Module) -> None:
     """Raise ValueError, naming the layer and what to do, for a network whose weights cannot simply be cut."""
@@ -24,5 +26,5 @@ def _obstacles(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
     if hasattr(module, "parametrizations"):
         yield "computes its weights anew at each call", "remove the parametrization first"
     weight = module._parameters.get("weight")
-    if weight is not None and (not weight.is_floating_point() or type(weight) not in (torch.nn.Parameter,)):
+    if weight is not None and (not weight.is_floating_point() or any(hasattr(weight, one) for one in QUANTISED)):
         yield "is quantised", "load the model without quantisation"

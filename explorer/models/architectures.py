@@ -18,21 +18,18 @@ DENOISERS: dict[str, DenoiserSpec] = {
 }
 
 
-def known_class(denoiser: Any) -> str:
-    """Name the class of a denoiser, or the one that it is derived from, as the table does; compiled or not.
-
-    Raises ValueError for a class that is not known.
-    """
+def class_name(denoiser: Any) -> str:
+    """Name the class of a denoiser, compiled or not, or the known one that it is derived from."""
     kind = type(getattr(denoiser, "_orig_mod", denoiser))  # which `torch.compile` was given
-    for one in kind.__mro__:
-        if one.__name__ in DENOISERS:
-            return one.__name__
-    raise ValueError(f"{kind.__name__} is not a known denoiser; known are {', '.join(DENOISERS)}")
+    return next((one.__name__ for one in kind.__mro__ if one.__name__ in DENOISERS), kind.__name__)
 
 
 def spec_of(denoiser: Any) -> DenoiserSpec:
     """Look up the row of a denoiser's class. Raises ValueError for a class that is not known."""
-    return DENOISERS[known_class(denoiser)]
+    name = class_name(denoiser)
+    if name not in DENOISERS:
+        raise ValueError(f"{name} is not a known denoiser; known are {', '.join(DENOISERS)}")
+    return DENOISERS[name]
 
 
 def build_block_graph(denoiser: Any, granularity: Granularity = "layer", reuse: Reuse = "output") -> BlockGraph:

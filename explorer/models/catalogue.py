@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from explorer.models import hub
 from explorer.models.model import Model
 from explorer.models.pipelines import PIPELINES
 from explorer.settings import settings
@@ -18,7 +19,7 @@ from explorer.settings import settings
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
 EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-ddpm")
-PROBE_TIMEOUT_S = 10.0
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 MAX_TEXT_LENGTH = 100_000  # transformers writes 1e30 where there is no limit
 
 
@@ -54,12 +55,9 @@ def measure() -> None:
 
 def _path_of(row: Mapping[str, Any]) -> Path | None:
     """Find where the weights are on this machine, if they are."""
-    from huggingface_hub import try_to_load_from_cache
-
     if row["id"] in EMBEDDED:
         return ASSETS / row["id"] if (ASSETS / row["id"] / "model_index.json").is_file() else None
-    found = try_to_load_from_cache(row["repo"], "model_index.json", revision=row["revision"])
-    return Path(found).parent if isinstance(found, str) else None
+    return hub.path_in_cache(row["repo"], row["revision"])
 
 
 def id_of_pipeline(pipe: Any) -> str | None:
@@ -68,11 +66,13 @@ def id_of_pipeline(pipe: Any) -> str | None:
     if cached := re.search(r"models--(.+?)--(.+?)[/\\]snapshots", source):  # the hub's cache
         source = "/".join(cached.groups())
     row = next((row for row in _rows().values() if row.get("repo") == source), None)
-    return row["id"] if row else _id_of_folder(Path(source)) if source else None
+    return row["id"] if row else _id_of_source(source) if source else None
 
 
-def _id_of_folder(folder: Path) -> str:
-    return re.sub(r"[^\w.-]", "-", folder.resolve().name)
+def _id_of_source(source: str) -> str:
+    """Name the model of a folder, or of a repository of the hub, owner/name."""
+    name = source if HUB_ID.fullmatch(source) and not Path(source).exists() else Path(source).resolve().name
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def vocabulary(model_id: str) -> dict[str, Any]:
@@ -105,19 +105,23 @@ def default_device() -> str:
 
 
 def load(id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Load a model of the catalogue, or a folder in the layout of one of the known diffusers pipelines.
+    """Load a model of the catalogue, or a folder or hub repository (owner/name) that holds a known diffusers pipeline.
 
-    Without `weights` only the architecture is built, on the meta device. Raises ValueError, in one sentence, for an
-    unknown name, an unknown kind of pipeline, or weights that are not here.
+    What is not on this machine is downloaded. Without `weights` only the architecture is built, on the meta device.
+    Raises ValueError, in one sentence, for an unknown name, an unknown kind of pipeline, or weights that are not here.
     """
     name = str(id_or_path)
     row = _rows().get(name) or next((row for row in _rows().values() if row.get("repo") == name), None)
     if row is None:
-        if not _is_pipeline(Path(id_or_path)):
-            raise ValueError(
-                f"{name!r} is neither a model of the catalogue ({', '.join(_rows())}) nor a pipeline's folder"
-            )
-        return _load_folder(Path(id_or_path), None, weights, device, dtype)
+        if _is_pipeline(Path(id_or_path)):
+            return _load_folder(Path(id_or_path), None, weights, device, dtype)
+        if HUB_ID.fullmatch(name):
+            folder = hub.path_in_cache(name) or hub.download(name)
+            return _load_folder(folder, _id_of_source(name), weights, device, dtype)
+        raise ValueError(
+            f"{name!r} is neither a model of the catalogue ({', '.join(_rows())}) nor a pipeline's folder, "
+            "nor the name of a repository, owner/name"
+        )
     if not weights and row["id"] not in EMBEDDED:
         return _build_architecture(row["id"], row["pipeline"], row["denoiser"], row["scheduler"], row["text_length"])
     return _load_folder(_path_of(row) or _download(row), row["id"], weights, device, dtype)
@@ -147,30 +151,20 @@ def _build_architecture(id: str, pipeline: str, config: dict, scheduler_config: 
 
 
 def _download(row: Mapping[str, Any]) -> Path:
-    """Fetch safetensors weights from the hub, unless it is switched off or cannot be reached."""
-    import httpx
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     if row["id"] in EMBEDDED:
         raise ValueError(
             f"{row['id']} is one of the embedded models, which are in the project's folder assets/; it is not here"
         )
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        if not constants.HF_HUB_OFFLINE:
-            httpx.head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)  # one try; the hub's own client makes six
-        return Path(snapshot_download(row["repo"], revision=row["revision"], allow_patterns=patterns))
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise ValueError(
-            f"the weights of {row['id']} ({row['repo']}) are not on this machine and the hub cannot be reached; "
-            f"its units, MACs, parameters and schedules still work: see the command cost"
-        ) from error
+        return hub.download(row["repo"], row["revision"])
+    except ValueError as error:
+        rest = "its units, MACs, parameters and schedules still work: see the command cost"
+        raise ValueError(f"{row['id']}: {error}; {rest}") from error
 
 
 def _load_folder(folder: Path, id: str | None, weights: bool, device: str, dtype: str) -> Model:
     pipeline = _pipeline_class(folder)
-    id = id or _id_of_folder(folder)
+    id = id or _id_of_source(str(folder))
     part = folder / PIPELINES[pipeline].denoiser
     if not weights:
         config, scheduler = _read_json(part / "config.json"), _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -214,7 +208,7 @@ def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
         raise ValueError(f"dtype {dtype!r} is unknown; choose float32, float16 or bfloat16")
     diffusers.utils.logging.set_verbosity_error()  # it advises to install what is not needed here
     diffusers.utils.logging.disable_progress_bar()
-    options = PIPELINES[pipeline].load_options | {"variant": _variant(folder / PIPELINES[pipeline].denoiser)}
+    options = PIPELINES[pipeline].load_options | {"variant": hub.only_variant(folder / PIPELINES[pipeline].denoiser)}
     try:
         pipe = getattr(diffusers, pipeline).from_pretrained(
             str(folder), torch_dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, **options
@@ -229,24 +223,6 @@ def _load_pipeline(folder: Path, pipeline: str, device: str, dtype: str) -> Any:
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
     return pipe
-
-
-def _variant(part: Path) -> str | None:
-    """Find the variant of the weights in a folder of one network, such as fp16; None where the usual file is there.
-
-    Raises ValueError where there is none in a safe format.
-    """
-    names = [file.name for file in part.glob("*.safetensors")]
-    if not names:
-        others = [file.name for file in part.glob("*.bin")]
-        found = f"only {others[0]}, which runs code when it is read; save it as safetensors" if others else "no weights"
-        raise ValueError(f"{part} holds {found}")
-    variants = {
-        match[1] for name in names if (match := re.fullmatch(r"[\w]+\.(\w+)(?:-\d+-of-\d+)?\.safetensors", name))
-    }
-    if len(variants) == 1 and all(f".{next(iter(variants))}" in name for name in names):
-        return variants.pop()
-    return None
 
 
 def weights_revision(id: str) -> str | None:

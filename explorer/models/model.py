@@ -15,7 +15,7 @@ from explorer.masks.block_graph import BlockGraph, Extrapolation, Granularity, R
 from explorer.masks.file_format import ModelRecord
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
-from explorer.models.architectures import build_block_graph, known_class, spec_of
+from explorer.models.architectures import build_block_graph, class_name, spec_of
 from explorer.models.denoiser_spec import height_and_width
 from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, split_guided
 
@@ -85,7 +85,7 @@ class Model:
     def record(self) -> ModelRecord:
         """How a mask file names this model."""
         dtype = str(self.denoiser.dtype).removeprefix("torch.")
-        return ModelRecord(id=self.id, revision=self.revision, denoiser=known_class(self.denoiser), dtype=dtype)
+        return ModelRecord(id=self.id, revision=self.revision, denoiser=class_name(self.denoiser), dtype=dtype)
 
     # -- generating
 
@@ -265,7 +265,7 @@ def run_under(denoiser: Any, schedule: Schedule, scheduler: Any, pipe: Any = Non
 
     header, plain = schedule.header, unwrap_compiled(denoiser)
     graph = build_block_graph(plain, header.granularity, header.reuse)
-    header.check_compatible(header.model.id, known_class(plain), header.calls, graph.units)
+    header.check_compatible(header.model.id, class_name(plain), header.calls, graph.units)
     extrapolation, prediction, cond_first = (
         Extrapolation.of(header),
         Prediction.of(scheduler),

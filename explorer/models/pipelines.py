@@ -134,13 +134,13 @@ def find_denoiser(pipe: Any) -> tuple[str, Any]:
 
     It may be compiled. Raises ValueError where there is none.
     """
-    from explorer.models.architectures import known_class
+    from explorer.models.architectures import spec_of
 
     reasons = []
     for attribute in dict.fromkeys(adapter.denoiser for adapter in PIPELINES.values()):
         denoiser = getattr(pipe, attribute, None)
         try:
-            known_class(denoiser)
+            spec_of(denoiser)
         except ValueError as error:
             reasons += [str(error)] if denoiser is not None else []
         else:

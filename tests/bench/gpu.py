@@ -101,7 +101,7 @@ def draw(model: Model, batch: int, applied: AbstractContextManager) -> tuple[flo
         texts["pooled_prompt_embeds"] = pooled["text_embeds"]
     texts |= {f"negative_{name}": -value for name, value in texts.items()}
     noise = random_rows(model.example_inputs(model.denoiser)["sample"], batch)
-    size = 8 * model.latent_size
+    size = 8 * model.latent_size[0]
     run = dict(num_inference_steps=CALLS, guidance_scale=7.5, height=size, width=size, output_type="latent")
     with applied:
         synchronize()

@@ -1,0 +1,80 @@
+"""Repositories of the Hugging Face hub that hold a diffusers pipeline: what is here, and fetching what is not."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+PROBE_TIMEOUT_S = 10.0
+# unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors
+WEIGHTS = re.compile(r"[\w-]+?(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors")
+
+
+def path_in_cache(repo: str, revision: str | None = None) -> Path | None:
+    """Find where a repository is on this machine, if it was downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "model_index.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def download(repo: str, revision: str | None = None) -> Path:
+    """Fetch a pipeline, with a progress bar; of its weights only those that are loaded, and no code.
+
+    Raises ValueError, in one sentence, where that is switched off or fails.
+    """
+    import httpx
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from tqdm.auto import tqdm
+
+    missing = f"the weights of {repo} are not on this machine and the hub"
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(f"{missing} cannot be reached (HF_HUB_OFFLINE)")
+    try:
+        httpx.head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)  # one try; the hub's own client makes six
+        files = choose_files(HfApi().list_repo_files(repo, revision=revision))
+        # not the hub's own bar, which the command line switches off with those of other libraries
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files, tqdm_class=tqdm))
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"{missing} has no such repository, or shows it only after a login") from error
+    except (OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise ValueError(f"{missing} cannot be reached") from error
+
+
+def choose_files(files: Sequence[str]) -> list[str]:
+    """Choose what a pipeline is loaded from: configurations, vocabularies, and one set of weights in each folder."""
+    chosen = [file for file in files if file.endswith((".json", ".txt", ".model"))]
+    weights = defaultdict(list)
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if folder and WEIGHTS.fullmatch(name):  # whole checkpoints in one file stand outside of the folders
+            weights[folder].append(name)
+    for folder, names in weights.items():
+        wanted = _variant_of(names)
+        chosen += [f"{folder}/{name}" for name in names if _parse(name) == wanted]
+    return chosen
+
+
+def only_variant(folder: Path) -> str | None:
+    """Find the variant of the weights in a folder of one network, such as fp16; None where the usual ones are there.
+
+    Raises ValueError where there are none in a safe format.
+    """
+    names = [file.name for file in folder.glob("*.safetensors") if WEIGHTS.fullmatch(file.name)]
+    if not names:
+        others = [file.name for file in folder.glob("*.bin")]
+        found = f"only {others[0]}, which runs code when it is read; save it as safetensors" if others else "no weights"
+        raise ValueError(f"{folder} holds {found}")
+    return _variant_of(names)
+
+
+def _variant_of(names: Sequence[str]) -> str | None:
+    variants = {_parse(name) for name in names}
+    return None if None in variants else min(variant for variant in variants if variant)
+
+
+def _parse(name: str) -> str | None:
+    """Read which variant a file of weights belongs to."""
+    match = WEIGHTS.fullmatch(name)
+    return match["variant"] if match else None
