@@ -29,9 +29,8 @@ class DenoiserSpec:
     """One row per class of denoisers; `architectures.DENOISERS` is the table."""
 
     walk: Callable[[Any], Iterator[Layer]]  # the layers of a network in running order
-    example_inputs: Callable[
-        [Any, int | Sequence[int], int], dict[str, Any]
-    ]  # (denoiser, latent size, text length) -> arguments
+    # (denoiser, latent size, text length) -> arguments of a call
+    example_inputs: Callable[[Any, int | Sequence[int], int], dict[str, Any]]
     sample: str = "sample"  # the arguments of a call
     timestep: str = "timestep"
     cond_first: bool = False  # which half of a guided batch saw the prompt, in diffusers' pipelines of this class
