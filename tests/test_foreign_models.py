@@ -264,6 +264,9 @@ def test_a_repository_that_was_downloaded_is_found_by_its_name(tmp_path, monkeyp
     assert model.id == "somebody-their-model" and draw(model).isfinite().all()
     with explorer.apply(model.pipe, run_to_completion(prune(model, "uniform", method_config("uniform", {}))).at(0.5)):
         pass  # the pipeline is known to hold the model of that name
+    (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()  # as after a download that was interrupted
+    with pytest.raises(ValueError, match="weights of somebody/their-model are not on this machine"):
+        explorer.load("somebody/their-model")
 
 
 def test_a_repository_that_is_not_here_is_one_sentence():

@@ -1,5 +1,6 @@
 """Repositories of the Hugging Face hub that hold a diffusers pipeline: what is here, and fetching what is not."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,11 +12,26 @@ WEIGHTS = re.compile(r"[\w-]+?(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safet
 
 
 def path_in_cache(repo: str, revision: str | None = None) -> Path | None:
-    """Find where a repository is on this machine, if it was downloaded."""
+    """Find where a repository is on this machine, if it was downloaded to the end."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "model_index.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(found).parent if isinstance(found, str) and _is_complete(Path(found)) else None
+
+
+def _is_complete(index: Path) -> bool:
+    """Say whether every part that `model_index.json` names is there, with all of its weights."""
+    document = json.loads(index.read_text(encoding="utf-8"))
+    components = {name: value for name, value in document.items() if isinstance(value, list) and name[0] != "_"}
+    parts = [index.parent / name for name, value in components.items() if any(value)]
+    for part in parts:
+        if not part.is_dir() or ((part / "config.json").exists() and not any(part.glob("*.safetensors"))):
+            return False
+        for shards in part.glob("*.safetensors.index.json"):
+            names = set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())
+            if not all((part / name).exists() for name in names):
+                return False
+    return True
 
 
 def download(repo: str, revision: str | None = None) -> Path:
