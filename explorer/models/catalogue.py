@@ -156,10 +156,10 @@ def _download(row: Mapping[str, Any]) -> Path:
             f"{row['id']} is one of the embedded models, which are in the project's folder assets/; it is not here"
         )
     try:
-        return hub.download(row["repo"], row["revision"])
+        return hub.download(row["repo"], row["revision"], f"{row['id']} ({row['repo']})")
     except ValueError as error:
         rest = "its units, MACs, parameters and schedules still work: see the command cost"
-        raise ValueError(f"{row['id']}: {error}; {rest}") from error
+        raise ValueError(f"{error}; {rest}") from error
 
 
 def _load_folder(folder: Path, id: str | None, weights: bool, device: str, dtype: str) -> Model:

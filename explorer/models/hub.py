@@ -34,9 +34,10 @@ def _is_complete(index: Path) -> bool:
     return True
 
 
-def download(repo: str, revision: str | None = None) -> Path:
+def download(repo: str, revision: str | None = None, title: str = "") -> Path:
     """Fetch a pipeline, with a progress bar; of its weights only those that are loaded, and no code.
 
+    title: what messages call it; default: its name.
     Raises ValueError, in one sentence, where that is switched off or fails.
     """
     import httpx
@@ -44,7 +45,7 @@ def download(repo: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
     from tqdm.auto import tqdm
 
-    missing = f"the weights of {repo} are not on this machine and the hub"
+    missing = f"the weights of {title or repo} are not on this machine and the hub"
     if constants.HF_HUB_OFFLINE:
         raise ValueError(f"{missing} cannot be reached (HF_HUB_OFFLINE)")
     try:
