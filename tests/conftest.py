@@ -19,7 +19,7 @@ from explorer.cli import main
 from explorer.models.architectures import spec_of
 from tests.toy_architecture import ToyPipeline, ToyTransformer
 
-pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.session"]
+pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.foreign_fixtures", "tests.session"]
 torch.set_num_threads(1)
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")

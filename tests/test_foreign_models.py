@@ -170,8 +170,8 @@ def test_inputs_that_are_not_known_are_one_sentence():
 
 
 @pytest.fixture
-def model(sd_folder):
-    return explorer.load(sd_folder)
+def model(sd_model):
+    return sd_model
 
 
 def widths_of(model):

@@ -1,9 +1,6 @@
 """Masks around pipelines that others have changed, or of classes that are not in our table."""
 
-import copy
-
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers.callbacks import SDCFGCutoffCallback
@@ -12,47 +9,30 @@ from PIL import Image
 
 import explorer
 from explorer.execution.prediction import Prediction
-from explorer.progress import run_to_completion
-from explorer.pruners import PRUNERS, method_config
-from tests.conftest import BETAS, small_unet
-
-CALLS = 4
-
-
-def schedule(model, calls=CALLS, method="uniform", ratio=0.5, **settings):
-    config = method_config(method, settings, {"steps": calls, "sampler": "ddim"})
-    return run_to_completion(PRUNERS[method].run(model, (), config)).at(ratio)
-
-
-def generate(pipe, steps=CALLS, **options):
-    generator = torch.Generator().manual_seed(3)
-    defaults = {"prompt": "dog", "guidance_scale": 3.0, "output_type": "pt"}
-    return pipe(num_inference_steps=steps, generator=generator, **defaults | options).images
-
-
-@pytest.fixture(scope="module")
-def loaded(sd_folder):
-    return explorer.load(sd_folder)
+from explorer.models.model import Model
+from tests.conftest import BETAS, sdxl_pipeline, small_unet
+from tests.foreign_fixtures import CALLS, generate, schedule
 
 
 @pytest.fixture
-def model(loaded):
-    """Copy the model, because a test may leave something behind."""
-    return copy.deepcopy(loaded)
+def model(sd_model):
+    return sd_model
 
 
 @pytest.fixture(scope="module", params=["calls", "units"])
-def mask(request, loaded):
+def mask(request, loaded_sd):
     """Leave out whole calls, or units within calls."""
-    return schedule(loaded) if request.param == "calls" else schedule(loaded, method="random", granularity="module")
+    return (
+        schedule(loaded_sd) if request.param == "calls" else schedule(loaded_sd, method="random", granularity="module")
+    )
 
 
 @pytest.fixture(scope="module")
-def expected(loaded, mask):
+def expected(loaded_sd, mask):
     """Generate the full picture, and the pruned one before anybody has changed the pipeline."""
-    full = generate(loaded.pipe)
-    with explorer.apply(loaded.pipe, mask):
-        pruned = generate(loaded.pipe)
+    full = generate(loaded_sd.pipe)
+    with explorer.apply(loaded_sd.pipe, mask):
+        pruned = generate(loaded_sd.pipe)
     assert not torch.equal(full, pruned)
     return full, pruned
 
@@ -202,6 +182,20 @@ def lcm_pipeline(pipe):
     return diffusers.LatentConsistencyModelPipeline(**parts, requires_safety_checker=False)
 
 
+def test_the_first_part_of_an_ensemble_follows_a_schedule_of_its_own_calls():
+    """With `denoising_end` SDXL's base leaves the last calls to a refiner."""
+    pipe = sdxl_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    model = Model("base", "StableDiffusionXLPipeline", pipe.unet, dict(pipe.scheduler.config), 8)
+    options = {"denoising_end": 0.8, "steps": 5, "output_type": "latent"}
+    full = generate(pipe, **options)
+    with explorer.apply(pipe, schedule(model, 4, ratio=0), strict=False):
+        assert torch.equal(generate(pipe, **options), full)
+    reason = "makes 4 calls, but the schedule has 5"
+    with pytest.raises(ValueError, match=reason), explorer.apply(pipe, schedule(model, 5), strict=False):
+        generate(pipe, **options)
+
+
 @pytest.mark.parametrize("make", [pag_pipeline, lcm_pipeline])
 def test_nothing_removed_changes_nothing_in_other_pipelines(model, make):
     pipe = make(model.pipe)
@@ -286,81 +280,3 @@ def test_another_scheduler_inside_is_one_sentence(model):
     ):
         model.pipe.scheduler = diffusers.DDIMScheduler.from_config(model.pipe.scheduler.config)
         generate(model.pipe)
-
-
-# -- the ends of the noise schedule
-
-
-@pytest.mark.parametrize("steps", [4, 7])
-@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
-def test_zero_terminal_snr_gives_finite_pictures_with_and_without_a_mask(model, steps, prediction_type):
-    model.pipe.scheduler = diffusers.DDIMScheduler.from_config(
-        model.pipe.scheduler.config, rescale_betas_zero_snr=True, prediction_type=prediction_type
-    )
-    assert model.pipe.scheduler.alphas_cumprod.min() == 0
-    pipe, full = model.pipe, generate(model.pipe, steps)
-    with explorer.apply(pipe, schedule(model, steps, ratio=0)):
-        assert torch.equal(generate(pipe, steps), full)
-    with explorer.apply(pipe, schedule(model, steps)):
-        pruned = generate(pipe, steps)
-    assert pruned.isfinite().all() and pruned.std() > 0.01
-
-
-@pytest.mark.parametrize("kind", [diffusers.EDMEulerScheduler, diffusers.EDMDPMSolverMultistepScheduler])
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_edm_holds_the_noise_estimate(model, kind, prediction_type):
-    """Compare with (x - D(x)) / sigma, Karras et al. 2022, held by hand in calls 1 and 3."""
-    pipe = model.pipe
-    pipe.scheduler = scheduler = kind(prediction_type=prediction_type)
-    with explorer.apply(pipe, schedule(model), strict=False):
-        pruned = generate(pipe)
-    original, held, calls = pipe.unet.forward, [], [0]
-
-    def hold(scaled, timestep, **conditioning):
-        sigma = float(torch.exp(4 * timestep.double()))
-        x = scaled.double() * (sigma**2 + scheduler.config.sigma_data**2) ** 0.5
-        zeros = scheduler.precondition_outputs(x, torch.zeros_like(x), sigma)  # D(x) = zeros + scale * output
-        scale = scheduler.precondition_outputs(torch.zeros_like(x), torch.ones_like(x), sigma)
-        calls[0] += 1
-        if calls[0] % 2:
-            output = original(scaled, timestep, **conditioning)[0]
-            held[:] = [(x - (zeros + scale * output)) / sigma]
-        return (((x - sigma * held[0] - zeros) / scale).to(scaled.dtype),)
-
-    pipe.unet.forward = hold
-    by_hand = generate(pipe)
-    del pipe.unet.forward
-    torch.testing.assert_close(pruned, by_hand, rtol=0, atol=1e-4)
-    assert np.isfinite(pruned.numpy()).all()
-
-
-COMPATIBLE = {kind.__name__: kind for kind in diffusers.DDIMScheduler(**BETAS).compatibles}
-del COMPATIBLE["EDMEulerScheduler"]  # which holds another quantity, see above
-
-
-@pytest.mark.parametrize("name", sorted(COMPATIBLE))
-def test_every_scheduler_makes_the_plain_picture_and_the_one_held_by_hand(model, name):
-    """Leave nothing out, and then every second call: the model predicts noise, so its last output is held as it is."""
-    pipe, kind = model.pipe, COMPATIBLE[name]
-    try:
-        pipe.scheduler = kind.from_config(pipe.scheduler.config, prediction_type="epsilon")
-    except ImportError as error:
-        pytest.skip(f"{name} needs a package that is not installed: {error}")
-    full = generate(pipe)
-    calls, held, made, original = pipe._num_timesteps, [], [0], pipe.unet.forward
-    with explorer.apply(pipe, schedule(model, calls, ratio=0), strict=False):
-        assert torch.equal(generate(pipe), full)
-    mask = schedule(model, calls, ratio=calls // 2 / calls)  # whole calls only
-    with explorer.apply(pipe, mask, strict=False):
-        pruned = generate(pipe)
-
-    def hold(*args, **kwargs):
-        if mask.keep[made[0]].any():
-            held[:] = original(*args, **kwargs)
-        made[0] += 1
-        return (held[0],)
-
-    pipe.unet.forward = hold
-    by_hand = generate(pipe)
-    del pipe.unet.forward
-    assert made == [calls] and torch.equal(pruned, by_hand)

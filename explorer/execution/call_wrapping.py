@@ -76,14 +76,10 @@ def _set_class(module: torch.nn.Module, kind: type) -> None:
     object.__setattr__(module, "__class__", kind)
 
 
-def call_uncompiled(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call a module as if it had not been compiled: what runs inside changes from call to call."""
+def run_uncompiled(module: torch.nn.Module, _original: Wrapper, *args: Any, **kwargs: Any) -> Any:
+    """Call a module as if nobody had compiled it, because what runs inside changes from call to call: a wrapper, once
+    the module is given."""
     return module._call_impl(*args, **kwargs)
-
-
-def unwrap_compiled(module: Any) -> Any:
-    """Find the module that `torch.compile` was given, or return `module` itself."""
-    return getattr(module, "_orig_mod", module)
 
 
 def override_method(owner: Any, name: str, replacement: Callable) -> Callable[[], None]:

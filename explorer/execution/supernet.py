@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from explorer.execution.call_wrapping import (
     CallWrapping,
     argument_reader,
-    call_uncompiled,
     is_wrapped,
     override_method,
+    run_uncompiled,
 )
 from explorer.execution.feature_cache import FeatureCache, add_streams
 from explorer.execution.prediction import Prediction
@@ -142,7 +142,7 @@ class SuperNet:
         parents = {path.rsplit(".", depth)[0] for path in gated for depth in range(1, path.count(".") + 1)}
         for module in map(self.denoiser.get_submodule, sorted(parents.difference(gated))):
             if not isinstance(module, torch.nn.ModuleList):
-                self._wrap(module, partial(_call_uncompiled, module))
+                self._wrap(module, partial(run_uncompiled, module))
 
     def __exit__(self, exception_type: Any, *_: Any) -> None:
         made = {count for count in self.calls.values() if count not in (0, len(self.keep))}
@@ -175,7 +175,7 @@ class SuperNet:
                 wrapping.reattach()
             call, context = self._next_call(), self.context
             if self.has_gate.any():
-                original = partial(call_uncompiled, self.denoiser)
+                original = partial(run_uncompiled, self.denoiser, original)
             sample, timestep = read_sample(args, kwargs), read_timestep(args, kwargs)
             self._fit_caches(sample)
             if self.runs_forward[call] and not caches_noise:
@@ -235,10 +235,6 @@ class SuperNet:
         """Return the value of a unit that is skipped; a dead unit's value is not read, so it is not extrapolated."""
         cache = self._caches[key]
         return cache.at(call) if self.needed[call, key[0]] else cache.values[-1][1]
-
-
-def _call_uncompiled(module: torch.nn.Module, _original: Callable, *args: Any, **kwargs: Any) -> Any:
-    return call_uncompiled(module, *args, **kwargs)
 
 
 def _describe(batch: int, kind: tuple[Any, Any, Any]) -> str:

@@ -18,9 +18,14 @@ DENOISERS: dict[str, DenoiserSpec] = {
 }
 
 
+def unwrap_compiled(denoiser: Any) -> Any:
+    """Find the module that `torch.compile` was given, or return `denoiser` itself."""
+    return getattr(denoiser, "_orig_mod", denoiser)
+
+
 def class_name(denoiser: Any) -> str:
     """Name the class of a denoiser, compiled or not, or the known one that it is derived from."""
-    kind = type(getattr(denoiser, "_orig_mod", denoiser))  # which `torch.compile` was given
+    kind = type(unwrap_compiled(denoiser))
     return next((one.__name__ for one in kind.__mro__ if one.__name__ in DENOISERS), kind.__name__)
 
 

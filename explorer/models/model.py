@@ -15,7 +15,7 @@ from explorer.masks.block_graph import BlockGraph, Extrapolation, Granularity, R
 from explorer.masks.file_format import ModelRecord
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
-from explorer.models.architectures import build_block_graph, class_name, spec_of
+from explorer.models.architectures import build_block_graph, class_name, spec_of, unwrap_compiled
 from explorer.models.denoiser_spec import height_and_width
 from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, split_guided
 
@@ -259,7 +259,6 @@ def run_under(denoiser: Any, schedule: Schedule, scheduler: Any, pipe: Any = Non
 
     Raises ValueError for a schedule whose units are not the denoiser's.
     """
-    from explorer.execution.call_wrapping import unwrap_compiled
     from explorer.execution.prediction import Prediction
     from explorer.execution.supernet import SuperNet
 
@@ -279,8 +278,6 @@ def run_under(denoiser: Any, schedule: Schedule, scheduler: Any, pipe: Any = Non
 @contextmanager
 def run_with_widths(pipe: Any, widths: Widths) -> Iterator[None]:
     """Put a smaller denoiser into a diffusers pipeline inside. Raises ValueError for widths of another model."""
-    from explorer.execution.call_wrapping import unwrap_compiled
-
     attribute, whole = find_denoiser(pipe)
     kind = next(name for name, adapter in PIPELINES.items() if adapter.denoiser == attribute)
     text_length = getattr(getattr(pipe, "tokenizer", None), "model_max_length", 0)
