@@ -15,6 +15,9 @@ class Settings(BaseSettings):
 
     data: Path = Field(Path("data"), description="folder for what the page writes: jobs, masks, uploads")
     runs: Path = Field(Path("runs"), description="folder for checkpoints of training and of `precompute`")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="more models on the page, comma separated: folders of diffusers pipelines, or names on the hub"
+    )
     device: str = Field(
         "", max_length=40, description="torch device; empty: a GPU where PyTorch finds one, else the CPU"
     )
@@ -45,7 +48,7 @@ class Settings(BaseSettings):
     jobs_workers: int = Field(1, ge=1, le=256, description="workers that share one job")
     jobs_nice: int = Field(10, ge=0, le=19, description="niceness of job processes, so that pictures come first")
 
-    @field_validator("hosts", "proxies", mode="before")
+    @field_validator("hosts", "models", "proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value

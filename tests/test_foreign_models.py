@@ -14,7 +14,8 @@ from explorer.models import catalogue, hub
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 from explorer.sampling.generate import generate
-from tests.conftest import sd_pipeline, sd_unet, sdxl_unet, small_unet
+from tests.conftest import ddpm_pipeline, sd_pipeline, sd_unet, sdxl_unet, small_unet
+from tests.ldm_checkpoint import save_single_file
 
 DRAWING = {"sampler": "ddim", "steps": 2, "guidance": 3.0}
 
@@ -272,3 +273,51 @@ def test_a_repository_that_was_downloaded_is_found_by_its_name(tmp_path, monkeyp
 def test_a_repository_that_is_not_here_is_one_sentence():
     with pytest.raises(ValueError, match="weights of somebody/nothing are not on this machine and the hub cannot be"):
         explorer.load("somebody/nothing")
+
+
+# -- one file, and folders of sibling pipelines
+
+
+def test_a_checkpoint_in_one_file_is_the_folder_that_it_was_made_of(tmp_path):
+    folder = saved(tmp_path / "whole", sd_pipeline())
+    for weights in folder.glob("*/*.safetensors"):
+        weights.rename(tmp_path / f"{weights.parent.name}.safetensors")
+    with pytest.raises(ValueError, match="holds no weights"):
+        explorer.load(folder)
+    save_single_file(sd_pipeline(), folder / "tiny.safetensors")
+    model = explorer.load(folder / "tiny.safetensors")
+    assert (model.id, len(model.revision)) == ("tiny", 12)
+    assert torch.equal(draw(model), draw(explorer.load(saved(tmp_path / "again", sd_pipeline()))))
+    assert explorer.load(folder / "tiny.safetensors", weights=False).graph().units == model.graph().units
+
+
+def test_one_file_without_configurations_asks_the_hub_and_nonsense_is_one_sentence(tmp_path):
+    save_single_file(sd_pipeline(), tmp_path / "tiny.safetensors")
+    with pytest.raises(ValueError, match="configurations of stable-diffusion-v1-5/.* cannot be reached"):
+        explorer.load(tmp_path / "tiny.safetensors")
+    (tmp_path / "nonsense.safetensors").write_bytes(b"\xff" * 50)
+    with pytest.raises(ValueError, match="nonsense.safetensors cannot be read as a checkpoint"):
+        explorer.load(tmp_path / "nonsense.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"])
+def test_a_folder_of_a_sibling_draws_from_noise(tmp_path, kind):
+    whole = sd_pipeline()
+    folder = saved(tmp_path / "sibling", getattr(diffusers, kind).from_pipe(whole))
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == kind
+    model = explorer.load(folder)
+    assert model.pipeline == "StableDiffusionPipeline"
+    assert torch.equal(draw(model), draw(explorer.load(saved(tmp_path / "whole", whole))))
+
+
+def test_an_unconditional_model_under_ddim_is_known(tmp_path):
+    folder = saved(tmp_path / "ddim", diffusers.DDIMPipeline(ddpm_pipeline().unet, diffusers.DDIMScheduler()))
+    assert draw(explorer.load(folder)).shape[1] == 3
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionPAGPipeline", "LatentConsistencyModelPipeline"])
+def test_a_folder_whose_pipeline_draws_otherwise_is_refused(tmp_path, kind):
+    folder = saved(tmp_path / "other", sd_pipeline())
+    edit(folder / "model_index.json", _class_name=kind)
+    with pytest.raises(ValueError, match=f"holds a {kind}; known pipelines are"):
+        explorer.load(folder)

@@ -30,11 +30,14 @@ from explorer.masks.result import load
 from explorer.models import catalogue
 from explorer.progress import Progress
 from explorer.sampling.generate import generate as generate_frames
+from explorer.settings import settings
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """The catalogue."""
+    """The catalogue, and what EXPLORER_MODELS adds to it."""
+    for source in settings().models:
+        catalogue.add(catalogue.describe(source))
     rows = catalogue.list_models()
     cells = [
         [row["id"], row["pipeline"], _giga(row["macs_per_call"]), _mega(row["params"]), _place(row)] for row in rows

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
-MODEL_HELP = "A model of the catalogue, or the folder of a diffusers pipeline."
+MODEL_HELP = "A model of the catalogue, a folder or .safetensors file of a diffusers pipeline, or a name on the hub."
 ModelId = Annotated[str, typer.Option(help=MODEL_HELP)]
 MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file.")]
 PromptFile = Annotated[Path | None, typer.Option(help="Prompts, one per line, for methods that run the model.")]

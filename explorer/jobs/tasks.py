@@ -13,6 +13,7 @@ from explorer.masks.file_format import contiguous, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.result import load as load_result
 from explorer.measures.similarity_file import Similarity
+from explorer.models import catalogue
 from explorer.progress import Progress
 from explorer.pruners import method_config
 
@@ -39,6 +40,11 @@ def measure(request: experiment.ExperimentRequest) -> Iterator[Progress | Simila
     trajectory = (request.sampler, request.steps, request.guidance)
     model = experiment.load_cached(request.model)
     yield (yield from measure_features(model, [request.prompt], request.seed, *trajectory))
+
+
+def describe_model(source: str) -> Iterator[dict[str, Any]]:
+    """Yield `catalogue.describe`: the row of a model that an operator adds."""
+    yield catalogue.describe(source)
 
 
 def prune(request: PruneRequest) -> Iterator[dict[str, Any]]:

@@ -6,26 +6,35 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from explorer.models.pipelines import PIPELINES
+
 PROBE_TIMEOUT_S = 10.0
 # unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors
 WEIGHTS = re.compile(r"[\w-]+?(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors")
 
+NOT_LOADED = {part for adapter in PIPELINES.values() for part, given in adapter.load_options.items() if given is None}
 
-def path_in_cache(repo: str, revision: str | None = None) -> Path | None:
-    """Find where a repository is on this machine, if it was downloaded to the end."""
+
+def path_in_cache(repo: str, revision: str | None = None, weights: bool = True) -> Path | None:
+    """Find where a repository is on this machine, if it was downloaded to the end; its configurations without
+    `weights`."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "model_index.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) and _is_complete(Path(found)) else None
+    return Path(found).parent if isinstance(found, str) and _is_complete(Path(found), weights) else None
 
 
-def _is_complete(index: Path) -> bool:
-    """Say whether every part that `model_index.json` names is there, with all of its weights."""
+def _is_complete(index: Path, weights: bool) -> bool:
+    """Say whether every part that `model_index.json` names is there, with all of its weights on request."""
     document = json.loads(index.read_text(encoding="utf-8"))
     components = {name: value for name, value in document.items() if isinstance(value, list) and name[0] != "_"}
-    parts = [index.parent / name for name, value in components.items() if any(value)]
+    parts = [index.parent / name for name, value in components.items() if any(value) and name not in NOT_LOADED]
     for part in parts:
-        if not part.is_dir() or ((part / "config.json").exists() and not any(part.glob("*.safetensors"))):
+        if not part.is_dir():
+            return False
+        if not weights:
+            continue
+        if (part / "config.json").exists() and not any(part.glob("*.safetensors")):
             return False
         for shards in part.glob("*.safetensors.index.json"):
             names = set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())
@@ -34,8 +43,8 @@ def _is_complete(index: Path) -> bool:
     return True
 
 
-def download(repo: str, revision: str | None = None, title: str = "") -> Path:
-    """Fetch a pipeline, with a progress bar; of its weights only those that are loaded, and no code.
+def download(repo: str, revision: str | None = None, title: str = "", weights: bool = True) -> Path:
+    """Fetch a pipeline, with a progress bar; of its weights only those that are loaded, or none, and no code.
 
     title: what messages call it; default: its name.
     Raises ValueError, in one sentence, where that is switched off or fails.
@@ -45,12 +54,13 @@ def download(repo: str, revision: str | None = None, title: str = "") -> Path:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
     from tqdm.auto import tqdm
 
-    missing = f"the weights of {title or repo} are not on this machine and the hub"
+    what = "weights" if weights else "configurations"
+    missing = f"the {what} of {title or repo} are not on this machine and the hub"
     if constants.HF_HUB_OFFLINE:
         raise ValueError(f"{missing} cannot be reached (HF_HUB_OFFLINE)")
     try:
         httpx.head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)  # one try; the hub's own client makes six
-        files = choose_files(HfApi().list_repo_files(repo, revision=revision))
+        files = choose_files(HfApi().list_repo_files(repo, revision=revision), weights)
         # not the hub's own bar, which the command line switches off with those of other libraries
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files, tqdm_class=tqdm))
     except RepositoryNotFoundError as error:
@@ -59,18 +69,24 @@ def download(repo: str, revision: str | None = None, title: str = "") -> Path:
         raise ValueError(f"{missing} cannot be reached") from error
 
 
-def choose_files(files: Sequence[str]) -> list[str]:
+def choose_files(files: Sequence[str], weights: bool = True) -> list[str]:
     """Choose what a pipeline is loaded from: configurations, vocabularies, and one set of weights in each folder."""
     chosen = [file for file in files if file.endswith((".json", ".txt", ".model"))]
-    weights = defaultdict(list)
-    for file in files:
+    found = defaultdict(list)
+    for file in files if weights else []:
         folder, _, name = file.rpartition("/")
-        if folder and WEIGHTS.fullmatch(name):  # whole checkpoints in one file stand outside of the folders
-            weights[folder].append(name)
-    for folder, names in weights.items():
-        wanted = _variant_of(names)
-        chosen += [f"{folder}/{name}" for name in names if _parse(name) == wanted]
+        # whole checkpoints in one file stand outside of the folders
+        if folder and folder not in NOT_LOADED and WEIGHTS.fullmatch(name):
+            found[folder].append(name)
+    for folder, names in found.items():
+        chosen += [f"{folder}/{name}" for name in one_set(names)]
     return chosen
+
+
+def one_set(names: Sequence[str]) -> list[str]:
+    """Choose one set among the files of weights of a network: the usual ones, else those of a variant."""
+    weights = [name for name in names if WEIGHTS.fullmatch(name)]
+    return [name for name in weights if _parse(name) == _variant_of(weights)]
 
 
 def only_variant(folder: Path) -> str | None:

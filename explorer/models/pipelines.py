@@ -30,6 +30,7 @@ class PipelineAdapter:
         False  # latents times 1/s instead of latents / s, which differ in the last bit
     )
     load_options: ClassVar[dict[str, Any]] = {}  # of from_pretrained
+    uses_prompt: ClassVar[bool] = True
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         """Encode prompts as keyword arguments of a call; doubled if `guided`. Raises ValueError for unusable ones."""
@@ -109,12 +110,15 @@ class DiTAdapter(PipelineAdapter):
 class DDPMAdapter(PipelineAdapter):
     """An unconditional model of pixels: the prompt is ignored."""
 
+    uses_prompt = False
+
 
 PIPELINES: dict[str, PipelineAdapter] = {
     "StableDiffusionPipeline": StableDiffusionAdapter(),
     "StableDiffusionXLPipeline": StableDiffusionXLAdapter(),
     "DiTPipeline": DiTAdapter(),
     "DDPMPipeline": DDPMAdapter(),
+    "DDIMPipeline": DDPMAdapter(),
 }
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from explorer.models.catalogue import vocabulary
+from explorer.models.catalogue import list_models, vocabulary
+from explorer.models.pipelines import PIPELINES
 
 if TYPE_CHECKING:
     from explorer.models.model import Model
@@ -44,8 +45,9 @@ def training_names(model_id: str) -> list[str]:
 
 
 def uses_prompt(model_id: str) -> bool:
-    """Say whether a model heeds the prompt; an unconditional embedded one does not."""
-    return vocabulary(model_id).get("names") != [""]
+    """Say whether a model heeds the prompt; an unconditional one does not."""
+    pipelines = {row["id"]: row["pipeline"] for row in list_models()}
+    return model_id not in pipelines or PIPELINES[pipelines[model_id]].uses_prompt
 
 
 def unknown_words(model_id: str, prompt: str) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from explorer.jobs.executors.zerogpu import on_zerogpu, zerogpu_executor
 from explorer.jobs.manager import JobManager
 from explorer.jobs.mask_library import MAX_FILE_BYTES, MaskLibrary
 from explorer.jobs.store import JobStore, jobs_folder
+from explorer.models import catalogue
 from explorer.settings import Settings, settings
 from explorer.ui import api, components, frontend, url_state
 from explorer.ui.auth import Guard, build_login
@@ -150,6 +152,7 @@ def launch() -> None:
     # of the page's processes, and of this one on a ZeroGPU host
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_picture()))
     executor = zerogpu_executor(host_error=gr.Error) if on_zerogpu() else ProcessExecutor(nice=PAGE_NICE, forked=False)
+    _add_models(executor, options.models)
     Thread(target=_warm_up, args=(executor,), daemon=True).start()
     job_manager = _start_jobs(device="cpu" if on_zerogpu() else "")
     library = MaskLibrary(options.data / "masks", job_manager.store if job_manager else None, options.keep_days)
@@ -213,6 +216,16 @@ def _start_jobs(device: str) -> JobManager | None:
     if store.warning:
         print(store.warning, file=sys.stderr)
     return JobManager(store, make_job_executor(device)).start()
+
+
+def _add_models(executor: Executor, sources: Sequence[str]) -> None:
+    """Fetch the models that the operator names, and offer them; says on standard error which are not, and why."""
+    for source in sources:
+        try:
+            [row] = executor.run("start", tasks.describe_model, source)
+            catalogue.add(row)
+        except ValueError as error:
+            print(f"{source} is not on the page: {error}", file=sys.stderr)
 
 
 def _warm_up(executor: Executor) -> None:

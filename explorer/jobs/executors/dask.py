@@ -26,9 +26,10 @@ from explorer.jobs.executors.base import (
     from_messages,
     to_messages,
 )
-from explorer.jobs.executors.own_process import machine_memory, memory_error, process_memory
+from explorer.jobs.executors.own_process import memory_error, process_memory
 from explorer.jobs.executors.process import ProcessExecutor
 from explorer.jobs.prune_request import PruneRequest
+from explorer.models.memory import run_memory
 from explorer.settings import settings
 
 CHECK_INTERVAL_S = 0.2  # between two checks whether the run is still wanted
@@ -239,7 +240,7 @@ def run_on_worker(topic: str, task: Task, arguments: tuple[Any, ...], memory: in
             replace(one, scheduler=address) if isinstance(one, PruneRequest) else one for one in arguments
         )
         secede()
-    limit = memory or machine_memory() * 3 // 4
+    limit = memory or run_memory()
     keeps_model = task.__name__ == "answer_item"
     process = IDLE_PROCESS.take() if keeps_model else ProcessExecutor(nice=settings().jobs_nice)
 

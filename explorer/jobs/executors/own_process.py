@@ -4,7 +4,6 @@ Jobs run like this, on the page's machine and on the workers of a scheduler.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -12,20 +11,20 @@ import psutil
 
 from explorer.jobs.executors.base import BaseExecutor, Task
 from explorer.jobs.executors.process import ProcessExecutor
+from explorer.models.memory import run_memory
 from explorer.settings import settings
 
 CHECK_INTERVAL_S = 0.2  # between two checks of the memory of a run
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class OwnProcessExecutor(BaseExecutor["_OwnProcess"]):
     """Runs tasks that take long, each in a process of its own. `stop` ends a run at once.
 
-    memory: bytes that a run may use; default: three quarters of the machine's. device: as for `ProcessExecutor`.
+    memory: bytes that a run may use; default: `run_memory`. device: as for `ProcessExecutor`.
     """
 
     def __init__(self, memory: int | None = None, device: str = ""):
-        self._memory, self._device, self._closed = memory or machine_memory() * 3 // 4, device, False
+        self._memory, self._device, self._closed = memory or run_memory(), device, False
         super().__init__(lambda run: run.end())
 
     def run(self, owner: str, task: Task, *arguments: Any, address: str = "") -> Iterator[Any]:
@@ -83,13 +82,6 @@ class _OwnProcess:
 def memory_error(memory: int) -> str:
     """Describe what to do where a run used more than `memory` bytes."""
     return f"it used more than {memory / 2**30:.1f} GB of memory; use a smaller batch"
-
-
-def machine_memory() -> int:
-    """Count the bytes of memory that this machine, or this container, has."""
-    total = psutil.virtual_memory().total
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else ""
-    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def process_memory(pid: int | None) -> int:

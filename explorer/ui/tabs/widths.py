@@ -189,7 +189,7 @@ def show(view: View, selection: Selection) -> dict:
     model, file, ratio, threshold = selection
     headers, hidden = bundled.width_headers(model), gr.update(visible=False)
     if not headers:
-        sentence = f"no widths come with the project for {model}; make a file with the command prune"
+        sentence = f"no widths come with the project for {model}; make some on Optimize, and open them in Masks"
         no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
         empty = {view.summary: "", view.timesteps: ""} | dict.fromkeys((view.heads, view.bars), NO_FIGURE)
         return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}

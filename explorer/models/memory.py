@@ -1,0 +1,81 @@
+"""How much memory a model needs, by the headers of its weights, and how much this machine has. Loads no torch."""
+
+import json
+from math import prod
+from pathlib import Path
+
+import psutil
+
+from explorer.models import hub
+
+CGROUP = Path("/sys/fs/cgroup")  # of a container
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of a parameter
+
+
+def machine_memory() -> int:
+    """Count the bytes of memory that this machine, or this container, has."""
+    return min(psutil.virtual_memory().total, _of_container("memory.max") or 2**63)
+
+
+def run_memory() -> int:
+    """Count the bytes of memory that one job may use on this machine: three quarters of what it has."""
+    return machine_memory() * 3 // 4
+
+
+def free_memory() -> int:
+    """Count the bytes of memory that a new process may still use."""
+    free, limit, used = psutil.virtual_memory().available, _of_container("memory.max"), _of_container("memory.current")
+    return free if limit is None or used is None else min(free, max(limit - used, 0))
+
+
+def _of_container(name: str) -> int | None:
+    try:
+        text = (CGROUP / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # "max": no limit
+
+
+def count_parameters(source: Path) -> int:
+    """Count the parameters of a diffusers pipeline, a folder or one file, in the weights that would be loaded."""
+    if not source.is_dir():
+        return sum(map(prod, _shapes(source)))
+    parts = {file.parent for file in source.glob("*/*.safetensors") if file.parent.name not in hub.NOT_LOADED}
+    files = [part / name for part in parts for name in hub.one_set([file.name for file in part.iterdir()])]
+    return sum(map(count_parameters, files))
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    """Read the shapes of the tensors in a safetensors file; none where it is damaged, which loading it will say."""
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, MemoryError, OverflowError):
+        return []
+
+
+def check_fits(title: str, source: Path, dtype: str, device: str) -> None:
+    """Raise ValueError, in one sentence, where a pipeline's weights are larger than the memory that is free, and for an
+    unknown dtype."""
+    if dtype not in BYTES:
+        raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(BYTES)}")
+    count = count_parameters(source)
+    needed, free = count * BYTES[dtype], _free_on(device)
+    if needed <= free:
+        return
+    others = [name for name, size in BYTES.items() if size < BYTES[dtype] and count * size <= free]
+    smaller = f"; with dtype {others[0]} it would fit" if others else ""
+    raise ValueError(
+        f"{title} has {count / 1e6:,.0f} million parameters, which need {needed / 1e9:.1f} GB in {dtype}, and "
+        f"{free / 1e9:.1f} GB are free on {device}{smaller}; its units, MACs, parameters and schedules still work "
+        "without its weights: see the command cost"
+    )
+
+
+def _free_on(device: str) -> int:
+    if not device.startswith("cuda"):
+        return free_memory()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
