@@ -1,14 +1,19 @@
 """Masks around pipelines that others have changed, or of classes that are not in our table."""
 
+from functools import partial
+
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers.callbacks import SDCFGCutoffCallback
 from peft import LoraConfig
 from PIL import Image
+from torch.utils._pytree import tree_map
 
 import explorer
 from explorer.execution.prediction import Prediction
+from explorer.masks.encoding import encode_bits
 from explorer.models.model import Model
 from tests.conftest import BETAS, sdxl_pipeline, small_unet
 from tests.foreign_fixtures import CALLS, generate, schedule
@@ -280,3 +285,50 @@ def test_another_scheduler_inside_is_one_sentence(model):
     ):
         model.pipe.scheduler = diffusers.DDIMScheduler.from_config(model.pipe.scheduler.config)
         generate(model.pipe)
+
+
+# -- what changes hidden states in place
+
+
+def hold_units_by_hand(mask, denoiser):
+    """Have each skipped unit of one module hand back a copy of its last output. Returns what undoes it."""
+    held, originals, call = {}, {}, [-1]
+
+    def forward(column, *args, **kwargs):
+        if mask.keep[call[0], column] or column not in held:
+            output = originals[column](*args, **kwargs)
+            held[column] = tree_map(torch.clone, output)
+            return output
+        return tree_map(torch.clone, held[column])
+
+    counter = denoiser.register_forward_pre_hook(lambda *_: call.__setitem__(0, call[0] + 1))
+    modules = [denoiser.get_submodule(unit.name) for unit in mask.header.graph.units]
+    for column, module in enumerate(modules):
+        originals[column] = module.forward
+        module.forward = partial(forward, column)
+
+    def undo():
+        counter.remove()
+        for module in modules:
+            del module.__dict__["forward"]
+
+    return undo
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_freeu_changes_no_cached_value(model, order):
+    """FreeU scales the hidden states of an up block in place, which are what the unit before it handed on."""
+    full = generate(model.pipe)
+    model.pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    free = generate(model.pipe)
+    assert not torch.equal(free, full)
+    keep = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 1, 1]] * 2, bool)  # down, down, middle, up, up
+    mask = schedule(model, granularity="stage", order=order).with_manual_keep(encode_bits(keep))
+    with explorer.apply(model.pipe, mask):
+        pruned, again = generate(model.pipe), generate(model.pipe)
+    assert torch.equal(pruned, again) and not torch.equal(pruned, free)
+    if order == 0:
+        undo = hold_units_by_hand(mask, model.denoiser)
+        assert torch.equal(generate(model.pipe), pruned)
+        undo()
+    assert torch.equal(generate(model.pipe), free)

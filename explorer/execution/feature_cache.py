@@ -27,15 +27,23 @@ def extrapolate(values: Sequence[tuple[int, Any]], call: int, max_extrapolation:
     )
 
 
+def copy_tensors(value: Any) -> Any:
+    """Copy each tensor of a tree."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value)
+
+
 class FeatureCache:
-    """The last computed values of one quantity, and how to extrapolate them."""
+    """The last computed values of one quantity, and how to extrapolate them.
+
+    Values are copied on the way in and on the way out: what reads a unit may change its output in place, as FreeU does.
+    """
 
     def __init__(self, extrapolation: Extrapolation):
         self.values: deque[tuple[int, Any]] = deque(maxlen=extrapolation.order + 1)
         self.max_extrapolation = extrapolation.max_extrapolation
 
     def push(self, call: int, value: Any) -> None:
-        self.values.append((call, value))
+        self.values.append((call, copy_tensors(value)))
 
     def change(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace each tensor of each value."""
@@ -43,7 +51,8 @@ class FeatureCache:
             self.values[index] = call, tree_map(function, value)
 
     def at(self, call: int) -> Any:
-        return extrapolate(self.values, call, self.max_extrapolation)
+        value = extrapolate(self.values, call, self.max_extrapolation)
+        return copy_tensors(value) if len(self.values) == 1 else value
 
 
 def add_streams(values: Any, streams: Sequence[torch.Tensor], sign: int = 1) -> Any:

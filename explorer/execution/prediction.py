@@ -64,25 +64,33 @@ class Prediction:
         alpha = (1 + ratio**2) ** -0.5
         return alpha, ratio * alpha
 
+    @property
+    def reads_input(self) -> bool:
+        """Whether the output of a call means something else with another input."""
+        return self.kind not in ("epsilon", "flow_prediction")
+
     def to_epsilon(self, output: torch.Tensor, sample: torch.Tensor, timestep: Any) -> torch.Tensor:
         """Convert an output (B, C, H, W) to what a later call may reuse: epsilon, or a flow's velocity as it is.
 
-        Where there is no noise, a predicted sample says nothing of it: that epsilon is 0, and no call comes after it.
+        sample: the input (B, D, H, W), whose first channels are the latents where there are more (a mask, a picture).
+        A predicted variance, channels after those of the input, stays as it is. Where there is no noise, a predicted
+        sample says nothing of it: that epsilon is 0, and no call comes after it.
         """
-        if self.kind in ("epsilon", "flow_prediction"):
+        if not self.reads_input:
             return output
         alpha, sigma = self._levels(timestep)
-        x, y = sample.double(), self.sign * output.double()
+        x, y, variance = _align(sample, output)
+        y = self.sign * y
         if self.kind == "v_prediction":
-            return alpha * y + sigma * x
-        return (x - alpha * y) / sigma if sigma else torch.zeros_like(x)
+            return torch.cat([alpha * y + sigma * x, variance], 1)
+        return torch.cat([(x - alpha * y) / sigma if sigma else torch.zeros_like(x), variance], 1)
 
     def from_epsilon(self, quantity: torch.Tensor, sample: torch.Tensor, timestep: Any) -> torch.Tensor:
-        """Convert it back to the output of a call at `timestep` with the input `sample` (B, C, H, W).
+        """Convert it back to the output of a call at `timestep` with the input `sample` (B, D, H, W).
 
         Raises ValueError where the input is noise only, of which an epsilon says no picture.
         """
-        if self.kind in ("epsilon", "flow_prediction"):
+        if not self.reads_input:
             return quantity
         alpha, sigma = self._levels(timestep)
         if not alpha:
@@ -90,9 +98,10 @@ class Prediction:
                 f"at timestep {_number(timestep)} the input is noise only (zero terminal SNR), so that no earlier "
                 "call's estimate can take its place; a schedule must compute that call"
             )
-        x0 = (sample.double() - sigma * quantity) / alpha
-        output = alpha * quantity - sigma * x0 if self.kind == "v_prediction" else x0
-        return (self.sign * output).to(sample.dtype)
+        x, epsilon, variance = _align(sample, quantity)
+        x0 = (x - sigma * epsilon) / alpha
+        output = alpha * epsilon - sigma * x0 if self.kind == "v_prediction" else x0
+        return torch.cat([self.sign * output, variance], 1).to(sample.dtype)
 
     def pred_original_sample(self, output: torch.Tensor, sample: torch.Tensor, timestep: Any) -> torch.Tensor:
         """Estimate x0 from an output (B, C, H, W): what a preview decodes. A flow's timestep counts thousandths.
@@ -113,6 +122,13 @@ class Prediction:
                 "predicts the noise says nothing of the picture; it needs prediction_type v_prediction or sample"
             )
         return ((sample - sigma * output) / alpha).to(sample.dtype)
+
+
+def _align(sample: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split what belongs together, in double precision: the latents of an input, the output for them, and the rest of
+    the output."""
+    channels = min(sample.shape[1], output.shape[1])
+    return sample[:, :channels].double(), output[:, :channels].double(), output[:, channels:].double()
 
 
 def _interpolate(levels: np.ndarray, t: float) -> float:

@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from explorer.execution.call_wrapping import argument_reader, override_method
-from explorer.execution.feature_cache import add_streams, extrapolate
+from explorer.execution.feature_cache import add_streams, copy_tensors, extrapolate
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
@@ -115,7 +115,7 @@ class SoftSuperNet:
             streams = self._inputs.pop(column) if is_residual else []
             fresh = add_streams(output, streams, -1) if is_residual else output
             if column not in self.cached:  # call 0
-                self.cached[column] = ((self.call, fresh),)
+                self.cached[column] = ((self.call, copy_tensors(fresh)),)  # others may change it in place
                 return output
             cached = self._extrapolate(column)
             self._update_cache(column, fresh, cached, self.live[column])
@@ -129,7 +129,7 @@ class SoftSuperNet:
         sample, timestep = self._read_sample(args, kwargs), self._read_timestep(args, kwargs)
         fresh = tree_map(lambda y: self.prediction.to_epsilon(y, sample, timestep), output)
         if NOISE_KEY not in self.cached:
-            self.cached[NOISE_KEY] = ((self.call, fresh),)
+            self.cached[NOISE_KEY] = ((self.call, copy_tensors(fresh)),)
             return output
         cached, gate = self._extrapolate(NOISE_KEY), self.runs_forward
         self._update_cache(NOISE_KEY, fresh, cached, gate)

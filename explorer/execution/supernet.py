@@ -11,7 +11,7 @@ that is reused hands on, which is the same.
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, update_wrapper
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from explorer.execution.feature_cache import FeatureCache, add_streams
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
+MIN_SIMILARITY = 0.99  # of latents and what a denoiser is given of them, which may be scaled
 Context = str  # of calls that have a count and caches of their own
 
 
@@ -79,6 +80,8 @@ class SuperNet:
         self._caches: dict[tuple[Any, Context], FeatureCache] = defaultdict(lambda: FeatureCache(self.extrapolation))
         self._inputs: dict[tuple[int, Context], list[torch.Tensor]] = {}
         self._batches: dict[Context, tuple[int, Any]] = {}  # of the last call: its size, and what else must stay
+        self._first_input: torch.Tensor | None = None
+        self._first_timestep: Any = None
 
     @contextmanager
     def in_context(self, name: Context) -> Iterator[None]:
@@ -127,10 +130,20 @@ class SuperNet:
                 self._wrap(module, self._unit_call(int(column), module, *ends))
         self._uncompile_around_gates()
         if self.scheduler is not None:
-            set_timesteps = self.scheduler.set_timesteps
-            replacement = update_wrapper(partial(self._set_timesteps, set_timesteps), set_timesteps)
-            self._undo.append(override_method(self.scheduler, "set_timesteps", replacement))
+            self._override("set_timesteps", self._set_timesteps)
+            if self.prediction.reads_input:
+                self._override("step", self._step)
         return self
+
+    def _override(self, name: str, replacement: Callable) -> None:
+        """Have a method of the scheduler pass through `replacement`, which gets the method first."""
+        method = getattr(self.scheduler, name)
+
+        @wraps(method)  # a function, which is not copied with a scheduler's state, as Panorama does
+        def passed_through(*args: Any, **kwargs: Any) -> Any:
+            return replacement(method, *args, **kwargs)
+
+        self._undo.append(override_method(self.scheduler, name, passed_through))
 
     def _wrap(self, module: torch.nn.Module, wrapper: Callable) -> None:
         self._wrappings.append(CallWrapping(module, wrapper))
@@ -163,6 +176,20 @@ class SuperNet:
         if self.pipe is None and calls != len(self.keep):
             raise ValueError(f"the sampler makes {calls} calls, but the schedule has {len(self.keep)}")
 
+    def _step(self, original: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Make a step of the scheduler. Raises ValueError after the first call where the latents were not the first
+        channels of the denoiser's input, of which the noise estimate is made (Marigold's are the last)."""
+        latents = kwargs["sample"] if "sample" in kwargs else args[2]
+        if self._first_input is not None and self._first_input.shape[1] > latents.shape[1]:
+            x = self._first_input[: len(latents), : latents.shape[1]].flatten()
+            if torch.cosine_similarity(x.double(), latents.flatten().double(), dim=0) < MIN_SIMILARITY:
+                raise ValueError(
+                    "which channels of the denoiser's input are the latents is not known, so that its "
+                    f"{self.prediction.kind} cannot be reused; a model that predicts epsilon can be"
+                )
+        self._first_input = None
+        return original(*args, **kwargs)
+
     # -- running
 
     def _denoiser_call(self) -> Callable:
@@ -177,7 +204,10 @@ class SuperNet:
             if self.has_gate.any():
                 original = partial(run_uncompiled, self.denoiser, original)
             sample, timestep = read_sample(args, kwargs), read_timestep(args, kwargs)
+            self._check_timestep(call, timestep)
             self._fit_caches(sample)
+            if self.prediction.reads_input and not call:
+                self._first_input = sample
             if self.runs_forward[call] and not caches_noise:
                 return original(*args, **kwargs)
             cache = self._caches["denoiser", context]
@@ -188,6 +218,19 @@ class SuperNet:
             return tree_map(lambda e: self.prediction.from_epsilon(e, sample, timestep), cache.at(call))
 
         return call_denoiser
+
+    def _check_timestep(self, call: int, timestep: Any) -> None:
+        """Raise ValueError at the second call of a pipeline that calls the denoiser more than once per step."""
+        if call == 0:
+            self._first_timestep = timestep
+        if call != 1 or self.pipe is None or self.context != "default":
+            return
+        first, second = (float(torch.as_tensor(t).flatten()[0]) for t in (self._first_timestep, timestep))
+        if first == second and not _repeats(self.scheduler.timesteps):
+            raise ValueError(
+                f"a {type(self.pipe).__name__} calls the denoiser more than once at timestep {first:g}, and a schedule "
+                "has one row per timestep"
+            )
 
     def _fit_caches(self, sample: torch.Tensor) -> None:
         """Keep, of what is cached, the half that saw the prompt where guidance has just been switched off.
@@ -217,7 +260,8 @@ class SuperNet:
         def call_unit(original: Callable, *args: Any, **kwargs: Any) -> Any:
             call, key = self._call, (column, self.context)
             if is_first and is_residual:
-                self._inputs[key] = [read(args, kwargs) for read in readers]
+                inputs = [read(args, kwargs) for read in readers]
+                self._inputs[key] = [one.clone() for one in inputs] if self.runs[call, column] else inputs
             if self.runs[call, column]:
                 output = original(*args, **kwargs)
                 if is_last and self.needs_cache[call, column]:
@@ -235,6 +279,11 @@ class SuperNet:
         """Return the value of a unit that is skipped; a dead unit's value is not read, so it is not extrapolated."""
         cache = self._caches[key]
         return cache.at(call) if self.needed[call, key[0]] else cache.values[-1][1]
+
+
+def _repeats(timesteps: torch.Tensor) -> bool:
+    """Say whether a sampler calls the denoiser twice at a timestep, as PNDM and Heun do."""
+    return bool((timesteps[1:] == timesteps[:-1]).any())
 
 
 def _describe(batch: int, kind: tuple[Any, Any, Any]) -> str:
