@@ -7,12 +7,11 @@ Gradio's own upload keeps whatever anybody sends.
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 
 from explorer.bundled import gallery
@@ -30,9 +29,9 @@ REVALIDATE = {"cache-control": "no-cache"}  # a browser asks whether a file is s
 def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
     """Make the routes, to be given to FastAPI before Gradio's own."""
     routes: list[BaseRoute] = [
-        Mount("/explorer/static", _Files(directory=STATIC)),
-        Mount("/explorer/gallery", _Files(directory=gallery.FOLDER, check_dir=False)),
-        Mount("/explorer/plotly", _Files(directory=PLOTLY.parent)),
+        _files("/explorer/static", STATIC),
+        _files("/explorer/gallery", gallery.FOLDER),
+        _files("/explorer/plotly", PLOTLY.parent),
     ]
     if library is not None:
         routes.append(Route("/explorer/results/{id}", _result_handler(library)))
@@ -40,11 +39,16 @@ def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
     return routes
 
 
-class _Files(StaticFiles):
-    def file_response(self, *arguments: Any, **options: Any) -> Response:
-        response = super().file_response(*arguments, **options)
+def _files(path: str, folder: Path) -> Route:
+    """Serve the files of a folder. A `Mount` would not find them behind a proxy that takes GRADIO_ROOT_PATH off."""
+    files = StaticFiles(directory=folder, check_dir=False)
+
+    async def on_file(request: Request) -> Response:
+        response = await files.get_response(request.path_params["path"], request.scope)
         response.headers.update(REVALIDATE)
         return response
+
+    return Route(f"{path}/{{path:path}}", on_file)
 
 
 def _result_handler(library: MaskLibrary) -> Callable[[Request], Response]:
