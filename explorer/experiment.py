@@ -119,14 +119,14 @@ MODEL_LOCK = Lock()
 
 
 @lru_cache(maxsize=4)
-def _load(model_id: str, device: str, dtype: str) -> Model:
-    return catalogue.load(model_id, device=device, dtype=dtype)
+def _load(model_id: str, device: str, dtype: str, variant: str) -> Model:
+    return catalogue.load(model_id, device=device, dtype=dtype, variant=variant)
 
 
-def load_cached(model_id: str, device: str = "", dtype: str = "float32") -> Model:
+def load_cached(model_id: str, device: str = "", dtype: str = "float32", variant: str = "") -> Model:
     """Load a model once per process, on the default device. Callers that change it take `with_shared_weights()`."""
     with MODEL_LOCK:
-        return _load(model_id, device or catalogue.default_device(), dtype)
+        return _load(model_id, device or catalogue.default_device(), dtype, variant)
 
 
 def prune(

@@ -50,6 +50,21 @@ def test_the_usual_weights_come_before_a_variant(tmp_path):
     assert torch.equal(draw(explorer.load(folder)), draw(whole))
 
 
+def test_a_variant_is_read_where_it_is_asked_for(tmp_path, run):
+    folder = saved(tmp_path / "both", sd_pipeline())
+    other = sd_pipeline()
+    other.unet.conv_in.weight.mul_(2)
+    saved(folder, other.to(torch.float16), variant="fp16")
+    usual, half = explorer.load(folder), explorer.load(folder, variant="fp16")
+    assert not torch.equal(usual.denoiser.conv_in.weight, half.denoiser.conv_in.weight)
+    with pytest.raises(ValueError, match="unet holds no weights of the variant 'bf16', only the usual ones"):
+        explorer.load(folder, variant="bf16")
+    options = ("--model", folder, "--steps", 2, "--prompt", "dog", "--out", tmp_path / "dog.png")
+    assert run("generate", *options, "--variant", "fp16")[0] == 0
+    code, _, error = run("generate", *options, "--variant", "bf16")
+    assert code == 2 and "no weights of the variant 'bf16'" in error
+
+
 def test_shards_are_read_and_weights_that_run_code_are_one_sentence(tmp_path):
     shards = saved(tmp_path / "shards", sd_pipeline(), max_shard_size="20KB")
     assert len(list((shards / "unet").glob("*.safetensors"))) > 1 and draw(explorer.load(shards)).isfinite().all()
@@ -253,6 +268,10 @@ def test_one_set_of_weights_is_fetched_and_no_code():
         *("model_index.json", "unet/config.json", "tokenizer/merges.txt"),
         *("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"),
     ]
+    half = hub.choose_files(SDXL_FILES, variant="fp16")
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in half
+    assert "unet/diffusion_pytorch_model.safetensors" not in half
+    assert hub.choose_files(["model_index.json", "safety_checker/model.safetensors"]) == ["model_index.json"]
 
 
 def test_a_repository_that_was_downloaded_is_found_by_its_name(tmp_path, monkeypatch):

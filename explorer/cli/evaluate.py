@@ -19,6 +19,7 @@ from explorer.cli.options import (
     Sampler,
     Seed,
     Steps,
+    Variant,
     Workers,
     app,
     check_workers,
@@ -63,6 +64,7 @@ def evaluate(
     workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
     """What masks and few-step samplers cost and lose, picture by picture, from the same noise."""
@@ -83,7 +85,7 @@ def evaluate(
     ]
     rows, tables = [], []
     for name, file in zip(names, outs, strict=True):
-        subject = catalogue.load(name, device=device, dtype=dtype)
+        subject = catalogue.load(name, device=device, dtype=dtype, variant=variant)
         search, evaluation = _split_prompts(subject, prompt_file)
         results = [result for result in given if not names[1:] or result.header.model.id == subject.id]
         with show_progress() as report:
@@ -91,7 +93,7 @@ def evaluate(
             candidates = make_candidates(subject, reference, results, ratios or [], baselines or [], search, seed)
             samples = make_samples(evaluation, count, seed)
             options: dict[str, Any] = {"converged_steps": converged_steps, "batch": batch, "resume": resume}
-            with worker_pool(workers, environment().scheduler, name, device, dtype) as pool:
+            with worker_pool(workers, environment().scheduler, name, device, dtype, variant) as pool:
                 options |= {"real": real_images, "pool": pool}
                 work = experiment.evaluate(subject, reference, candidates, samples, file, **options)
                 summary = run_to_completion(work, report)
@@ -136,6 +138,7 @@ def similarity(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
     """How similar the features of different calls are, picture by picture."""
@@ -143,7 +146,7 @@ def similarity(
 
     check_writable(out)
     started = time.perf_counter()
-    subject = catalogue.load(model, device=device, dtype=dtype)
+    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant)
     settings: dict[str, Any] = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
     if preset is not None:
         settings = feature_similarity.preset(subject, preset)

@@ -18,6 +18,7 @@ from explorer.cli.options import (
     Sampler,
     Seed,
     Steps,
+    Variant,
     app,
     check_writable,
     load_mask,
@@ -174,13 +175,14 @@ def generate(
     ratio: RatioOption = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
     """Generate one picture, with a mask if one is given."""
     request = ExperimentRequest(model=model, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance)
     check_writable(out)
     applied = None if mask is None else load_mask(mask, ratio)
-    subject = catalogue.load(model, device=device, dtype=dtype)
+    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant)
     macs = subject.graph().macs_per_call
     started = time.perf_counter()
     with show_progress() as report:

@@ -19,6 +19,7 @@ from explorer.cli.options import (
     Sampler,
     Seed,
     Steps,
+    Variant,
     Workers,
     app,
     check_workers,
@@ -50,6 +51,7 @@ def prune(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    variant: Variant = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue a search that was stopped.")] = False,
     workers: Workers = 1,
@@ -63,10 +65,10 @@ def prune(
     check_workers(workers, config.num_tasks, f"{method} has", hint)
     check_writable(out)
     started = time.perf_counter()
-    subject = catalogue.load(model, weights=PRUNERS[method].needs_weights, device=device, dtype=dtype)
+    subject = catalogue.load(model, weights=PRUNERS[method].needs_weights, device=device, dtype=dtype, variant=variant)
     saved = SavedState(out, {"model": subject.id, "method": method, "config": config.model_dump(mode="json")})
     names = [] if prompts is None else read_prompts(prompts)
-    with worker_pool(workers, environment().scheduler, model, device, dtype) as pool:
+    with worker_pool(workers, environment().scheduler, model, device, dtype, variant) as pool:
         work = experiment.prune(subject, method, config, names, saved.load() if resume else None, pool)
         result = run_and_save_states(work, saved)
     if ratio is not None and PRUNERS[method].prunes == "schedule":

@@ -85,11 +85,11 @@ def measure() -> None:
     ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _path_of(row: Mapping[str, Any]) -> Path | None:
+def _path_of(row: Mapping[str, Any], variant: str = "") -> Path | None:
     """Find where the weights are on this machine, if they are."""
     if row["id"] in EMBEDDED:
         return ASSETS / row["id"] if (ASSETS / row["id"] / "model_index.json").is_file() else None
-    return hub.path_in_cache(row["repo"], row["revision"])
+    return hub.path_in_cache(row["repo"], row["revision"], variant=variant)
 
 
 def id_of_pipeline(pipe: Any) -> str | None:
@@ -136,11 +136,14 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32") -> Model:
+def load(
+    id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32", variant: str = ""
+) -> Model:
     """Load a model of the catalogue, one that an operator added (EXPLORER_MODELS), or a known diffusers pipeline: a
     folder, a checkpoint in one .safetensors file, or a repository of the hub (owner/name).
 
-    What is not on this machine is downloaded. Without `weights` only the architecture is built, on the meta device.
+    variant: of the weights, such as fp16; default: the usual ones, or the only ones. What is not on this machine is
+    downloaded. Without `weights` only the architecture is built, on the meta device.
     Raises ValueError, in one sentence, for an unknown name, an unknown kind of pipeline, weights that are not here, or
     more of them than memory is free.
     """
@@ -149,20 +152,20 @@ def load(id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtyp
     if row and row["id"] not in EMBEDDED and not weights:
         described = (row["pipeline"], row["denoiser"], row["scheduler"], row["text_length"])
         return pipeline_files.build_architecture(row["id"], *described)
-    path = _fetch(name)
+    path = _fetch(name, variant)
     read = pipeline_files.load_single_file if path.is_file() else pipeline_files.load_folder
-    return read(path, row["id"] if row else _id_of_source(name), weights, device, dtype)
+    return read(path, row["id"] if row else _id_of_source(name), weights, device, dtype, variant)
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, variant: str = "") -> Path:
     """Find the folder or file of what `load` takes, downloaded if need be. Raises ValueError where there is none."""
     path = Path(name)
     if row := _row_of(name):
-        return _path_of(row) or _download(row)
+        return _path_of(row, variant) or _download(row, variant)
     if pipeline_files.is_pipeline(path) or pipeline_files.is_single_file(path):
         return path
     if HUB_ID.fullmatch(name):
-        return hub.path_in_cache(name) or hub.download(name)
+        return hub.path_in_cache(name, variant=variant) or hub.download(name, variant=variant)
     raise ValueError(
         f"{name!r} is neither a model of the catalogue ({', '.join(_rows())}) nor a pipeline's folder or file, "
         "nor the name of a repository, owner/name"
@@ -179,13 +182,13 @@ def _row_of(name: str) -> Mapping[str, Any] | None:
     return _rows().get(name) or next((row for row in _rows().values() if row.get("repo") == name), None)
 
 
-def _download(row: Mapping[str, Any]) -> Path:
+def _download(row: Mapping[str, Any], variant: str) -> Path:
     if row["id"] in EMBEDDED:
         raise ValueError(
             f"{row['id']} is one of the embedded models, which are in the project's folder assets/; it is not here"
         )
     try:
-        return hub.download(row["repo"], row["revision"], f"{row['id']} ({row['repo']})")
+        return hub.download(row["repo"], row["revision"], f"{row['id']} ({row['repo']})", variant=variant)
     except ValueError as error:
         rest = "its units, MACs, parameters and schedules still work: see the command cost"
         raise ValueError(f"{error}; {rest}") from error

@@ -15,16 +15,16 @@ WEIGHTS = re.compile(r"[\w-]+?(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safet
 NOT_LOADED = {part for adapter in PIPELINES.values() for part, given in adapter.load_options.items() if given is None}
 
 
-def path_in_cache(repo: str, revision: str | None = None, weights: bool = True) -> Path | None:
+def path_in_cache(repo: str, revision: str | None = None, weights: bool = True, variant: str = "") -> Path | None:
     """Find where a repository is on this machine, if it was downloaded to the end; its configurations without
-    `weights`."""
+    `weights`, or its weights of one `variant`."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "model_index.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) and _is_complete(Path(found), weights) else None
+    return Path(found).parent if isinstance(found, str) and _is_complete(Path(found), weights, variant) else None
 
 
-def _is_complete(index: Path, weights: bool) -> bool:
+def _is_complete(index: Path, weights: bool, variant: str) -> bool:
     """Say whether every part that `model_index.json` names is there, with all of its weights on request."""
     document = json.loads(index.read_text(encoding="utf-8"))
     components = {name: value for name, value in document.items() if isinstance(value, list) and name[0] != "_"}
@@ -34,16 +34,17 @@ def _is_complete(index: Path, weights: bool) -> bool:
             return False
         if not weights:
             continue
-        if (part / "config.json").exists() and not any(part.glob("*.safetensors")):
+        names = one_set([file.name for file in part.iterdir()], variant)
+        if (part / "config.json").exists() and not [name for name in names if variant in ("", _parse(name))]:
             return False
         for shards in part.glob("*.safetensors.index.json"):
-            names = set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())
-            if not all((part / name).exists() for name in names):
+            sharded = set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())
+            if not all((part / name).exists() for name in sharded):
                 return False
     return True
 
 
-def download(repo: str, revision: str | None = None, title: str = "", weights: bool = True) -> Path:
+def download(repo: str, revision: str | None = None, title: str = "", weights: bool = True, variant: str = "") -> Path:
     """Fetch a pipeline, with a progress bar; of its weights only those that are loaded, or none, and no code.
 
     title: what messages call it; default: its name.
@@ -60,7 +61,7 @@ def download(repo: str, revision: str | None = None, title: str = "", weights: b
         raise ValueError(f"{missing} cannot be reached (HF_HUB_OFFLINE)")
     try:
         httpx.head(constants.ENDPOINT, timeout=PROBE_TIMEOUT_S)  # one try; the hub's own client makes six
-        files = choose_files(HfApi().list_repo_files(repo, revision=revision), weights)
+        files = choose_files(HfApi().list_repo_files(repo, revision=revision), weights, variant)
         # not the hub's own bar, which the command line switches off with those of other libraries
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files, tqdm_class=tqdm))
     except RepositoryNotFoundError as error:
@@ -69,7 +70,7 @@ def download(repo: str, revision: str | None = None, title: str = "", weights: b
         raise ValueError(f"{missing} cannot be reached") from error
 
 
-def choose_files(files: Sequence[str], weights: bool = True) -> list[str]:
+def choose_files(files: Sequence[str], weights: bool = True, variant: str = "") -> list[str]:
     """Choose what a pipeline is loaded from: configurations, vocabularies, and one set of weights in each folder."""
     chosen = [file for file in files if file.endswith((".json", ".txt", ".model"))]
     found = defaultdict(list)
@@ -79,35 +80,36 @@ def choose_files(files: Sequence[str], weights: bool = True) -> list[str]:
         if folder and folder not in NOT_LOADED and WEIGHTS.fullmatch(name):
             found[folder].append(name)
     for folder, names in found.items():
-        chosen += [f"{folder}/{name}" for name in one_set(names)]
+        chosen += [f"{folder}/{name}" for name in one_set(names, variant)]
     return chosen
 
 
-def one_set(names: Sequence[str]) -> list[str]:
-    """Choose one set among the files of weights of a network: the usual ones, else those of a variant."""
+def one_set(names: Sequence[str], variant: str = "") -> list[str]:
+    """Choose one set among the files of weights of a network: those of a variant where there are any, else the usual
+    ones, else those of the first variant."""
     weights = [name for name in names if WEIGHTS.fullmatch(name)]
-    return [name for name in weights if _parse(name) == _variant_of(weights)]
+    variants = {_parse(name) for name in weights}
+    wanted = variant if variant in variants else min(variants, default="")
+    return [name for name in weights if _parse(name) == wanted]
 
 
-def only_variant(folder: Path) -> str | None:
-    """Find the variant of the weights in a folder of one network, such as fp16; None where the usual ones are there.
+def choose_variant(folder: Path, variant: str = "") -> str:
+    """Find which variant of its weights, such as fp16, a network is loaded from; empty: the usual ones.
 
-    Raises ValueError where there are none in a safe format.
+    Raises ValueError where the one that is asked for is not there, and where none is there in a safe format.
     """
-    names = [file.name for file in folder.glob("*.safetensors") if WEIGHTS.fullmatch(file.name)]
+    names = one_set([file.name for file in folder.glob("*.safetensors")], variant)
     if not names:
         others = [file.name for file in folder.glob("*.bin")]
         found = f"only {others[0]}, which runs code when it is read; save it as safetensors" if others else "no weights"
         raise ValueError(f"{folder} holds {found}")
-    return _variant_of(names)
+    found = _parse(names[0])
+    if variant not in ("", found):
+        raise ValueError(f"{folder} holds no weights of the variant {variant!r}, only {found or 'the usual ones'}")
+    return found
 
 
-def _variant_of(names: Sequence[str]) -> str | None:
-    variants = {_parse(name) for name in names}
-    return None if None in variants else min(variant for variant in variants if variant)
-
-
-def _parse(name: str) -> str | None:
-    """Read which variant a file of weights belongs to."""
+def _parse(name: str) -> str:
+    """Read which variant a file of weights belongs to; empty for the usual ones."""
     match = WEIGHTS.fullmatch(name)
-    return match["variant"] if match else None
+    return (match["variant"] or "") if match else ""

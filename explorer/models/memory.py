@@ -36,12 +36,12 @@ def _of_container(name: str) -> int | None:
     return int(text) if text.isdigit() else None  # "max": no limit
 
 
-def count_parameters(source: Path) -> int:
+def count_parameters(source: Path, variant: str = "") -> int:
     """Count the parameters of a diffusers pipeline, a folder or one file, in the weights that would be loaded."""
     if not source.is_dir():
         return sum(map(prod, _shapes(source)))
     parts = {file.parent for file in source.glob("*/*.safetensors") if file.parent.name not in hub.NOT_LOADED}
-    files = [part / name for part in parts for name in hub.one_set([file.name for file in part.iterdir()])]
+    files = [part / name for part in parts for name in hub.one_set([file.name for file in part.iterdir()], variant)]
     return sum(map(count_parameters, files))
 
 
@@ -55,12 +55,12 @@ def _shapes(file: Path) -> list[list[int]]:
         return []
 
 
-def check_fits(title: str, source: Path, dtype: str, device: str) -> None:
+def check_fits(title: str, source: Path, dtype: str, device: str, variant: str = "") -> None:
     """Raise ValueError, in one sentence, where a pipeline's weights are larger than the memory that is free, and for an
     unknown dtype."""
     if dtype not in BYTES:
         raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(BYTES)}")
-    count = count_parameters(source)
+    count = count_parameters(source, variant)
     needed, free = count * BYTES[dtype], _free_on(device)
     if needed <= free:
         return

@@ -32,22 +32,24 @@ def is_single_file(file: Path) -> bool:
         return False
 
 
-def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str) -> Model:
+def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "") -> Model:
     """Load the model of a folder as `catalogue.load` does."""
     pipeline = pipeline_class(folder)
     part = folder / PIPELINES[pipeline].denoiser
     if not weights:
         config, scheduler = read_json(part / "config.json"), read_json(folder / "scheduler" / "scheduler_config.json")
         return build_architecture(id, pipeline, config, scheduler, _text_length(folder))
-    check_fits(id, folder, dtype, device)
-    variant = hub.only_variant(part)
-    pipe = _load(pipeline, "from_pretrained", folder, device, dtype, variant=variant, use_safetensors=True)
+    chosen = hub.choose_variant(part, variant)
+    check_fits(id, folder, dtype, device, chosen)
+    pipe = _load(pipeline, "from_pretrained", folder, device, dtype, variant=chosen or None, use_safetensors=True)
     return _make_model(id, pipeline, pipe, folder, fingerprint(part))
 
 
-def load_single_file(file: Path, id: str, weights: bool, device: str, dtype: str) -> Model:
+def load_single_file(file: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "") -> Model:
     """Load the model of a checkpoint in one file. The configurations are those beside it (`model_index.json`), else
     those of the repository on the hub that diffusers names for this kind of checkpoint."""
+    if variant:
+        raise ValueError(f"{file} is one file, which has no variant {variant!r}")
     folder = file.parent if is_pipeline(file.parent) else _configurations_for(file)
     if not weights:
         return load_folder(folder, id, False, device, dtype)

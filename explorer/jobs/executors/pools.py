@@ -26,7 +26,7 @@ from explorer.jobs.executors.process import ProcessExecutor
 from explorer.pruners.worker_pool import MapFn, TaskFactory, WorkerPool
 
 MAX_LOSSES = 3  # of processes with one item: then it is the item's fault
-Subject = tuple[str, str, str]  # a model, its device and its dtype
+Subject = tuple[str, str, str, str]  # a model, its device, its dtype, the variant of its weights
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class ProcessPool(_ExecutorPool):
     have another order, so answers are the same to the last bit where that number is.
     """
 
-    def __init__(self, size: int, model: str, device: str = "", dtype: str = "float32"):
+    def __init__(self, size: int, model: str, device: str = "", dtype: str = "float32", variant: str = ""):
         threads = max(1, (os.cpu_count() or 1) // max(1, size))
         self._processes = [ProcessExecutor(threads=threads) for _ in range(size)]
-        super().__init__([(process, "pool") for process in self._processes], model, device, dtype)
+        super().__init__([(process, "pool") for process in self._processes], model, device, dtype, variant)
 
     @property
     def pids(self) -> list[int]:
@@ -137,10 +137,12 @@ class ProcessPool(_ExecutorPool):
 class DaskPool(_ExecutorPool):
     """So many items at a time for the workers of a scheduler (`jobs worker`), each of which has one at a time."""
 
-    def __init__(self, size: int, address: str, model: str, device: str = "", dtype: str = "float32"):
+    def __init__(
+        self, size: int, address: str, model: str, device: str = "", dtype: str = "float32", variant: str = ""
+    ):
         self._executor, name = DaskExecutor(address), uuid4().hex
         workers = [(self._executor, f"{name}-{number}") for number in range(size)]
-        super().__init__(workers, model, device, dtype)
+        super().__init__(workers, model, device, dtype, variant)
 
     def close(self) -> None:
         super().close()
@@ -152,10 +154,11 @@ class DaskPool(_ExecutorPool):
 
 
 def worker_pool(
-    size: int, scheduler: str, model: str, device: str = "", dtype: str = "float32"
+    size: int, scheduler: str, model: str, device: str = "", dtype: str = "float32", variant: str = ""
 ) -> AbstractContextManager[WorkerPool | None]:
     """Make a pool of several workers for as long as it is needed, of a scheduler if there is one or else of this
     machine; None for one worker, because the calling process is one already."""
     if size <= 1:
         return nullcontext()
-    return DaskPool(size, scheduler, model, device, dtype) if scheduler else ProcessPool(size, model, device, dtype)
+    subject = (model, device, dtype, variant)
+    return DaskPool(size, scheduler, *subject) if scheduler else ProcessPool(size, *subject)
