@@ -179,3 +179,14 @@ def test_damaged_weights_are_said_by_loading_them(tmp_path, folder):
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     (tmp_path / "x.safetensors").write_bytes(b"\xff" * 8 + b"nonsense")
     assert memory.count_parameters(tmp_path / "x.safetensors") == 0
+
+
+def test_a_model_without_names_asks_for_prompts_before_the_job_starts(page_with_model, visitors):
+    page = visitors(page_with_model[0]).open(TRAJECTORY).page
+    page.get_by_role("tab", name="Optimize").click()
+    page.wait_for_selector("#job-start")
+    expect(page.locator("#job-estimate")).to_contain_text("on one core")  # of the settings as they are
+    choose(page, "#job-model", "tiny-sd")
+    expect(page.locator("#job-estimate")).to_contain_text("moment")
+    page.click("#job-start")
+    expect(page.locator("#job-alert [role=alert]")).to_contain_text("write prompts for it, one per line")

@@ -25,7 +25,7 @@ from explorer.jobs.prune_request import PruneRequest
 from explorer.jobs.store import JobStore
 from explorer.masks.file_format import replace_atomically
 from explorer.models.catalogue import available_models
-from explorer.models.prompts import check_prompts
+from explorer.models.prompts import check_prompts, has_names
 from explorer.pruners import PRUNERS, method_config
 
 JOB_METHODS = tuple(name for name, method in PRUNERS.items() if not method.reads_files)  # no visitor names a file
@@ -104,6 +104,8 @@ class JobManager:
             raise ValueError(f"a job may have {MAX_PROMPTS:,} prompts here, and this one has {len(prompts):,}")
         if model not in available_models():
             raise ValueError(f"the weights of {model!r} are not here; see the command models")
+        if not prompts and PRUNERS[method].cost is not None and not has_names(model):
+            raise ValueError(f"{model} has no list of names of its own; write prompts for it, one per line")
         with self._lock:
             self._check_limits(owner, address)
             job = Job(

@@ -31,6 +31,7 @@ class PipelineAdapter:
     )
     load_options: ClassVar[dict[str, Any]] = {}  # of from_pretrained
     uses_prompt: ClassVar[bool] = True
+    has_names: ClassVar[bool] = True  # of what it generates, as classes are; a model of texts knows no list of them
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         """Encode prompts as keyword arguments of a call; doubled if `guided`. Raises ValueError for unusable ones."""
@@ -72,6 +73,7 @@ class PipelineAdapter:
 
 class StableDiffusionAdapter(PipelineAdapter):
     load_options: ClassVar[dict[str, Any]] = {"safety_checker": None}
+    has_names = False
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         positive, negative = pipe.encode_prompt(prompts, pipe.device, 1, guided)
@@ -79,6 +81,8 @@ class StableDiffusionAdapter(PipelineAdapter):
 
 
 class StableDiffusionXLAdapter(PipelineAdapter):
+    has_names = False
+
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         encoded = pipe.encode_prompt(prompts, device=pipe.device, do_classifier_free_guidance=guided)
         text, negative, pooled, negative_pooled = encoded

@@ -46,8 +46,18 @@ def training_names(model_id: str) -> list[str]:
 
 def uses_prompt(model_id: str) -> bool:
     """Say whether a model heeds the prompt; an unconditional one does not."""
-    pipelines = {row["id"]: row["pipeline"] for row in list_models()}
-    return model_id not in pipelines or PIPELINES[pipelines[model_id]].uses_prompt
+    pipeline = _pipeline_of(model_id)
+    return pipeline is None or PIPELINES[pipeline].uses_prompt
+
+
+def has_names(model_id: str) -> bool:
+    """Say whether `model_names` has an answer for a model of the catalogue."""
+    pipeline = _pipeline_of(model_id)
+    return bool(vocabulary(model_id)) or (pipeline is not None and PIPELINES[pipeline].has_names)
+
+
+def _pipeline_of(model_id: str) -> str | None:
+    return next((row["pipeline"] for row in list_models() if row["id"] == model_id), None)
 
 
 def unknown_words(model_id: str, prompt: str) -> list[str]:

@@ -61,10 +61,10 @@ def render_settings(
     model, prompts = request.model, request.prompts
 
     @gr.render(
-        inputs=[request.method, request.preset],
+        inputs=[request.method, request.preset, request.model],
         triggers=[page.load, request.method.change, request.preset.change],
     )
-    def render(method: str, preset: str) -> None:
+    def render(method: str, preset: str, chosen_model: str) -> None:
         if method not in JOB_METHODS:
             return
         values = preset_of(method, preset)
@@ -78,6 +78,8 @@ def render_settings(
             with user_errors() as sentences:
                 return f"<p>{escape(estimate(model, method, settings_from_controls(keys, given)).describe())}</p>"
             return alert(sentences)
+
+        estimate_box.value = on_change(chosen_model, *(control.value for control in inputs))
 
         def on_start(request: gr.Request, token: str, model: str, lines: str, *given: Any) -> dict:
             with user_errors() as sentences:
