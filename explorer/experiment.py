@@ -29,6 +29,7 @@ from explorer.models import catalogue
 from explorer.models.model import Model
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PRUNERS, method_config
+from explorer.pruners.schedule_configs import SamplerName
 from explorer.pruners.worker_pool import WorkerPool
 from explorer.sampling.generate import Frame, generate
 
@@ -50,17 +51,17 @@ class ExperimentRequest(BaseModel):
     prompt: str = Field("dog", max_length=500)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     steps: int = Field(25, ge=1, le=1000)
-    sampler: str = Field("ddim", max_length=20)
+    sampler: SamplerName = "ddim"
     guidance: float = Field(7.5, ge=0, le=100)
     ratio: float = Field(0.5, ge=0, le=1)
-    baseline_sampler: str = Field("dpm++", max_length=20)  # the few-step sampler with the same MACs
+    baseline_sampler: SamplerName = "dpm++"  # the few-step sampler with the same MACs
     manual_schedule: str = Field("", max_length=200_000)  # as `encoding.encode_bits` writes it
 
     @field_validator("prompt")
     @classmethod
     def _not_empty(cls, prompt: str) -> str:
         if not prompt.strip():
-            raise ValueError("please say what to generate; the prompt is empty")
+            raise ValueError("type what to draw; the prompt is empty")
         return prompt.strip()
 
     @model_validator(mode="after")
@@ -258,7 +259,7 @@ def compare(
     calls = num_function_evals(request.sampler, model.scheduler_config, request.steps)
     budget = mask.macs_fraction * calls
     baseline_steps, _ = equal_nfe_steps(request.baseline_sampler, model.scheduler_config, budget)
-    runs: dict[str, tuple[str, int, Any]] = {
+    runs: Mapping[str, tuple[str, int, Any]] = {
         "original": (request.sampler, request.steps, None),
         "pruned": (request.sampler, request.steps, mask),
     } | ({"baseline": (request.baseline_sampler, baseline_steps, None)} if with_baseline else {})

@@ -228,11 +228,11 @@ def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
 
 
 BAD_INPUT = [
-    ("#prompt input", "", "prompt: please say what to generate"),
-    ("#prompt input", "x" * 10_000, "prompt: string should have at most"),
-    ("#steps input", "0", "steps: input should be greater than or equal to 1"),
-    ("#steps input", "1000000", "steps: input should be less than or equal to 1000"),
-    ("#seed input", "-1", "seed: input should be greater than or equal to 0"),
+    ("#prompt input", "", "type what to draw"),
+    ("#prompt input", "x" * 10_000, "prompt must have at most 500 characters, not 10,000"),
+    ("#steps input", "0", "steps must be at least 1, not 0"),
+    ("#steps input", "1000000", "steps must be at most 1000, not 1000000"),
+    ("#seed input", "-1", "seed must be at least 0, not -1"),
 ]
 
 
@@ -250,6 +250,29 @@ def test_bad_input_gives_one_sentence_and_loses_nothing(opened_visitor: Visitor)
         expect(page.locator("#stop")).to_be_disabled()
     opened_visitor.generate()
     assert not page.locator("#alert [role=alert]").count()
+
+
+IN_ADDRESS = """() => (new URLSearchParams(location.search).get("prompt") ?? "")
+    === document.querySelector("#prompt input").value"""
+
+
+def test_every_way_to_change_the_prompt_reaches_the_state(opened_visitor: Visitor):
+    page = ask(opened_visitor)
+    box = page.locator("#prompt input")
+
+    def press(*keys: str) -> str:
+        for key in keys:
+            page.keyboard.press(key)
+        page.wait_for_function(IN_ADDRESS)
+        return box.input_value()
+
+    box.fill("penguin")  # as suggestions, autofill and dropped text arrive
+    assert press() == "penguin"
+    box.click()
+    assert press("Control+A", "Control+X") == ""
+    expect(page.locator("#alert [role=alert]")).to_contain_text("type what to draw")
+    assert press("Control+V", "Control+V") == "penguinpenguin"
+    assert press("Control+Z", "Control+Z", "Control+Z") != "penguinpenguin"
 
 
 # -- the heatmap

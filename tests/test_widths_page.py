@@ -83,7 +83,8 @@ def test_pruned_network_generates_with_the_original_and_the_baseline(of_model):
 
 
 @pytest.mark.parametrize(
-    ("model", "message"), [("emoji-nothing", "no widths come with the project for emoji-nothing"), ("sd15", "prune")]
+    ("model", "message"),
+    [("emoji-nothing", "no widths come with the project for emoji-nothing"), ("sd15", "make some on Optimize")],
 )
 def test_a_model_without_widths_gives_a_sentence(model, message):
     shown = widths.show(VIEW, widths.Selection(model, None, 0.2))

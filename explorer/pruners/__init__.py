@@ -100,5 +100,7 @@ def method_config(name: str, settings: Mapping[str, Any], defaults: Mapping[str,
     if name not in PRUNERS:
         raise ValueError(f"method {name!r} is unknown; choose one of {', '.join(PRUNERS)}")
     config = PRUNERS[name].config
+    if unknown := [field for field in settings if field not in config.model_fields]:
+        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(config.model_fields)}")
     own = {field: value for field, value in (defaults or {}).items() if field in config.model_fields}
     return config(**own | dict(settings))

@@ -3,13 +3,14 @@
 Command-line flags, page controls and the provenance in a file are all generated from these.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
 MAX_EXTRAPOLATION = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any number"
-SAMPLER_NAMES = ("ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm")
+SamplerName = Literal["ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm"]
+SAMPLER_NAMES: tuple[str, ...] = get_args(SamplerName)
 CHECKPOINTING = (
     "what is kept for the backward pass: what goes from one call to the next, the same at every sqrt(T)-th call only, "
     "or every activation"
@@ -32,7 +33,7 @@ class ScheduleConfig(MethodConfig):
     line."""
 
     steps: int = Field(25, ge=1, le=1000, description="denoising steps of the full run")
-    sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
+    sampler: SamplerName = Field("ddim", description="sampler of the full run")
     guidance: float = Field(7.5, ge=0, le=100, description="classifier-free guidance; at most 1 switches it off")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the method's random numbers")
     ratio: float | None = Field(

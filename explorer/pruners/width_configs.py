@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from explorer.pruners.schedule_configs import CHECKPOINTING, LearningConfig, MethodConfig
+from explorer.pruners.schedule_configs import CHECKPOINTING, LearningConfig, MethodConfig, SamplerName
 
 
 class WidthConfig(MethodConfig):
@@ -43,7 +43,7 @@ class TaylorConfig(WidthConfig):
     axis: Literal["heads and neurons", "channels"] = Field("channels", description="what is removed")
     num_images: int = Field(32, ge=1, le=10_000, description="how many pictures are noised, the same at every timestep")
     steps: int = Field(25, ge=1, le=1000, description="denoising steps by which the model generates these pictures")
-    sampler: str = Field("ddim", max_length=20, description="sampler by which the model generates them")
+    sampler: SamplerName = Field("ddim", description="sampler by which the model generates them")
     guidance: float = Field(7.5, ge=0, le=100, description="guidance by which the model generates them")
     threshold: float = Field(0.05, ge=0, lt=1, description="stop where the loss is below this share of the largest")
     stop: Literal["before", "after"] = Field(
@@ -60,7 +60,7 @@ class EcodiffConfig(LearningConfig, WidthConfig):
 
     axis: Literal["heads and neurons"] = Field("heads and neurons", description="EcoDiff prunes these")
     steps: int = Field(10, ge=1, le=1000, description="denoising steps of the full run")
-    sampler: str = Field("ddim", max_length=20, description="sampler of the full run")
+    sampler: SamplerName = Field("ddim", description="sampler of the full run")
     guidance: float = Field(7.5, ge=0, le=100, description="classifier-free guidance; at most 1 switches it off")
     algorithm: Literal["gauss_newton", "hard_concrete"] = Field(
         "gauss_newton",

@@ -10,7 +10,7 @@ import { restoreSchedule } from "./urlState.js";
 
 /** Paint everything from the state, at once. */
 export function render() {
-  if (!parts.view || !state.request.prompt) return;
+  if (!parts.view || state.request.prompt === undefined) return; // the controls have not told it yet
   const { element } = parts.view;
   const hit = galleryHit();
   const source = state.generated ? "generated" : hit ? "gallery" : "none";

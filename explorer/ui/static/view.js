@@ -183,6 +183,11 @@ function onSliderSettled() {
   if (!galleryHit()) parts.view.trigger("plan");
 }
 
+/** Follow the prompt however it changes: Gradio's own event knows of keys alone, not of pasting, cutting or undoing. */
+function onPromptInput({ target }) {
+  if (target.closest("#prompt")) setRequest({ prompt: target.value }, true);
+}
+
 function onSliderInput({ target }) {
   if (!target.closest("#ratio") || target.value === "") return;
   const hit = galleryHit();
@@ -221,6 +226,7 @@ function onPointerMove(event) {
 
 function listen(element) {
   document.addEventListener("input", onSliderInput);
+  document.addEventListener("input", onPromptInput);
   element.addEventListener("click", onClick);
   element.querySelector(".wipe input").addEventListener("input", ({ target }) => element.querySelector(".view").style.setProperty("--wipe", `${target.value}%`));
   element.querySelector(".gain input").addEventListener("input", paintOverlay);

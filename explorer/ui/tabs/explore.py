@@ -190,7 +190,7 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
 
     loaded = page.load(on_load, None, [*made.inputs, *groups, view.names, view.unknown_words, view.alert], **INSTANT)
     loaded.then(**set_request)
-    changed = [control.input for name, control in made.by_name.items() if name not in ("model", "ratio")]
+    changed = [control.input for name, control in made.by_name.items() if name not in ("model", "ratio", "prompt")]
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
     of_model = [method, *groups, view.names, view.unknown_words]
