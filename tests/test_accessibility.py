@@ -41,8 +41,12 @@ def test_text_has_enough_contrast_in_light_and_dark_and_the_page_can_be_used_by_
     page.evaluate("document.body.classList.remove('dark')")
     assert page.evaluate(CONTRAST) == []
     assert page.locator("h1").count() == 1
-    page.locator("#prompt input").focus()
     reached = set()
+    page.locator("#ratio input[type=number]").focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    reached.add(page.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id"))
+    page.locator("#prompt input").focus()
     for _ in range(16):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id"))

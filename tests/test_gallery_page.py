@@ -104,8 +104,8 @@ def test_pictures_and_numbers_are_those_of_the_gallery_and_the_leader_is_named_w
     result = TABLE["methods"]["dipgo"]["results"][INDEX]
     facts = gallery_page.locator(".card[data-role=pruned] dd").all_inner_texts()
     assert facts[0] == f"{100 * result['kept']:.1f}%" and facts[2] == f"{result['each']['ssim'][0]:.3f}"
-    assert gallery_page.locator(".tiles dd").first.inner_text() == f"{100 * (1 - result['kept']):.1f}%"
-    assert f"n = {len(TABLE['samples'])}" in gallery_page.locator(".tiles").inner_text()
+    assert gallery_page.locator(".tiles dd").first.text_content() == f"{100 * (1 - result['kept']):.1f}%"
+    assert f"n = {len(TABLE['samples'])}" in gallery_page.locator(".tiles").text_content()
 
     leader = TABLE["leaders"][INDEX]
     text = gallery_page.locator(".captions").inner_text()
@@ -178,18 +178,18 @@ def test_a_difference_of_equal_pictures_is_flat_and_of_others_is_not(gallery_pag
 
 
 def test_switched_cell_cascades_and_updates_the_cost(visitors, gallery_page):
-    before = gallery_page.locator(".tiles dd").first.inner_text()
+    before = gallery_page.locator(".tiles dd").first.text_content()
     plot = gallery_page.locator("#heatmap .plot")
     plot.focus()
     for key in ("ArrowRight", "c"):
         gallery_page.keyboard.press(key)
     expect(gallery_page.locator(".tiles")).to_contain_text("by hand")
-    assert gallery_page.locator(".tiles dd").first.inner_text() != before
+    assert gallery_page.locator(".tiles dd").first.text_content() != before
     assert "call 1, timestep" in gallery_page.locator("#heatmap .cell-status").inner_text()
     query = urlparse(gallery_page.url).query
     other = visitors().open(query).page
     expect(other.locator(".tiles")).to_contain_text("by hand")
-    assert other.locator(".tiles dd").first.inner_text() == gallery_page.locator(".tiles dd").first.inner_text()
+    assert other.locator(".tiles dd").first.text_content() == gallery_page.locator(".tiles dd").first.text_content()
 
 
 def test_pictures_of_a_manual_schedule_can_be_generated(gallery_page, shared_visitor: Visitor):
@@ -197,8 +197,15 @@ def test_pictures_of_a_manual_schedule_can_be_generated(gallery_page, shared_vis
     gallery_page.locator("#heatmap .plot").focus()
     for key in ("ArrowRight", "ArrowRight", "c"):
         gallery_page.keyboard.press(key)
-    kept = gallery_page.locator(".tiles div:nth-child(2) dd").first.inner_text()
+    kept = gallery_page.locator(".tiles div:nth-child(2) dd").first.text_content()
+    is_veiled = "document.querySelector('.view').hasAttribute('data-edited')"  # the picture is not of this schedule
+    gallery_page.wait_for_function(is_veiled)
+    expect(gallery_page.locator(".methods button[data-method=dipgo]")).to_have_attribute("aria-pressed", "false")
     shared_visitor.generate()
+    assert not gallery_page.evaluate(is_veiled)
+    expect(gallery_page.locator(".numbers .tiles")).to_contain_text("edited by hand")
+    expect(gallery_page.locator(".numbers .tiles")).not_to_contain_text("press Generate")
+    expect(gallery_page.locator(".history")).to_contain_text("edited by hand")
     expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("by hand")
     assert gallery_page.locator(".card[data-role=pruned] dd").first.inner_text() == kept
 
@@ -291,3 +298,29 @@ def test_embedded_view_shows_pictures_heatmap_and_slider_only(visitor: Visitor):
     page.wait_for_function("document.querySelector('.card[data-role=baseline] .picture').width === 64")
     page.wait_for_function("document.querySelector('#heatmap .plot image')")
     assert "baseline" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
+
+
+def test_slider_pictures_and_map_are_on_one_screen_and_the_slider_stays(visitors):
+    visitor = visitors(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    page = visitor.open(f"{QUERY}&ratio=0.8").page
+    expect(page.locator(".task")).to_have_text("Skip 80 % of the work: can you see it?")
+    tops = {name: page.locator(name).bounding_box() for name in ("#ratio", ".viewer .frame >> nth=1", "#heatmap .plot")}
+    assert all(0 <= box["y"] < 800 for box in tops.values())
+    assert tops[".viewer .frame >> nth=1"]["y"] + tops[".viewer .frame >> nth=1"]["height"] < 800
+    assert tops["#heatmap .plot"]["x"] > tops[".viewer .frame >> nth=1"]["x"]
+    page.evaluate("scrollTo(0, 600)")
+    page.wait_for_function("document.querySelector('#ratio').getBoundingClientRect().top < 5")
+    assert page.locator("#ratio").bounding_box()["y"] >= 0
+
+
+def test_the_example_has_captions_and_any_key_ends_it_where_it_would_have_ended(visitor: Visitor):
+    page = visitor.page
+    page.goto(visitor.served)
+    expect(page.locator(".task")).to_have_text("80 % skipped: the same picture, for a fifth of the work")
+    page.keyboard.press("Shift")
+    expect(page.locator(".play")).to_have_text("Play")
+    expect(page.locator(".task")).to_have_text("Skip 80 % of the work: can you see it?")
+    expect(page.locator(".headline")).to_contain_text("no difference to be seen")
+    expect(page.locator("#ratio input[type=number]")).to_have_value("0.8")
+    page.evaluate(MOVED, 0.95)
+    expect(page.locator(".headline")).to_contain_text("another picture")

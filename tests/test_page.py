@@ -135,7 +135,7 @@ def test_pointer_shows_the_status_of_a_cell(opened_visitor: Visitor):
     text = page.locator("#heatmap .hovertext").text_content()
     assert "call 1, timestep" in text
     assert "% of a call's MACs" in text
-    assert any(status in text for status in ("computed", "reused from call 0", "dead by cascade", "call skipped"))
+    assert any(status in text for status in ("computed", "reused from call 0", "not needed", "call skipped"))
 
 
 def test_enter_generates_and_unknown_words_are_named(opened_visitor: Visitor):

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from explorer.figures.style import COLOURS
 from explorer.masks.encoding import decode_bits, encode_bits, encode_floats
 from explorer.models import catalogue
-from explorer.ui.views.heatmap import graph_json, heatmap_style
+from explorer.ui.views.heatmap import SCHEDULE_COLOURS, graph_json, heatmap_style
 
 pytestmark = pytest.mark.browser
 
@@ -110,13 +109,13 @@ def test_the_heatmap_shows_units_by_calls_and_counts_every_cell_once(page):
     data, layout = figure(page)
     assert data[0]["z"] == [[0, 2], [0, 1], [0, 0]]
     assert layout["yaxis"]["ticktext"] == ["down 0 layers 0", "mid layers 0", "up 0 layers 0"]
-    names = ["computed 4", "reused 1", "dead by cascade 1", "call skipped 0"]
+    names = ["computed 4", "reused 1", "not needed 1", "call skipped 0"]
     assert [trace["name"] for trace in data[1:5]] == names
     assert layout["paper_bgcolor"] == "rgba(0,0,0,0)"
     calls, units = data[-2:]
     assert calls["y"] == pytest.approx([1, 0.1 + 0.1])  # the unit that runs, and what always does
     assert units["x"] == [0.5, 0.5, 1]
-    assert [colour for _, colour in data[0]["colorscale"]] == [colour for colour in COLOURS for _ in range(2)]
+    assert [colour for _, colour in data[0]["colorscale"]] == [colour for colour in SCHEDULE_COLOURS for _ in range(2)]
 
 
 def test_the_pointer_shows_unit_call_timestep_share_and_status(page):
@@ -124,7 +123,7 @@ def test_the_pointer_shows_unit_call_timestep_share_and_status(page):
     assert hover[1][1] == (
         "<b>mid_block.layers.0</b><br>call 1, timestep 499<br>30.0% of a call's MACs<br>reused from call 0"
     )
-    assert hover[0][1].endswith("dead by cascade")
+    assert hover[0][1].endswith("not needed: nothing that runs reads it")
     assert hover[2][1].endswith("computed")
     data, _ = figure(page, keep=[[1, 1, 1], [0, 0, 0]])
     assert [trace["name"].split()[-1] for trace in data[1:5]] == ["3", "0", "0", "3"]

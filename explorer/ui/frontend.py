@@ -50,6 +50,12 @@ def preload_links() -> str:
     return "".join([*links, table])
 
 
+def lead(**kwargs: Any) -> gr.HTML:
+    """Make the task of the page and the scenes to choose from; the script of `pictures` fills both in."""
+    template = (STATIC / "lead.html").read_text(encoding="utf-8")
+    return gr.HTML(value=None, html_template=template, apply_default_css=False, **kwargs)
+
+
 def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
     """Make the pictures, their numbers and captions. `defaults`: of the methods' own settings, by `method.field`.
 

@@ -1,38 +1,78 @@
 // The slider moving by itself: a sweep that a visitor starts, and the example of a first visit.
 
-const INTERVAL_MS = 350; // between two ratios
-let timer;
+const INTERVAL_MS = 350; // between two ratios of a sweep
+// The example: up to a ratio in steps of so many milliseconds, then a caption for as long as it is held; 6 seconds in all.
+const EXAMPLE = [
+  { upTo: 0, step: 0, hold: 900, caption: "Nothing is skipped: this is the full run" },
+  { upTo: 0.8, step: 70, hold: 1500, caption: "80 % skipped: the same picture, for a fifth of the work" },
+  { upTo: 0.95, step: 200, hold: 1300, caption: "95 % skipped: now it shows" },
+];
+const HOME = 0.8; // where it ends, also when somebody ends it
+let stop; // ends what plays at present
 
-/** Sweep over `ratios` to the end, or stop doing so; the `example` begins at the lowest and returns to where it was. */
-export function play(button, ratios, example = false) {
+function move(ratio) {
   const range = document.querySelector("#ratio input[type=range]");
-  const label = (text) => {
-    button.setAttribute("aria-pressed", text === "Pause");
-    button.textContent = text;
-  };
-  if (timer) {
-    timer = clearInterval(timer);
-    return label("Play");
-  }
-  const start = Number(range.value);
-  const larger = ratios.filter((ratio) => ratio > start + 1e-6);
-  const path = example ? [...ratios, start] : larger.length ? larger : [...ratios];
-  label("Pause");
-  timer = setInterval(() => {
-    range.value = path.shift();
-    range.dispatchEvent(new Event("input", { bubbles: true }));
-    if (!path.length) play(button, ratios);
-  }, INTERVAL_MS);
+  range.value = ratio;
+  range.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-/** Play on a first visit, as soon as `ready`, unless the visitor prefers reduced motion; any touch or key stops it. */
-export function playExample(button, ratios, ready) {
+function label(button, text) {
+  button.setAttribute("aria-pressed", text === "Pause");
+  button.textContent = text;
+}
+
+/** Make the moves of `steps`, [ratio, milliseconds until the next, caption or none], then `onEnd`; `stop` ends it early. */
+function run(button, steps, say, onEnd) {
+  let timer;
+  stop = () => {
+    clearTimeout(timer);
+    stop = undefined;
+    label(button, "Play");
+    say("");
+    onEnd();
+  };
+  const next = () => {
+    if (!steps.length) return stop();
+    const [ratio, wait, caption] = steps.shift();
+    say(caption ?? "");
+    move(ratio);
+    timer = setTimeout(next, wait);
+  };
+  label(button, "Pause");
+  next();
+}
+
+/** Sweep over `ratios` to the end, or stop doing so. */
+export function play(button, ratios) {
+  if (stop) return stop();
+  const start = Number(document.querySelector("#ratio input[type=range]").value);
+  const larger = ratios.filter((ratio) => ratio > start + 1e-6);
+  const path = larger.length ? larger : ratios;
+  run(button, path.map((ratio) => [ratio, INTERVAL_MS]), () => {}, () => {});
+}
+
+/** Play the example on a first visit, as soon as `ready`, unless the visitor prefers reduced motion. Any touch or key ends
+ * it, where it would have ended. `say` shows a caption. */
+export function playExample(button, ratios, ready, say) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  const stop = ({ target }) => timer && !button.contains(target) && play(button, ratios);
   const waiting = setInterval(() => {
     if (!ready()) return;
     clearInterval(waiting);
-    for (const event of ["pointerdown", "keydown"]) document.addEventListener(event, stop, { once: true, capture: true });
-    play(button, ratios, true);
+    const events = ["pointerdown", "keydown"];
+    const end = ({ target }) => stop && !button.contains(target) && stop();
+    for (const event of events) document.addEventListener(event, end, { once: true, capture: true });
+    run(button, exampleSteps(ratios), say, () => {
+      for (const event of events) document.removeEventListener(event, end, { capture: true });
+      move(HOME);
+    });
   }, 300);
+}
+
+function exampleSteps(ratios) {
+  let before = -1;
+  return EXAMPLE.flatMap(({ upTo, step, hold, caption }) => {
+    const between = ratios.filter((ratio) => ratio > before && ratio < upTo - 1e-6);
+    before = upTo;
+    return [...between.map((ratio) => [ratio, step]), [upTo, hold, caption]];
+  });
 }

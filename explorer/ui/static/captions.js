@@ -74,16 +74,16 @@ function galleryFacts({ table, hit, baseline, metrics }, role) {
 /** Write the cost in numbers. */
 export function tileMarkup(shown) {
   const { hit, state, plan } = shown;
-  const tiles = hit ? galleryTiles(shown) : !plan ? [] : state.edited ? editedTiles(plan, state.edited) : planTiles(plan);
+  const tiles = hit ? galleryTiles(shown) : !plan ? [] : state.edited ? editedTiles(plan, state) : planTiles(plan);
   return tiles.map(([name, value, note]) => `<div><dt>${name}</dt><dd>${value}</dd><dd>${note}</dd></div>`).join("");
 }
 
-const EDITED = "edited by hand: press Generate to see it";
+const editedNote = ({ generated }) => (generated ? "edited by hand" : "edited by hand: press Generate to see it");
 
-function editedTiles(plan, edited) {
-  const { kept } = cost(plan.graph, edited);
+function editedTiles(plan, state) {
+  const { kept } = cost(plan.graph, state.edited);
   return [
-    ["removed", percent(1 - kept, 1), EDITED],
+    ["removed", percent(1 - kept, 1), editedNote(state)],
     ["MACs kept", percent(kept, 1), `${giga(kept * plan.macs_total)} of ${giga(plan.macs_total)} G`],
   ];
 }
@@ -106,7 +106,7 @@ function galleryTiles({ table, hit, state, metrics }) {
   const total = perCall * table.timesteps.length;
   const kept = state.edited ? cost(graph, state.edited).kept : result ? result.kept : 1;
   const tiles = [
-    ["removed", percent(1 - kept, 1), state.edited ? EDITED : "of the trajectory's MACs"],
+    ["removed", percent(1 - kept, 1), state.edited ? editedNote(state) : "of the trajectory's MACs"],
     ["MACs kept", percent(kept, 1), `${giga(kept * total)} of ${giga(total)} G`],
   ];
   if (state.edited || !result) return tiles;

@@ -2,6 +2,9 @@
 
 import { paint } from "./pictures.js";
 
+/** Name how a picture was pruned: a method, the name of a file's importance, or by hand. */
+const nameOf = (method, isEdited) => (isEdited ? "edited by hand" : method.replace(/^importance:(.*\/)?/, ""));
+
 const ROLES = { original: "Original", pruned: "Pruned" };
 
 /** The previews of a run as they come: two rows, the same calls above each other. */
@@ -59,13 +62,13 @@ export class History {
     });
   }
 
-  add(request, generated, frames) {
-    this.entries = [{ request: { ...request }, generated, frames }, ...this.entries].slice(0, 24);
+  add(request, generated, frames, isEdited) {
+    this.entries = [{ request: { ...request }, generated, frames, isEdited }, ...this.entries].slice(0, 24);
     this.box.hidden = false;
     this.box.innerHTML = "<h2>Generated in this visit</h2><div class='row'></div>";
-    this.entries.forEach(({ request: { prompt, method, ratio, seed, sampler, steps }, generated: { images } }, index) => {
+    this.entries.forEach(({ request: { prompt, method, ratio, seed, sampler, steps }, generated: { images, cards }, isEdited }, index) => {
       const button = document.createElement("button");
-      const what = `${prompt}, ${method.replace(/^importance:(.*\/)?/, "")} ${Math.round(100 * ratio)} %`;
+      const what = `${prompt}, ${nameOf(method, isEdited)} ${Math.round(100 * (isEdited ? 1 - cards.pruned.kept : ratio))} %`;
       Object.assign(button, { type: "button", title: `${what}, seed ${seed}, ${sampler} ${steps}` });
       button.dataset.entry = index;
       const canvas = document.createElement("canvas");

@@ -1,6 +1,7 @@
 // Paints everything on Explore from the state, all in one frame.
 
 import { captionMarkup, cardFacts, safeRatio, tileMarkup, winner } from "./captions.js";
+import { headlineMarkup, taskSentence } from "./headline.js";
 import { baselineMethod, galleryHit } from "./galleryLookup.js";
 import { paint, paintDifference } from "./pictures.js";
 import { floats, unpack } from "./schedule.js";
@@ -15,6 +16,7 @@ export function render() {
   const hit = galleryHit();
   const source = state.generated ? "generated" : hit ? "gallery" : "none";
   element.querySelector(".view").dataset.source = source;
+  element.querySelector(".view").toggleAttribute("data-edited", Boolean(state.edited && !state.generated)); // veils what is not of it
   markSample(hit);
   if (hit) preload(hit);
   renderPictures(hit, source);
@@ -23,6 +25,8 @@ export function render() {
   renderHeatmap(hit);
   markSafeZone(hit);
   const shown = shownNow(hit);
+  document.querySelector("#lead .task").textContent = taskSentence(shown);
+  element.querySelector(".headline").innerHTML = headlineMarkup(shown);
   element.querySelector(".tiles").innerHTML = tileMarkup(shown);
   element.querySelector(".captions").innerHTML = captionMarkup(shown);
 }
@@ -89,7 +93,7 @@ function renderMethods(hit) {
   for (const button of element.querySelectorAll(".methods button")) {
     const { method } = button.dataset;
     const result = ratioIndex < 0 ? table.original : table.methods[method].results[ratioIndex];
-    button.setAttribute("aria-pressed", method === hit.method || method === baselineMethod());
+    button.setAttribute("aria-pressed", (method === hit.method && !state.edited) || method === baselineMethod());
     button.classList.toggle("winner", Boolean(result) && method === best);
     button.disabled = !result;
     paint(button.querySelector("canvas"), result && strips.get(sample, ratioIndex < 0 ? "full" : method), Math.max(0, ratioIndex));
@@ -142,7 +146,7 @@ function galleryShown({ method, ratioIndex }) {
 const planShown = ({ graph, keep, timesteps, reached }) => ({ graph, base: unpack(keep, timesteps.length * graph.units.length), timesteps, ratio: reached });
 
 function markSample(hit) {
-  for (const button of parts.view.element.querySelectorAll(".samples button"))
+  for (const button of document.querySelectorAll("#lead .samples button"))
     button.setAttribute("aria-pressed", Number(button.dataset.sample) === hit?.sample);
 }
 

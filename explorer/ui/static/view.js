@@ -67,7 +67,7 @@ export async function mountView(part) {
     const loaded = await (await fetch(`${props.folder}table.json`)).json();
     setShared({ strips: new Strips(props.folder, props.missing), table: loaded });
     fillMethods(element.querySelector(".methods .row"), table.methods);
-    showSamples(element.querySelector(".samples"));
+    showSamples(document.querySelector("#lead .samples"));
   }
   const warnings = element.querySelector(".warnings");
   warnings.hidden = !props.warnings.length;
@@ -75,7 +75,7 @@ export async function mountView(part) {
   // only now: until then the page keeps the request in `explorerRequest`
   window.explorer = { setRequest, manualSchedule: () => (state.edited ? pack(state.edited) : ""), chosenValues, unit: () => state.unit };
   if (window.explorerRequest) setRequest(window.explorerRequest, true);
-  if (!openedWith.size && table) playExample(element.querySelector(".play"), table.ratios, stripIsHere);
+  if (!openedWith.size && table) playExample(element.querySelector(".play"), table.ratios, stripIsHere, say);
 }
 
 export function mountHeatmap(part) {
@@ -119,7 +119,7 @@ async function receive(value) {
     if (state.outdated || next.run !== newestRun) continue;
     state.generated = generated;
     filmstrip.add(generated.cards, generated.images);
-    if (generated.cards.baseline.done) history.add(state.request, generated, filmstrip.frames);
+    if (generated.cards.baseline.done) history.add(state.request, generated, filmstrip.frames, Boolean(state.edited));
     if (queue.length && performance.now() - painted < PAINT_EVERY_MS) continue;
     paintGenerated();
     painted = performance.now();
@@ -160,6 +160,12 @@ function paintGenerated() {
 }
 
 // -- what a visitor does
+
+/** Show a caption in the place of the task; an empty one brings the task back. */
+function say(caption) {
+  state.caption = caption;
+  render();
+}
 
 /** Whether the strip of the current pictures is loaded. */
 function stripIsHere() {
@@ -227,7 +233,7 @@ function onPointerMove(event) {
 function listen(element) {
   document.addEventListener("input", onSliderInput);
   document.addEventListener("input", onPromptInput);
-  element.addEventListener("click", onClick);
+  for (const box of [element, document.querySelector("#lead")]) box.addEventListener("click", onClick);
   element.querySelector(".wipe input").addEventListener("input", ({ target }) => element.querySelector(".view").style.setProperty("--wipe", `${target.value}%`));
   element.querySelector(".gain input").addEventListener("input", paintOverlay);
   element.querySelector(".viewer").addEventListener("pointermove", onPointerMove);

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer.bundled import masks as bundled
 from explorer.experiment import ExperimentRequest
 from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
@@ -29,20 +28,15 @@ from explorer.ui.views.explore import (
     turns_note,
     verdict,
 )
+from explorer.ui.views.heatmap import CAPTION
 
-PROMPT = "red apple"
+PROMPT = "octopus"
+OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
+RATIO_INFO = "how much of the arithmetic to skip"
 FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
-# The page opens with the best result of the gallery, next to the strongest few-step sampler. A request by command line
-# has simpler defaults.
+# The page opens with the gallery's best result, next to the strongest few-step sampler; the command line is simpler.
 DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_fields.items()}
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}
-HEATMAP_CAPTION = (
-    "Each column is one call of the network, each row one unit of it. A reused unit returns the value that it computed "
-    "at an earlier call. A dead one feeds only units that do not run, so it does not run either. At a skipped call the "
-    "network is not entered at all: its last estimate of the noise is reused. Click a cell to switch it, a bar to "
-    "switch a whole call or unit; with the keyboard: arrows, space, c for the call, u for the unit. The name of a unit "
-    "leads to its features."
-)
 # What the heatmap shows: decisions, or one of the tables that an importance has.
 SHOW = {"decision": "decision", "removal order": "removal_ratio", "score": "score"}
 SUGGEST_JS = """
@@ -96,30 +90,32 @@ class Controls(NamedTuple):
 
 def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None) -> ExploreParts:
     """Lay out the tab and connect it; an importance of the library can take the place of a method."""
+    frontend.lead(elem_id="lead")
+    ratio = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label="Pruning ratio", info=RATIO_INFO, elem_id="ratio")
     with gr.Row(elem_id="explore"):
-        with gr.Column(scale=2, min_width=300, elem_id="controls"):
-            made, left = _make_controls()
-        with gr.Column(scale=5, min_width=320, elem_id="results"):
-            right = _make_results()
+        with gr.Column(scale=11, min_width=320, elem_id="results"):
+            shown = _make_pictures()
+        with gr.Column(scale=9, min_width=300, elem_id="side"):
+            shown |= _make_map()
+            with gr.Column(elem_id="controls"):
+                made, notes = _make_controls(ratio)
     request = dict(made.by_name)
-    made.by_name["show"] = right["show"]
-    loaded = _connect(page, runs, library, made, View(**left, **right))
-    return ExploreParts(request, right["heatmap"], made.widths, loaded)
+    made.by_name["show"] = shown["show"]
+    loaded = _connect(page, runs, library, made, View(**notes, **shown))
+    return ExploreParts(request, shown["heatmap"], made.widths, loaded)
 
 
-def _make_controls() -> tuple[Controls, dict[str, Any]]:
+def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     """Make what a visitor sets, and the parts of the view that are among it."""
     models = available_models()
-    learned = dict.fromkeys(method for model in models for method in bundled.learned_methods(model))
-    methods = [*learned, *methods_for("schedule", needs_weights=False)]
+    methods = [*dict.fromkeys(method for model in models for method in url_state.offered_methods(model))]
     view: dict[str, Any] = dict(names=markup(elem_id="known-names", js_on_load=SUGGEST_JS))
     made: dict[str, gr.components.Component] = {
         "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
     }
     made["method"] = gr.Dropdown(methods, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
-    label, info = "Pruning ratio", "share of the trajectory's MACs to remove"
-    made["ratio"] = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=label, info=info, elem_id="ratio")
+    made["ratio"] = ratio
     label, info = "Or prune widths instead", "remove heads, neurons or channels, for all calls"
     shared = dict(value=None, visible=False, interactive=True, elem_id="prune-widths")
     widths = gr.Dropdown([], label=label, info=info, **shared)
@@ -131,7 +127,7 @@ def _make_controls() -> tuple[Controls, dict[str, Any]]:
     view["unknown_words"] = markup(elem_id="unknown-words")  # above a button, it would move what is being pressed
     view["alert"] = markup(elem_id="alert")
     with gr.Row(elem_classes="numbers"):
-        made["seed"] = gr.Number(DEFAULTS["seed"], label="Seed", precision=0, min_width=90, elem_id="seed")
+        made["seed"] = gr.Number(int(OPENING["seed"]), label="Seed", precision=0, min_width=90, elem_id="seed")
         made["steps"] = gr.Number(DEFAULTS["steps"], label="Steps", precision=0, min_width=80, elem_id="steps")
     groups = _make_advanced(made, methods)
     return Controls(made, groups, new_seed, gr.Textbox(visible=False), widths), view
@@ -158,18 +154,22 @@ def _make_advanced(made: dict[str, gr.components.Component], methods: Sequence[s
     return groups
 
 
-def _make_results() -> dict[str, Any]:
+def _make_pictures() -> dict[str, Any]:
     defaults = {
         f"{method}.{name}": field.default
         for method in methods_for("schedule")
         for name, field in PRUNERS[method].config.model_fields.items()
     }
-    pictures = frontend.pictures(defaults, elem_id="pictures")
-    verdict_box = markup(elem_id="verdict")
+    return dict(pictures=frontend.pictures(defaults, elem_id="pictures"), verdict=markup(elem_id="verdict"))
+
+
+def _make_map() -> dict[str, Any]:
     markup("<h2>What runs at which call</h2>", elem_id="heading")
-    show = gr.Radio(list(SHOW.items()), value="decision", label="Show", elem_id="show")
-    heatmap = frontend.schedule_heatmap("The heatmap is loading.", HEATMAP_CAPTION, elem_id="heatmap")
-    return dict(pictures=pictures, verdict=verdict_box, heatmap=heatmap, show=show)
+    show = gr.Radio(
+        list(SHOW.items()), value="decision", label="Show", show_label=False, container=False, elem_id="show"
+    )
+    heatmap = frontend.schedule_heatmap("The heatmap is loading.", CAPTION, elem_id="heatmap")
+    return dict(heatmap=heatmap, show=show)
 
 
 def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, made: Controls, view: View) -> Any:
@@ -237,7 +237,8 @@ def _connect_generate(runs: VisitorRuns, library: MaskLibrary | None, made: Cont
 
 def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Controls, view: View) -> dict:
     """Set the controls as the address says, and the names that the model knows."""
-    values, sentences = url_state.read(query, DEFAULTS, library)
+    asked = query if {*query} & {*url_state.REQUEST_KEYS} else OPENING
+    values, sentences = url_state.read(asked, DEFAULTS, library)
     method = values["method"]
     values |= {"show": query["show"]} if query.get("show") in SHOW.values() else {}
     choices: list[Any] = url_state.offered_methods(values["model"])
