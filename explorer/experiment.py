@@ -270,6 +270,6 @@ def compare(
         ):
             losses: dict[str, Any] = {}
             if pictures is not None and original is not None:
-                losses = {metric.name: float(metric.function(pictures, original)) for metric in PAGE_METRICS}
+                losses = {metric.name: float(metric.on_pictures(pictures, original)) for metric in PAGE_METRICS}
             yield replace(frame, role=role, **losses)
         original = pictures if original is None else original

@@ -12,6 +12,7 @@ import explorer
 from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance, load
 from explorer.models import catalogue, memory
+from explorer.pruners import method_title
 from tests.conftest import sd_pipeline
 from tests.foreign_fixtures import generate
 from tests.page_fixtures import free_port, serve
@@ -47,10 +48,10 @@ def start_job(page, method, **settings):
     page.get_by_role("tab", name="Optimize").click()
     page.wait_for_selector("#job-start")
     choose(page, "#job-model", "tiny-sd")
-    choose(page, "#job-method", method)
+    choose(page, "#job-method", method_title(method))
     page.fill("#job-prompts textarea", "a red dog\na blue cat")
-    expect(page.locator("#job-more")).to_contain_text(f"Settings of {method}")
-    page.get_by_role("button", name=f"Settings of {method}").click()
+    expect(page.locator("#job-more")).to_contain_text(f"Settings of {method_title(method)}")
+    page.get_by_role("button", name=f"Settings of {method_title(method)}").click()
     for name, value in settings.items():
         box = page.locator(f"#set-{name} input").first
         box.fill(str(value))
@@ -58,7 +59,7 @@ def start_job(page, method, **settings):
     expect(page.locator("#job-estimate")).to_contain_text(re.compile("moment|on one core"))
     page.click("#job-start")
     status = page.locator("#job .description [role=status]")
-    expect(page.locator("#job .description h3")).to_contain_text(method)
+    expect(page.locator("#job .description h3")).to_contain_text(method_title(method))
     expect(status).to_contain_text("done", timeout=300_000)
     expect(page.locator("#job .description")).to_contain_text("tiny-sd")
 
@@ -83,7 +84,7 @@ def test_an_operators_model_goes_from_its_folder_to_a_file_for_the_same_folder(p
     file = download(page)
     page.click("#job-explore")
     page.wait_for_url("**model=tiny-sd**method=importance**")
-    expect(page.locator("#method input")).to_have_value("dipgo (job)")
+    expect(page.locator("#method input")).to_have_value("DiP-GO (job)")
     for share in (0.3, 0.6):
         page.locator("#ratio input[type=number]").fill(str(share))
         expect(page.locator(".tiles")).to_contain_text(f"{Importance.load(file).at(share).macs_fraction:.1%}")

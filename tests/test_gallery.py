@@ -13,6 +13,7 @@ from explorer.bundled.gallery import GalleryCheck, check_gallery
 from explorer.evaluation.candidates import ReferenceRun
 from explorer.evaluation.evaluate import image_files
 from explorer.evaluation.results import read_results
+from explorer.experiment import ExperimentRequest, compare
 from explorer.masks.encoding import decode_bits
 from explorer.masks.schedule import Schedule
 from explorer.models import catalogue
@@ -127,3 +128,14 @@ def test_manifest_records_versions_and_hardware(made):
     manifest = gallery.Manifest.model_validate_json((made[2] / gallery.MANIFEST).read_bytes())
     assert manifest.model == made[0].record and {"torch", "diffusers"} <= set(manifest.versions)
     assert manifest.created <= datetime.now(timezone.utc)
+
+
+def test_what_is_drawn_anew_has_the_numbers_of_the_gallery():
+    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
+    index, sample = table["ratios"].index(0.9), next(one for one in table["samples"] if one["prompt"] == "octopus")
+    each = table["methods"]["dipgo"]["results"][index]["each"]
+    request = {"prompt": "octopus", "seed": sample["seed"], "method": "dipgo", "steps": table["steps"], "ratio": 0.9}
+    ends = {frame.role: frame for frame in compare(ExperimentRequest(**request), with_baseline=False) if frame.done}
+    place = table["samples"].index(sample)
+    assert ends["pruned"].psnr == pytest.approx(each["psnr"][place], abs=0.01)
+    assert ends["pruned"].ssim == pytest.approx(each["ssim"][place], abs=1e-3)

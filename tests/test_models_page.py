@@ -7,7 +7,6 @@ from explorer.experiment import ExperimentRequest, compare, load_cached, plan
 from explorer.models import catalogue
 from explorer.models.prompts import model_names, uses_prompt
 from explorer.ui import url_state
-from explorer.ui.tabs import explore
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +41,7 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     page.click("#model input")
     page.get_by_role("option", name=model, exact=True).click()
     offered = url_state.offered_methods(model)
-    expect(page.locator("#method input")).to_have_value("dipgo" if "dipgo" in offered else explore.FALLBACK_METHOD)
+    expect(page.locator("#method input")).to_have_value("DiP-GO" if "dipgo" in offered else "Whole calls")
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
+from explorer.pruners import method_title
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +36,7 @@ def fill(page, **settings):
     for name, value in settings.items():
         box = page.locator(f"#set-{name} input").first
         if not box.is_visible():
-            page.get_by_role("button", name="Settings of dipgo").click()
+            page.get_by_role("button", name="Settings of DiP-GO").click()
         box.fill(str(value))
         box.press("Enter")
 
@@ -90,7 +91,7 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
     page.wait_for_url("**method=importance**")
     page.wait_for_selector("#heatmap .drawn")
     expect(page.locator("#model input")).to_have_value("emoji-dit")
-    expect(page.locator("#method input")).to_have_value("dipgo (job)")
+    expect(page.locator("#method input")).to_have_value("DiP-GO (job)")
     importance = Importance.load(saved.value.path())
     for share in (0.3, 0.6):  # the slider moves through the importance
         page.locator("#ratio input[type=number]").fill(str(share))
@@ -104,7 +105,7 @@ def test_importance_replaces_a_method_and_refuses_other_steps(opened_visitor):
     expect(page.locator("#steps input")).to_have_value("20")
     page.click("#generate")
     expect(page.locator("#verdict")).to_contain_text("SSIM", timeout=120_000)
-    expect(page.locator("#pictures")).to_contain_text("dipgo at 70%")
+    expect(page.locator("#pictures")).to_contain_text("DiP-GO at 70%")
     expect(page.locator(".history")).to_contain_text("dog, dipgo-dpm++-20 70 %")
     page.locator("#steps input").fill("5")
     page.locator("#steps input").press("Enter")
@@ -112,7 +113,7 @@ def test_importance_replaces_a_method_and_refuses_other_steps(opened_visitor):
         "for emoji-unet under dpm++ with 20 steps; choose those"
     )
     page.click("#method input")
-    page.get_by_role("option", name="uniform", exact=True).click()
+    page.get_by_role("option", name="Whole calls", exact=True).click()
     expect(page.locator("#alert [role=alert]")).to_have_count(0)
     assert not opened_visitor.errors
 
@@ -122,13 +123,13 @@ def test_a_job_is_paused_resumed_finished_and_deleted(opened_visitor):
     start(page, iterations=4000)
     wait_for(page, "running, step")
     page.click("#job-stop")
-    wait_for(page, "interrupted")
+    wait_for(page, "paused")
     page.click("#job-resume")
     wait_for(page, "running, step")
     page.click("#job-stop")
-    wait_for(page, "interrupted")
+    wait_for(page, "paused")
     page.click("#job-finish")
-    wait_for(page, "done, step")
+    wait_for(page, "done, finished early at step")
     expect(page.locator("#job-finish")).to_be_hidden()
     expect(page.locator("#job-explore")).to_be_visible()
     row = page.locator("#jobs tr", has_text="yours").first
@@ -146,7 +147,7 @@ def test_long_step_shows_its_progress(opened_visitor):
     wait_for(page, "calls of the network into it")
     wait_for(page, "% of the next")
     page.click("#job-stop")
-    wait_for(page, "interrupted")
+    wait_for(page, "paused")
     page.click("#job-delete")
     assert not opened_visitor.errors
 
@@ -161,8 +162,8 @@ def test_invalid_job_request_is_one_sentence_and_every_method_has_controls_witho
 
     for method in ("ecodiff", "taylor", "genetic", "uniform", "magnitude"):
         page.click("#job-method input")
-        page.get_by_role("option", name=method, exact=True).click()
-        expect(page.locator("#job-more")).to_contain_text(f"Settings of {method}")
+        page.get_by_role("option", name=method_title(method), exact=True).click()
+        expect(page.locator("#job-more")).to_contain_text(f"Settings of {method_title(method)}")
     found = Axe().run(page, context="#tabs").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     assert not visitor.errors

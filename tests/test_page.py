@@ -202,7 +202,7 @@ def test_the_state_of_a_view_is_in_its_address(visitors):
     page.locator("#ratio input[type=number]").fill("0.25")
     page.locator("#ratio input[type=number]").press("Tab")
     page.click("#method input")
-    page.get_by_role("option", name="random").click()
+    page.get_by_role("option", name="Random units").click()
     page.wait_for_function("location.search.includes('method=random')")
     query = parse_qs(urlparse(page.url).query)
     assert query["prompt"] == ["red apple & co"]

@@ -68,7 +68,7 @@ def model_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_verdict_names_the_better_picture(pruned: float, baseline: float, sentence: str):
     words = explore.verdict(REQUEST, make_plan([[0, 0], [1, 0]]), finished_cards(pruned, baseline))
     assert sentence in words
-    assert f"SSIM {pruned:.3f} pruned, {baseline:.3f} DPM++" in words
+    assert f"SSIM {pruned:.3f} pruned, {baseline:.3f} DPM-Solver++" in words
 
 
 def test_the_verdict_calls_a_coarser_sampler_by_its_name():
@@ -98,7 +98,7 @@ def test_the_browser_gets_picture_cost_and_ssim_of_a_card():
     assert shown["run"] == 7
     baseline = shown["cards"]["baseline"]
     assert (baseline["what"], baseline["kept"], baseline["ssim"], baseline["done"]) == (
-        "DPM++, 2 steps",
+        "DPM-Solver++, 2 steps",
         0.5,
         0.875,
         True,

@@ -22,6 +22,7 @@ from explorer.jobs.store import JobStore, StoreUnavailableError
 from explorer.masks.file_format import replace_atomically
 from explorer.masks.result import PruningResult, load, load_header
 from explorer.models.catalogue import EMBEDDED
+from explorer.pruners import method_title
 
 Source = Literal["bundled", "job", "uploaded", "manual"]
 MAX_FILE_BYTES = 5 * 2**20
@@ -186,7 +187,7 @@ class MaskLibrary:
     @staticmethod
     def _job_entry(store: JobStore, job: Job | JobRow) -> MaskEntry:
         path = store.results / result_name(job.id)
-        return MaskEntry(f"{JOB_PREFIX}{job.id}", job.method, "job", job.owner, path, job.created)
+        return MaskEntry(f"{JOB_PREFIX}{job.id}", method_title(job.method), "job", job.owner, path, job.created)
 
 
 _cached_header = lru_cache(maxsize=1000)(load_header)  # a file that is kept does not change

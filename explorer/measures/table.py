@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ class Metric:
     help: str
     best: float = float("inf")  # larger values are clamped to it, so that means stay finite
     on_page: bool = False  # whether it is fast enough for every picture of the page
+    in_box: bool = False  # whether page and gallery give it inside the box of what is drawn
     needs: str | None = None  # a package that must be installed
     weights: str | None = None  # a file that must be among PyTorch's checkpoints
 
@@ -29,6 +31,18 @@ class Metric:
     def function(self) -> Callable[..., Any]:
         """The function of `measures.metrics` that computes it."""
         return getattr(import_module("explorer.measures.metrics"), self.name)
+
+    def on_pictures(self, pictures: Any, references: Any) -> Any:
+        """Compute it as page and gallery give it, of pictures (B, 3, H, W); (B,)."""
+        from explorer.measures.metrics import in_foreground
+
+        compute = partial(in_foreground, self.function) if self.in_box else self.function
+        return compute(pictures, references).clamp(max=self.best)
+
+    @property
+    def page_column(self) -> str:
+        """The column of an evaluation that page and gallery show."""
+        return f"{self.name}_box" if self.in_box else self.name
 
     @property
     def missing(self) -> str | None:
@@ -54,7 +68,10 @@ def checkpoints() -> Path:
 
 
 _SSIM = "Structural similarity to the original: 1 is the same picture."
-_PSNR = "Distance to the original in decibels: 6 dB more is half the error; above 40 dB no difference is visible."
+_PSNR = (
+    "Distance to the original in decibels, inside the box of what is drawn: 6 dB more is half the error; above 40 dB "
+    "no difference is visible."
+)
 _NAMED = "How often a second network, which never taught the first, has the right name among its five first guesses."
 _CLIP = "How near picture and prompt are for a second network: 100 times the cosine of their features."
 _LPIPS = "Learned perceptual distance (Zhang et al. 2018)."
@@ -63,7 +80,7 @@ METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("ssim", "SSIM", "reference", "", 3, True, _SSIM, on_page=True),
-        Metric("psnr", "PSNR", "reference", "dB", 1, True, _PSNR, best=100.0, on_page=True),
+        Metric("psnr", "PSNR", "reference", "dB", 1, True, _PSNR, best=100.0, on_page=True, in_box=True),
         Metric("ms_ssim", "MS-SSIM", "reference", "", 3, True, "SSIM over several scales (Wang et al. 2003)."),
         Metric("lpips", "LPIPS", "reference", "", 3, False, _LPIPS, needs="torchvision", weights=ALEXNET),
         Metric("clip_score", "CLIP score", "encoder", "", 1, True, _CLIP),

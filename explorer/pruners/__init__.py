@@ -11,12 +11,21 @@ from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
 from explorer.pruners.ecodiff import ecodiff
 from explorer.pruners.ecodiff_checkpoint import ecodiff_checkpoint
-from explorer.pruners.schedule_configs import PUBLISHED, SAMPLER_NAMES
+from explorer.pruners.schedule_configs import PUBLISHED, SAMPLER_NAMES, SAMPLER_TITLES
 from explorer.pruners.search import genetic, search
 from explorer.pruners.taylor import taylor
 from explorer.pruners.widths import magnitude, random_width
 
-__all__ = ["PRUNERS", "PUBLISHED", "SAMPLER_NAMES", "Method", "method_config", "methods_for"]
+__all__ = [
+    "PRUNERS",
+    "PUBLISHED",
+    "SAMPLER_NAMES",
+    "SAMPLER_TITLES",
+    "Method",
+    "method_config",
+    "method_title",
+    "methods_for",
+]
 
 TRAINING_TIMESTEPS = 1000  # that a model was trained on
 DIPGO_RUNS, ECODIFF_RUNS = 4.1, 5.3  # a step's cost per picture, in full runs: measured by tests/bench/learning.py
@@ -55,7 +64,7 @@ _S, _W = schedule_configs, width_configs
 PRUNERS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("uniform", "Uniform calls", "schedule", _S.UniformConfig, uniform, needs_weights=False),
+        Method("uniform", "Whole calls", "schedule", _S.UniformConfig, uniform, needs_weights=False),
         Method("random", "Random units", "schedule", _S.RandomConfig, random, needs_weights=False),
         Method("deepcache", "DeepCache", "schedule", _S.DeepCacheConfig, deepcache, needs_weights=False),
         Method("similarity", "Similarity", "schedule", _S.SimilarityConfig, similarity, cost=lambda c: c.num_images),
@@ -68,7 +77,7 @@ PRUNERS: Mapping[str, Method] = {
             chosen_by=("algorithm",),
         ),
         Method("magnitude", "Magnitude", "widths", _W.MagnitudeConfig, magnitude),
-        Method("random-width", "Random", "widths", _W.WidthConfig, random_width),
+        Method("random-width", "Random widths", "widths", _W.WidthConfig, random_width),
         Method("taylor", "Diff-Pruning (Taylor)", "widths", _W.TaylorConfig, taylor, cost=_taylor_cost),
         Method(
             *("ecodiff", "EcoDiff", "widths", _W.EcodiffConfig, ecodiff), learns=True, cost=_step_cost(ECODIFF_RUNS)
@@ -81,6 +90,11 @@ PRUNERS: Mapping[str, Method] = {
         ),
     )
 }
+
+
+def method_title(name: str) -> str:
+    """Name a method as the page does; one that is not known by what it is called in its file."""
+    return PRUNERS[name].title if name in PRUNERS else name
 
 
 def methods_for(prunes: Literal["schedule", "widths"], needs_weights: bool | None = None) -> list[str]:

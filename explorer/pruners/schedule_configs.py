@@ -11,6 +11,9 @@ ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or th
 MAX_EXTRAPOLATION = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any number"
 SamplerName = Literal["ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm"]
 SAMPLER_NAMES: tuple[str, ...] = get_args(SamplerName)
+SAMPLER_TITLES = dict(
+    zip(SAMPLER_NAMES, ("DDIM", "DPM-Solver++", "UniPC", "DEIS", "PNDM", "Euler", "LCM"), strict=True)
+)
 CHECKPOINTING = (
     "what is kept for the backward pass: what goes from one call to the next, the same at every sqrt(T)-th call only, "
     "or every activation"

@@ -18,13 +18,15 @@ from explorer.evaluation.statistics import paired_difference, summarize
 from explorer.masks.block_graph import Granularity
 from explorer.masks.encoding import encode_bits, encode_floats
 from explorer.masks.schedule import Schedule, ScheduleImportance
+from explorer.measures.table import PAGE_METRICS
 from explorer.models.model import Model
 from explorer.sampling.schedulers import make_scheduler
 from explorer.studies.gallery_render import METHODS, RATIOS, REFERENCE, gallery_samples, image_dir, settings_at
 
 # names in the table -> columns of the rows of each picture, and of their summary
-PICTURE_COLUMNS = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score", "rank": "rank"}
-MEAN_COLUMNS = {"ssim": "ssim", "psnr": "psnr_box", "clip": "clip_score"}
+NEARNESS = {metric.name: metric.page_column for metric in PAGE_METRICS}
+PICTURE_COLUMNS = NEARNESS | {"clip": "clip_score", "rank": "rank"}
+MEAN_COLUMNS = NEARNESS | {"clip": "clip_score"}
 MEAN_COLUMNS |= {"top1": "retrieval_top1", "top5": "retrieval_top5"}
 GRANULARITIES: tuple[Granularity, ...] = ("stage", "layer")
 WHITE = 255

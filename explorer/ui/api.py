@@ -10,6 +10,7 @@ from explorer.experiment import ExperimentRequest, SchedulePlan
 from explorer.jobs import tasks
 from explorer.masks.encoding import encode_bits
 from explorer.ui import url_state
+from explorer.ui.budgets import ENDING
 from explorer.ui.components import user_errors
 from explorer.ui.runs import VisitorRuns
 
@@ -28,7 +29,9 @@ class Api:
 
     def _plan(self, arguments: Mapping[str, Any]) -> SchedulePlan:
         with user_errors() as sentences:
-            return next(self.runs.alone(arguments["request"])(tasks.plan, _request(arguments, prompt="-")))
+            for plan in self.runs.alone(arguments["request"])(tasks.plan, _request(arguments, prompt="-")):
+                return plan
+            sentences.append(ENDING)  # the page closed its processes
         raise gr.Error(sentences[0], print_exception=False)
 
     def cost(

@@ -3,7 +3,7 @@
 What every request has (ratio, steps, ...) has its own control, and a field with one choice needs none.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from explorer.experiment import ExperimentRequest
+from explorer.pruners import SAMPLER_TITLES, method_title
 
 MAX_SLIDER_RANGE = 100  # a wider range gets a number field
 
@@ -35,6 +36,11 @@ def make_controls(
     }
 
 
+def method_choices(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Offer methods by their titles."""
+    return [(method_title(method), method) for method in methods]
+
+
 def make_control(
     schema: dict[str, Any], name: str, field: FieldInfo, elem_id: str, value: Any
 ) -> gr.components.Component:
@@ -43,7 +49,7 @@ def make_control(
     shared = dict(label=label, info=field.description, value=value, elem_id=elem_id, interactive=True)
     kind, low, high = schema.get("type"), schema.get("minimum"), schema.get("maximum")
     if "enum" in schema:
-        return gr.Dropdown(choices=schema["enum"], **shared)
+        return gr.Dropdown(choices=[(SAMPLER_TITLES.get(one, one), one) for one in schema["enum"]], **shared)
     if kind == "boolean":
         return gr.Checkbox(**shared)
     if kind not in ("integer", "number"):

@@ -12,6 +12,7 @@ from explorer.figures.style import COLOURS, bare_layout
 from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
 from explorer.models import catalogue
+from explorer.pruners import PRUNERS, SAMPLER_TITLES
 from explorer.ui import url_state
 from explorer.ui.components import LIBRARY, STATIC, figure_json, mount_script
 from explorer.ui.views.heatmap import heatmap_style
@@ -72,6 +73,8 @@ def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
         missing=list(checked.missing),
         warnings=list(checked.warnings),
         metrics=_metric_rows(),
+        samplers=SAMPLER_TITLES,
+        titles={name: method.title for name, method in PRUNERS.items()},
         tabKeys=list(url_state.TAB_KEYS),
         defaults=defaults,
         **kwargs,

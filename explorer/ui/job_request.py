@@ -11,7 +11,7 @@ from explorer.jobs.estimates import estimate
 from explorer.jobs.job import Job
 from explorer.jobs.manager import JOB_METHODS, JobManager
 from explorer.models.catalogue import available_models
-from explorer.pruners import PRUNERS
+from explorer.pruners import PRUNERS, method_title
 from explorer.ui import controls
 from explorer.ui.auth import Visitor
 from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
@@ -47,7 +47,9 @@ def make_request() -> tuple[JobRequest, gr.Column]:
     shared: dict[str, Any] = dict(interactive=True)  # which Gradio does not infer, because @gr.render makes the events
     request = JobRequest(
         model=gr.Dropdown(models, label="Model", value=models[0] if models else None, elem_id="job-model", **shared),
-        method=gr.Dropdown(list(JOB_METHODS), label="Method", value=DEFAULT_METHOD, elem_id="job-method", **shared),
+        method=gr.Dropdown(
+            controls.method_choices(JOB_METHODS), label="Method", value=DEFAULT_METHOD, elem_id="job-method", **shared
+        ),
         prompts=gr.Textbox(label=label, info=info, lines=2, max_lines=6, elem_id="job-prompts", **shared),
         preset=gr.Textbox("{}", visible="hidden", elem_id="job-preset"),
     )
@@ -70,7 +72,7 @@ def render_settings(
         values = preset_of(method, preset)
         start = gr.Button("Start", variant="primary", elem_id="job-start")
         estimate_box = markup(elem_id="job-estimate")
-        with gr.Accordion(f"Settings of {method}", open=bool(values), elem_id="job-more"):
+        with gr.Accordion(f"Settings of {method_title(method)}", open=bool(values), elem_id="job-more"):
             made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
         keys, inputs = tuple(made), list(made.values())
 

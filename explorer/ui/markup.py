@@ -9,7 +9,7 @@ from explorer.masks.file_format import FileHeader
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
 from explorer.measures.table import METRICS
-from explorer.pruners import PRUNERS
+from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 
 RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
@@ -23,7 +23,7 @@ def width_title(header: WidthHeader) -> str:
     config, name = header.pruner.config, header.pruner.name
     threshold = config.get("threshold")
     parts = (
-        PRUNERS[name].title if name in PRUNERS else name,
+        method_title(name),
         ALGORITHMS.get(str(config.get("algorithm")), ""),
         str(config.get("axis", "")),
         "AdaLN channels" if config.get("prune_adaln") else "",  # missing in files of early versions

@@ -1,6 +1,6 @@
 // The captions of the pictures: facts of each, the cost, what a schedule amounts to, which method leads. Numbers in, markup
-// out; what a visitor typed is escaped. All take { table, hit, state, baseline, plan, metrics } of render.js; `metrics` are
-// the rows of measures/table.py by name.
+// out; what a visitor typed is escaped. All take { table, hit, state, baseline, plan, metrics, samplers } of render.js;
+// `metrics` are the rows of measures/table.py by name, `samplers` their titles.
 
 import { cost, unpack } from "./schedule.js";
 
@@ -60,21 +60,21 @@ function generatedFacts(card, metrics) {
   };
 }
 
-function galleryFacts({ table, hit, baseline, metrics }, role) {
+function galleryFacts({ table, hit, baseline, metrics, samplers }, role) {
   const { sample, method, ratioIndex } = hit;
-  const whole = { what: `${table.sampler.toUpperCase()}, ${table.steps} calls`, rows: factRows(metrics, 1, table.original.seconds, 1, 100) };
+  const whole = { what: `${samplers[table.sampler]}, ${table.steps} calls`, rows: factRows(metrics, 1, table.original.seconds, 1, 100) };
   if (role === "original" || ratioIndex < 0) return whole;
   const { title, results } = table.methods[role === "baseline" ? baseline : method];
   const result = results[ratioIndex];
   if (!result) return { what: `${title} cannot remove ${percent(table.ratios[ratioIndex])}`, rows: factRows(metrics), empty: true };
-  const what = role === "baseline" ? `${title}: ${result.steps}` : `${title}, ${percent(1 - result.kept)} of the MACs skipped`;
+  const what = role === "baseline" ? title.replace("fewer", result.steps) : `${title}, ${percent(1 - result.kept)} of the MACs skipped`;
   return { what, rows: factRows(metrics, result.kept, result.seconds, result.each.ssim[sample], result.each.psnr[sample]) };
 }
 
 /** Write the cost in numbers. */
 export function tileMarkup(shown) {
   const { hit, state, plan } = shown;
-  const tiles = hit ? galleryTiles(shown) : !plan ? [] : state.edited ? editedTiles(plan, state) : planTiles(plan);
+  const tiles = hit ? galleryTiles(shown) : !plan ? [] : state.edited ? editedTiles(plan, state) : planTiles(shown);
   return tiles.map(([name, value, note]) => `<div><dt>${name}</dt><dd>${value}</dd><dd>${note}</dd></div>`).join("");
 }
 
@@ -88,13 +88,13 @@ function editedTiles(plan, state) {
   ];
 }
 
-function planTiles(plan) {
+function planTiles({ plan, samplers }) {
   const asked = plan.asked === null ? NONE : percent(plan.asked, 1);
   return [
     ["asked", asked, plan.asked === null ? "the settings name the schedule" : "of the MACs to remove"],
     ["reached", percent(plan.reached, 1), `at most ${percent(plan.max_ratio, 1)} is possible`],
     ["MACs kept", percent(plan.kept, 1), `${giga(plan.macs_kept)} of ${giga(plan.macs_total)} G`],
-    ["same cost", `${plan.baseline_steps} steps`, `${plan.baseline_sampler.toUpperCase()}, ${percent(plan.baseline_kept, 1)} of MACs`],
+    ["same cost", `${plan.baseline_steps} steps`, `${samplers[plan.baseline_sampler]}, ${percent(plan.baseline_kept, 1)} of MACs`],
   ];
 }
 

@@ -1,9 +1,10 @@
 // What was generated in this visit: how each picture was generated, call by call, and a row of results to return to.
 
 import { paint } from "./pictures.js";
+import { parts } from "./state.js";
 
 /** Name how a picture was pruned: a method, the name of a file's importance, or by hand. */
-const nameOf = (method, isEdited) => (isEdited ? "edited by hand" : method.replace(/^importance:(.*\/)?/, ""));
+const nameOf = (method, isEdited) => (isEdited ? "edited by hand" : (parts.view.props.titles[method] ?? method.replace(/^importance:(.*\/)?/, "")));
 
 const ROLES = { original: "Original", pruned: "Pruned" };
 

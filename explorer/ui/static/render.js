@@ -32,7 +32,7 @@ export function render() {
 }
 
 /** Gather what captions are made of. */
-const shownNow = (hit) => ({ table, hit, state, baseline: table && baselineMethod(), plan: state.plan, metrics: parts.view.props.metrics });
+const shownNow = (hit) => ({ table, hit, state, baseline: table && baselineMethod(), plan: state.plan, metrics: parts.view.props.metrics, samplers: parts.view.props.samplers });
 
 export function renderPictures(hit, source) {
   const { element } = parts.view;

@@ -14,7 +14,7 @@ from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.models import prompts
 from explorer.models.catalogue import available_models
-from explorer.pruners import PRUNERS, SAMPLER_NAMES, methods_for
+from explorer.pruners import PRUNERS, SAMPLER_TITLES, methods_for
 from explorer.ui import controls, frontend, url_state
 from explorer.ui.components import INSTANT, ExploreParts, alert, markup, user_errors
 from explorer.ui.markup import throttle
@@ -113,12 +113,12 @@ def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     made: dict[str, gr.components.Component] = {
         "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
+        "ratio": ratio,
     }
-    made["method"] = gr.Dropdown(methods, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
-    made["ratio"] = ratio
-    label, info = "Or prune widths instead", "remove heads, neurons or channels, for all calls"
-    shared = dict(value=None, visible=False, interactive=True, elem_id="prune-widths")
-    widths = gr.Dropdown([], label=label, info=info, **shared)
+    offered = controls.method_choices(methods)
+    made["method"] = gr.Dropdown(offered, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
+    shared: dict[str, Any] = dict(value=None, visible=False, interactive=True, elem_id="prune-widths")
+    widths = gr.Dropdown([], label="Or a smaller network", info="fewer heads, neurons or channels", **shared)
     with gr.Row(elem_classes="buttons"):
         view["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", min_width=80, scale=2)
         view["stop"] = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
@@ -143,9 +143,9 @@ def _make_advanced(made: dict[str, gr.components.Component], methods: Sequence[s
         for method in methods:
             row = PRUNERS[method]
             with gr.Column(visible=method == DEFAULTS["method"], elem_id=f"settings-{method}") as groups[method]:
-                markup(f"<h3>Settings of {method}</h3>")
+                markup(f"<h3>Settings of {row.title}</h3>")
                 made |= controls.make_controls(row.config, method, row.chosen_by)
-        samplers, baseline = list(SAMPLER_NAMES), DEFAULTS["baseline_sampler"]
+        samplers, baseline = [(title, name) for name, title in SAMPLER_TITLES.items()], DEFAULTS["baseline_sampler"]
         made["sampler"] = gr.Dropdown(samplers, label="Sampler", value=DEFAULTS["sampler"], elem_id="sampler")
         label, info = "Baseline sampler", "the sampler that gets the same MACs, in fewer steps"
         shared = dict(value=baseline, elem_id="baseline-sampler")
@@ -241,7 +241,7 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
     values, sentences = url_state.read(asked, DEFAULTS, library)
     method = values["method"]
     values |= {"show": query["show"]} if query.get("show") in SHOW.values() else {}
-    choices: list[Any] = url_state.offered_methods(values["model"])
+    choices = controls.method_choices(url_state.offered_methods(values["model"]))
     if method.startswith(url_state.IMPORTANCE):
         entry, _ = url_state.find_importance(method, library)
         choices.append((f"{entry.name} ({entry.source})", method))
@@ -261,7 +261,7 @@ def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -
     method = method if method in methods else FALLBACK_METHOD
     return {
         **made.show_group(method),
-        made.by_name["method"]: gr.update(value=method, choices=methods),
+        made.by_name["method"]: gr.update(value=method, choices=controls.method_choices(methods)),
         view.names: names_datalist(prompts.training_names(model)),
         view.unknown_words: prompt_note(model, prompt),
     }

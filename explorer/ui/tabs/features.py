@@ -13,6 +13,7 @@ from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
 from explorer.measures.similarity_file import Similarity
 from explorer.progress import Progress
+from explorer.pruners import SAMPLER_TITLES
 from explorer.ui import url_state
 from explorer.ui.components import (
     INSTANT_TYPED,
@@ -135,7 +136,7 @@ def describe(measured: Similarity) -> str:
     """Say what the numbers were measured on."""
     header = measured.header
     pictures = "one picture" if header.pictures == 1 else f"{header.pictures} pictures"
-    return f"<p>Measured on {pictures}, {header.sampler.upper()} with {header.steps} steps.</p>"
+    return f"<p>Measured on {pictures}, {SAMPLER_TITLES[header.sampler]} with {header.steps} steps.</p>"
 
 
 def measure_features(run: RunTask, view: View, kept: MeasuredFeatures, values: Mapping[str, Any]) -> Iterator[dict]:

@@ -31,7 +31,8 @@ step is kept, so that nothing is lost when something breaks. The address of this
 shows, also on other devices.</p>"""
 POLL_S, LIST_POLL_S = 1.0, 5.0  # between two updates of a job, and of the list, while the job runs
 COLUMNS = ("job", "state", "done", "begun", "")
-ACTIONS = {"stop": "Pause", "finish": "Finish now", "resume": "Resume", "duplicate": "Duplicate", "delete": "Delete"}
+# Resume takes the place of Pause, and nothing else does.
+ACTIONS = {"stop": "Pause", "resume": "Resume", "finish": "Finish now", "duplicate": "Duplicate", "delete": "Delete"}
 MAX_SLIDER_RATIO = 0.95
 
 

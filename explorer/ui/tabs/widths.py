@@ -14,6 +14,7 @@ from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
+from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import frontend, url_state
 from explorer.ui.components import (
@@ -277,8 +278,7 @@ def generate(run: RunTask, view: View, file: str | None, ratio: float, values: M
             raise ValueError(f"there are no widths to generate with for {on_explore.model}")
         same = {name: getattr(on_explore, name) for name in SAME_AS_EXPLORE}
         request = file_request(on_explore.model, headers[file], ratio, **same)
-        frames: dict[str, Frame] = {}
-        pictures: dict[str, bytes] = {}
+        frames, pictures = dict[str, Frame](), dict[str, bytes]()
         for frame in throttle(run(tasks.compare, request)):
             frames[frame.role] = frame
             pictures |= {frame.role: frame.picture} if frame.picture else {}
@@ -292,9 +292,9 @@ def footer(request: ExperimentRequest, frames: Mapping[str, Frame]) -> str:
     """Say which picture is nearer to the original, and which request the pictures belong to."""
     generated = (
         f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
-        f"{request.method} at {request.ratio:.0%} of the parameters."
+        f"{method_title(request.method)} at {request.ratio:.0%} of the parameters."
     )
-    baseline = frames.get("baseline")
-    calls = baseline.calls if baseline else 0
-    verdict = compare_ssim("the pruned network", request.baseline_sampler, calls, frames.get("pruned"), baseline)
+    pruned, baseline = frames.get("pruned"), frames.get("baseline")
+    steps = baseline.calls if baseline else 0
+    verdict = compare_ssim("the pruned network", request.baseline_sampler, steps, pruned, baseline)
     return f'{verdict}<p class="footer">{escape(generated)}</p>'

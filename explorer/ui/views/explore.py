@@ -11,6 +11,7 @@ from explorer.jobs.executors.base import MAX_CONCURRENT
 from explorer.masks.encoding import encode_bits, encode_floats
 from explorer.measures.table import METRICS
 from explorer.models import prompts
+from explorer.pruners import SAMPLER_TITLES, method_title
 from explorer.sampling.generate import Frame
 from explorer.ui.views.heatmap import graph_json
 
@@ -39,10 +40,10 @@ class Card:
 
 def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]:
     """Make the three cards of a request whose pictures are about to be generated."""
-    method = "edited by hand" if request.manual_schedule else request.method
-    baseline = f"{plan.baseline_sampler.upper()}, {plan.baseline_steps} steps"
+    method = "edited by hand" if request.manual_schedule else method_title(request.method)
+    baseline = f"{SAMPLER_TITLES[plan.baseline_sampler]}, {plan.baseline_steps} steps"
     return {
-        "original": Card("original", f"{request.sampler.upper()}, {plan.calls} calls", 1.0),
+        "original": Card("original", f"{SAMPLER_TITLES[request.sampler]}, {plan.calls} calls", 1.0),
         "pruned": Card("pruned", f"{method}, {plan.reached:.0%} of the MACs skipped", plan.kept),
         "baseline": Card("baseline", baseline, plan.baseline_kept),
     }
@@ -51,7 +52,7 @@ def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]
 def cards_json(cards: Mapping[str, Card], request: ExperimentRequest, run: int) -> dict[str, Any]:
     """Write the cards as the browser reads them, with the number of their run, which is larger for a later one, and
     their request, as the controls may hold another one by now."""
-    method = "a schedule edited by hand" if request.manual_schedule else request.method
+    method = "a schedule edited by hand" if request.manual_schedule else method_title(request.method)
     footer = (
         f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
         f"{request.guidance:g}, {method} at {request.ratio:.0%}."
@@ -94,7 +95,7 @@ def compare_ssim(what: str, sampler: str, steps: int, pruned: Frame | None, base
     """Say whether `what` or a sampler with fewer steps is nearer to the original; empty if they were not finished."""
     if pruned is None or baseline is None or pruned.ssim is None or baseline.ssim is None:
         return ""
-    plain = f"plain {sampler.upper()} with {steps} steps"
+    plain = f"plain {SAMPLER_TITLES[sampler]} with {steps} steps"
     if abs(pruned.ssim - baseline.ssim) < TIE_SSIM:
         sentence = f"A tie: {plain} comes as near to the original as {what.rstrip(',')} does"
     elif baseline.ssim > pruned.ssim:
@@ -102,7 +103,9 @@ def compare_ssim(what: str, sampler: str, steps: int, pruned: Frame | None, base
     else:
         sentence = f"Here {what} pays: it comes nearer to the original than {plain}"
     metric = METRICS["ssim"]
-    numbers = f"{metric.label} {metric.format(pruned.ssim)} pruned, {metric.format(baseline.ssim)} {sampler.upper()}"
+    numbers = (
+        f"{metric.label} {metric.format(pruned.ssim)} pruned, {metric.format(baseline.ssim)} {SAMPLER_TITLES[sampler]}"
+    )
     return f'<p class="verdict">{sentence} ({numbers}). One prompt and one seed: try others.</p>'
 
 

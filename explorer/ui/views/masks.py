@@ -109,7 +109,9 @@ def comparison(run: RunTask, library: MaskLibrary, entry: MaskEntry, selection: 
     if not selection.other.startswith(RULE):
         other = library.find(selection.other)
         return title(other), mask_of(other, Selection(other.id, selection.ratio))
-    plan = next(run(tasks.plan, rule_request(entry, selection, {"prompt": "-"})))
+    plan = next(run(tasks.plan, rule_request(entry, selection, {"prompt": "-"})), None)
+    if plan is None:  # a newer run of this visitor ended it
+        return None
     return selection.other.removeprefix(RULE), plan.schedule
 
 

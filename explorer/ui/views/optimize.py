@@ -17,12 +17,16 @@ from explorer.jobs.estimates import format_duration
 from explorer.jobs.executors.base import Executor
 from explorer.jobs.job import ENDED, UNREADABLE, Event, Job, JobRow
 from explorer.jobs.manager import ACTIVE, JobManager
-from explorer.pruners import PRUNERS
+from explorer.pruners import PRUNERS, method_title
+from explorer.ui.budgets import ENDING
 from explorer.ui.components import alert, user_errors
 
 MAX_ROWS = 50
 FILTERS = ("all", "mine", "unfinished")
 UNFINISHED = ("queued", *ACTIVE)
+
+
+STATE_WORDS = {"queued": "waiting", "cancelling": "pausing", "interrupted": "paused"}  # others are called as they are
 
 
 class JobView:
@@ -60,17 +64,21 @@ class JobView:
 
     def _find_unit_names(self, model: str, granularity: str, reuse: str) -> tuple[str, ...]:
         request = ExperimentRequest(model=model, prompt="-", settings={"granularity": granularity, "reuse": reuse})
-        return next(self._executor.run(uuid4().hex, tasks.plan, request)).units
+        for plan in self._executor.run(uuid4().hex, tasks.plan, request):
+            return plan.units
+        raise ValueError(ENDING)  # the page closed its processes
 
     def describe(self, job: Job) -> str:
         """Describe what a job is, how far it is, and how long it will take, as markup."""
         before = self.store.queue_position(job.id)
-        state = {"queued": f"waiting, {before} before it" if before else "next in the queue"}.get(job.state, job.state)
+        queued = f"waiting, {before} before it" if before else "next in the queue"
+        state = queued if job.state == "queued" else STATE_WORDS.get(job.state, job.state)
         step, within_step = self._progress(job)
-        done, now = (job.done + within_step) / max(1, job.total), time.time()
+        done = 1.0 if job.state == "done" else (job.done + within_step) / max(1, job.total)
+        now = time.time()
         line = f"<b>{state}</b>, {step}, {format_duration(job.running_seconds(now))}{self._time_left(job, now)}"
         return (
-            f"<h3>{escape(job.method)} on {escape(job.model)}</h3><p role='status'>{line}</p>"
+            f"<h3>{escape(method_title(job.method))} on {escape(job.model)}</h3><p role='status'>{line}</p>"
             f'<progress max="1" value="{done:.4f}" aria-label="progress"></progress>'
             f"<p class='footer'>{escape(changed_settings(job))}. {escape(job.message)}</p>"
             f"{alert([job.error] if job.error else [])}"
@@ -81,7 +89,8 @@ class JobView:
         unfinished = job.done < job.total or not job.total
         calls, of = self.job_manager.heartbeats.get(job.id, (0, 0)) if unfinished else (0, 0)
         share = min(calls / of, 0.99) if of else 0.0
-        step = f"step {job.done} of {job.total}" if job.total else "its first step" if calls else "not begun"
+        early = "finished early at " if job.state == "done" and unfinished else ""
+        step = f"{early}step {job.done} of {job.total}" if job.total else "its first step" if calls else "not begun"
         within = f" and {share:.0%} of the next" if of else f", {calls} calls of the network into it" if calls else ""
         return step + within, share
 
@@ -108,9 +117,18 @@ class JobView:
 
 def _row(row: JobRow, owner: str) -> dict[str, Any]:
     begun = time.strftime("%d %b, %H:%M", time.localtime(row.created))
-    done = f"{100 * (row.done or 0) / max(1, row.total or 1):.0f}%"
-    name = f"{row.method or UNREADABLE} on {row.model or 'no model'}"
-    return {"id": row.id, "cells": [name, row.state, done, begun, "yours" if row.owner == owner else ""]}
+    share = 1.0 if row.state == "done" else (row.done or 0) / max(1, row.total or 1)
+    name = f"{method_title(row.method) if row.method else UNREADABLE} on {row.model or 'no model'}"
+    return {
+        "id": row.id,
+        "cells": [
+            name,
+            STATE_WORDS.get(row.state, row.state),
+            f"{share:.0%}",
+            begun,
+            "yours" if row.owner == owner else "",
+        ],
+    }
 
 
 def changed_settings(job: Job) -> str:
