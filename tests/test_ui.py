@@ -140,6 +140,14 @@ def test_an_address_gives_typed_values(model_here: None):
     assert shown == [4, 0.25, PROMPT, 1]
 
 
+def test_an_address_that_names_a_model_alone_opens_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(url_state, "available_models", lambda: ["emoji-unet", "emoji-nothing"])
+    values, sentences = url_state.read({"model": "emoji-nothing"}, DEFAULTS)
+    assert not sentences and (values["model"], values["method"], values["ratio"]) == ("emoji-nothing", "uniform", 0.5)
+    values, _ = url_state.read({"model": "emoji-unet"}, DEFAULTS)
+    assert (values["model"], values["method"], values["ratio"]) == ("emoji-unet", "dipgo", 0.8)
+
+
 @pytest.mark.parametrize("wrong", [{"steps": "many"}, {"ratio": "nan"}, {"deepcache.branch": "-1"}, {"prompt": " "}])
 def test_invalid_address_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
     values, sentences = url_state.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, DEFAULTS)

@@ -24,6 +24,7 @@ REQUEST_KEYS = tuple(name for name in ExperimentRequest.model_fields if name not
 TAB_KEYS = ("tab", "widths", "widths_ratio", "job", "mask", "embed")
 MAX_CHARACTERS = 60  # of a value of these
 IMPORTANCE = "importance:"  # before an id
+SAFE_RATIO = 0.5  # which every method reaches, and most models bear
 PLACEHOLDER = "uniform"  # the method of a request whose importance is a file
 
 
@@ -111,12 +112,20 @@ def read(
             header = find_importance(method, library)[1]
             learned = {"model": header.model.id, "sampler": header.sampler, "steps": header.steps}
             given = {"guidance": header.guidance} | given | learned | {"method": PLACEHOLDER}
-        request = check_offered(ExperimentRequest(**defaults | given))
+        request = check_offered(ExperimentRequest(**_fit_model(defaults, given) | given))
         settings = _read_settings(request.method, query)
     except ValueError as error:
         return defaults, [f"This address is no view: {format_error(error)}"]
     values = request.model_dump(include=set(REQUEST_KEYS)) | settings
     return values | ({"method": method} if is_importance else {}), []
+
+
+def _fit_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose other defaults where an address names a model alone: its first method, at a ratio that suits any."""
+    model = str(given.get("model", defaults["model"]))
+    if "method" in given or model not in available_models() or defaults["method"] in offered_methods(model):
+        return dict(defaults)
+    return {**defaults, "method": offered_methods(model)[0], "ratio": SAFE_RATIO}
 
 
 def _read_settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     changed = [control.input for name, control in made.by_name.items() if name not in ("model", "ratio", "prompt")]
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
-    of_model = [method, *groups, view.names, view.unknown_words]
+    of_model = [method, made.by_name["ratio"], *groups, view.names, view.unknown_words]
     model.input(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT).then(**set_request)
     chosen_js = frontend.chosen_values_js(made.by_name)
     chosen = view.pictures.choose(None, None, made.inputs, js=chosen_js, api_visibility="private")
@@ -239,10 +239,9 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
     """Set the controls as the address says, and the names that the model knows."""
     asked = query if {*query} & {*url_state.REQUEST_KEYS} else OPENING
     values, sentences = url_state.read(asked, DEFAULTS, library)
-    method = values["method"]
     values |= {"show": query["show"]} if query.get("show") in SHOW.values() else {}
     choices = controls.method_choices(url_state.offered_methods(values["model"]))
-    if method.startswith(url_state.IMPORTANCE):
+    if (method := values["method"]).startswith(url_state.IMPORTANCE):
         entry, _ = url_state.find_importance(method, library)
         choices.append((f"{entry.name} ({entry.source})", method))
     values["method"] = gr.update(value=method, choices=choices)
@@ -256,10 +255,11 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
 
 
 def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -> dict:
-    """Offer the names and methods of another model; where it lacks the current method, choose the simplest."""
-    methods = url_state.offered_methods(model)
-    method = method if method in methods else FALLBACK_METHOD
-    return {
+    """Offer the names and methods of another model; where it lacks the method, choose the simplest."""
+    methods, others = url_state.offered_methods(model), dict[Any, Any]()
+    if method not in methods:
+        method, others = FALLBACK_METHOD, {made.by_name["ratio"]: url_state.SAFE_RATIO}
+    return others | {
         **made.show_group(method),
         made.by_name["method"]: gr.update(value=method, choices=controls.method_choices(methods)),
         view.names: names_datalist(prompts.training_names(model)),
