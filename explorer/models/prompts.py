@@ -51,9 +51,9 @@ def uses_prompt(model_id: str) -> bool:
 
 
 def has_names(model_id: str) -> bool:
-    """Say whether `model_names` has an answer for a model of the catalogue."""
+    """Say whether `model_names` may have an answer, without loading the model: not for one of texts that is listed."""
     pipeline = _pipeline_of(model_id)
-    return bool(vocabulary(model_id)) or (pipeline is not None and PIPELINES[pipeline].has_names)
+    return bool(vocabulary(model_id)) or pipeline is None or PIPELINES[pipeline].has_names
 
 
 def _pipeline_of(model_id: str) -> str | None:
