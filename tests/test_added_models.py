@@ -1,6 +1,5 @@
 """A model that an operator adds to the page, from its folder to a file that the library applies to the same folder."""
 
-import os
 import re
 
 import pytest
@@ -167,17 +166,17 @@ def test_a_job_that_does_not_fit_into_memory_says_so_before_the_start(monkeypatc
     assert "will probably" not in estimate("sdxl", "dipgo", {"batch": 8}).describe()
 
 
-@pytest.mark.parametrize("limit, used, free", [("max", "5", None), ("1000", "400", 600), ("1000", "2000", 0)])
+@pytest.mark.parametrize("limit, used, free", [("max", "5", None), ("1000", "400", 700), ("1000", "2000", 0)])
 def test_a_containers_limit_counts(tmp_path, monkeypatch, limit, used, free):
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text(used)
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 60\nactive_file 40\n")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert memory.free_memory() == free if free is not None else memory.free_memory() > 10_000
     assert memory.machine_memory() == 1000 or limit == "max"
 
 
 def test_damaged_weights_are_said_by_loading_them(tmp_path, folder):
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
     (tmp_path / "x.safetensors").write_bytes(b"\xff" * 8 + b"nonsense")
     assert memory.count_parameters(tmp_path / "x.safetensors") == 0
 

@@ -46,7 +46,7 @@ def available_models() -> list[str]:
     return [row["id"] for row in list_models() if row["available"]]
 
 
-def describe(source: str, dtype: str = "float32") -> dict[str, Any]:
+def describe(source: str) -> dict[str, Any]:
     """Fetch a model that an operator names (EXPLORER_MODELS) and make its row of `list_models`; loads no weights.
 
     Raises ValueError, in one sentence, as `load` does, and for a name that another model has.
@@ -54,7 +54,7 @@ def describe(source: str, dtype: str = "float32") -> dict[str, Any]:
     path, model = _fetch(source), load(source, weights=False)
     if model.id in _rows() and not _row_of(source):
         raise ValueError(f"{source} has the name of a model of the catalogue, {model.id}; rename the folder")
-    check_fits(model.id, path, dtype, default_device())
+    check_fits(model.id, path, "float32", default_device())  # as the page loads it
     architecture = model.architecture()
     return {
         "id": model.id,

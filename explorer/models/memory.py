@@ -1,10 +1,10 @@
 """How much memory a model needs, by the headers of its weights, and how much this machine has. Loads no torch."""
 
-import json
 from math import prod
 from pathlib import Path
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 from explorer.models import hub
 
@@ -23,9 +23,18 @@ def run_memory() -> int:
 
 
 def free_memory() -> int:
-    """Count the bytes of memory that a new process may still use."""
+    """Count the bytes of memory that a new process may still use. A container's use includes files that were read, such
+    as weights that were just downloaded; they give way."""
     free, limit, used = psutil.virtual_memory().available, _of_container("memory.max"), _of_container("memory.current")
-    return free if limit is None or used is None else min(free, max(limit - used, 0))
+    return free if limit is None or used is None else min(free, max(limit - used + _cached_files(), 0))
+
+
+def _cached_files() -> int:
+    try:
+        rows = [line.split() for line in (CGROUP / "memory.stat").read_text().splitlines()]
+    except OSError:
+        return 0
+    return sum(int(count) for name, count in rows if name in ("active_file", "inactive_file"))
 
 
 def _of_container(name: str) -> int | None:
@@ -48,10 +57,9 @@ def count_parameters(source: Path, variant: str = "") -> int:
 def _shapes(file: Path) -> list[list[int]]:
     """Read the shapes of the tensors in a safetensors file; none where it is damaged, which loading it will say."""
     try:
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, MemoryError, OverflowError):
+        with safe_open(file, framework="numpy") as opened:
+            return [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 -- it is no dictionary
+    except (OSError, SafetensorError):
         return []
 
 

@@ -1,11 +1,11 @@
 // The slider moving by itself: a sweep that a visitor starts, and the example of a first visit.
 
 const INTERVAL_MS = 350; // between two ratios of a sweep
-// The example: up to a ratio in steps of so many milliseconds, then a caption for as long as it is held; 6 seconds in all.
+// The example: up to a ratio in steps of so many milliseconds, which is held for a while and said in words; 6 seconds.
 const EXAMPLE = [
-  { upTo: 0, step: 0, hold: 900, caption: "Nothing is skipped: this is the full run" },
-  { upTo: 0.8, step: 70, hold: 1500, caption: "80 % skipped: the same picture, for a fifth of the work" },
-  { upTo: 0.95, step: 200, hold: 1300, caption: "95 % skipped: now it shows" },
+  { upTo: 0, step: 0, hold: 900 },
+  { upTo: 0.8, step: 70, hold: 1500 },
+  { upTo: 0.95, step: 200, hold: 1300 },
 ];
 const HOME = 0.8; // where it ends, also when somebody ends it
 let stop; // ends what plays at present
@@ -21,20 +21,20 @@ function label(button, text) {
   button.textContent = text;
 }
 
-/** Make the moves of `steps`, [ratio, milliseconds until the next, caption or none], then `onEnd`; `stop` ends it early. */
+/** Make the moves of `steps`, [ratio, milliseconds until the next, whether to say it], then `onEnd`; `stop` ends it early. */
 function run(button, steps, say, onEnd) {
   let timer;
   stop = () => {
     clearTimeout(timer);
     stop = undefined;
     label(button, "Play");
-    say("");
+    say(false);
     onEnd();
   };
   const next = () => {
     if (!steps.length) return stop();
-    const [ratio, wait, caption] = steps.shift();
-    say(caption ?? "");
+    const [ratio, wait, said] = steps.shift();
+    say(Boolean(said));
     move(ratio);
     timer = setTimeout(next, wait);
   };
@@ -52,7 +52,7 @@ export function play(button, ratios) {
 }
 
 /** Play the example on a first visit, as soon as `ready`, unless the visitor prefers reduced motion. Any touch or key ends
- * it, where it would have ended. `say` shows a caption. */
+ * it, where it would have ended. `say`: whether to say in words what is seen. */
 export function playExample(button, ratios, ready, say) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   const waiting = setInterval(() => {
@@ -70,9 +70,9 @@ export function playExample(button, ratios, ready, say) {
 
 function exampleSteps(ratios) {
   let before = -1;
-  return EXAMPLE.flatMap(({ upTo, step, hold, caption }) => {
+  return EXAMPLE.flatMap(({ upTo, step, hold }) => {
     const between = ratios.filter((ratio) => ratio > before && ratio < upTo - 1e-6);
     before = upTo;
-    return [...between.map((ratio) => [ratio, step]), [upTo, hold, caption]];
+    return [...between.map((ratio) => [ratio, step]), [upTo, hold, true]];
   });
 }

@@ -2,11 +2,11 @@
 // out; what a visitor typed is escaped. All take { table, hit, state, baseline, plan, metrics, samplers } of render.js;
 // `metrics` are the rows of measures/table.py by name, `samplers` their titles.
 
+import { SAME_DB } from "./headline.js";
 import { cost, unpack } from "./schedule.js";
 
 const NONE = "–";
 const TOLERATED_LOSS = 0.05; // of retrieval, within the safe zone
-const SAME_DB = 65; // PSNR of pictures that are the same
 const TIE_DB = 0.05;
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`;
 const escaped = (text) => String(text).replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);

@@ -3,9 +3,10 @@
 
 import { cost } from "./schedule.js";
 
+export const SAME_DB = 65; // of pictures that are the same
 // In words, from which PSNR to the original on; above 40 dB no difference is visible (measures/table.py).
 const CLOSENESS = [
-  [65, "identical"],
+  [SAME_DB, "identical"],
   [40, "no difference to be seen"],
   [30, "a slight difference"],
   [22, "a clear difference"],
@@ -17,8 +18,10 @@ export const closeness = (psnr) => CLOSENESS.find(([from]) => psnr >= from)[1];
 
 /** Ask whether what is skipped can be seen. */
 export function taskSentence(shown) {
-  if (shown.state.caption) return shown.state.caption; // of the example
-  const { kept } = measured(shown);
+  const { kept, psnr } = measured(shown);
+  if (shown.state.isSaid && psnr !== undefined) {
+    return kept > 0.9995 ? "Nothing is skipped: this is the full run" : `${Math.round(100 * (1 - kept))} % skipped: ${closeness(psnr)}`;
+  }
   if (kept === undefined) return "Skip a part of the work: can you see it?";
   if (kept > 0.9995) return "Nothing is skipped. Move the slider: when do you see it?";
   return `Skip ${Math.round(100 * (1 - kept))} % of the work: can you see it?`;
@@ -28,7 +31,7 @@ export function taskSentence(shown) {
 export function headlineMarkup(shown) {
   const { kept, psnr } = measured(shown);
   const left = kept === undefined ? "–" : `${(100 * kept).toFixed(0)}<small> %</small>`;
-  const db = psnr === undefined ? "–" : psnr >= CLOSENESS[0][0] ? "=" : `${psnr.toFixed(1)}<small> dB</small>`;
+  const db = psnr === undefined ? "–" : psnr >= SAME_DB ? "=" : `${psnr.toFixed(1)}<small> dB</small>`;
   const words = psnr === undefined ? "press Generate to see it" : closeness(psnr);
   return `<div><dt>arithmetic left</dt><dd>${left}</dd></div><div><dt>closeness to the original: ${words}</dt><dd>${db}</dd></div>`;
 }

@@ -161,9 +161,9 @@ function paintGenerated() {
 
 // -- what a visitor does
 
-/** Show a caption in the place of the task; an empty one brings the task back. */
-function say(caption) {
-  state.caption = caption;
+/** Say in words what is seen, in the place of the task, or bring the task back. */
+function say(isSaid) {
+  state.isSaid = isSaid;
   render();
 }
 
