@@ -346,3 +346,29 @@ def test_page_runs_without_torch(served: str):
     files = {Path(one.path).name for one in process.memory_maps()}
     assert any("python" in name for name in files)  # they can be read
     assert not [name for name in files if "torch" in name]
+
+
+# Has the last message of each stream of answers arrive late, as on a slow connection.
+LATE_CLOSING_JS = """
+const plain = window.fetch.bind(window);
+window.fetch = async (resource, options) => {
+    const answer = await plain(resource, options);
+    if (!String(resource.url ?? resource).includes("/queue/data")) return answer;
+    const late = new TransformStream({ async transform(chunk, controller) {
+        const [before, closing] = new TextDecoder().decode(chunk).split(/(?=data: [^\\n]*"close_stream")/);
+        if (before) controller.enqueue(new TextEncoder().encode(before));
+        if (!closing) return;
+        await new Promise((resolve) => setTimeout(resolve, 3000));
+        controller.enqueue(new TextEncoder().encode(closing));
+    } });
+    return new Response(answer.body.pipeThrough(late), { headers: answer.headers });
+};
+"""
+
+
+def test_a_request_that_begins_while_the_last_answers_stream_closes_is_answered(visitor: Visitor):
+    visitor.page.add_init_script(LATE_CLOSING_JS)
+    visitor.open().generate()
+    with visitor.page.expect_response("**/queue/join?**"):
+        visitor.page.press("#prompt input", "Enter")  # within the three seconds
+    expect(visitor.page.locator(".history button")).to_have_count(2)

@@ -167,7 +167,7 @@ def launch() -> None:
             app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options, budgets)},
             theme=THEME,
             css_paths=[components.STATIC / "style.css"],
-            head=frontend.preload_links(),
+            head=frontend.head_markup(),
             footer_links=[],
             run_history=False,
             show_error=False,

@@ -44,11 +44,13 @@ EDITABLE_PLOT = (
 )
 
 
-def preload_links() -> str:
-    """Make the links by which the browser fetches scripts and table while Gradio's own scripts are still loading."""
+def head_markup() -> str:
+    """Make what the page's head holds: the script that goes before Gradio's own, and the links by which the browser
+    fetches scripts and table while those are still loading."""
+    first = '<script type="module" src="explorer/static/eventStream.js"></script>'
     links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
     table = f'<link rel="preload" as="fetch" crossorigin href="explorer/gallery/{gallery.TABLE}">'
-    return "".join([*links, table])
+    return "".join([first, *links, table])
 
 
 def lead(**kwargs: Any) -> gr.HTML:
