@@ -101,6 +101,18 @@ def settled(page: Page, expression: str) -> object:
     return page.evaluate(SETTLED, f"() => {expression}")
 
 
+def cell_center(page: Page, where: str, call: int, unit: int) -> tuple[float, float]:
+    """Find the middle of a cell of the map in `where` on the screen."""
+    return page.evaluate(
+        """([where, call, unit]) => {
+            const { places } = document.querySelector(`${where} .plot`);
+            const { left, top } = document.querySelector(`${where} .cells > canvas`).getBoundingClientRect();
+            return [left + places.left + (call + 0.5) * places.cell, top + places.tops[unit] + places.rowHeight / 2];
+        }""",
+        [where, call, unit],
+    )
+
+
 class Visitor:
     """One visitor: a page, its requests to other hosts, and the errors of its scripts."""
 
@@ -151,7 +163,7 @@ class Visitor:
 
     def computed(self) -> int:
         """Count the computed cells that the heatmap shows."""
-        return self.page.evaluate("Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1))")
+        return self.page.evaluate("document.querySelector('#heatmap .plot').map.legend[0].count")
 
     def alert(self) -> str:
         return self.page.locator("#alert [role=alert]").inner_text()

@@ -52,7 +52,7 @@ def record(url: str) -> list[Image.Image]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = Visitor(browser.new_context(viewport=VIEWPORT), url).open(QUERY).page
         page.add_style_tag(content=STYLE)
-        page.wait_for_function("document.querySelector('#heatmap .plot image')")
+        page.wait_for_selector("#heatmap .drawn")
         settled(page, NUM_REQUESTS)
         frames = [frame(page, ratio) for ratio in RATIOS]
         browser.close()

@@ -130,7 +130,7 @@ def test_page_with_a_password_is_read_only_before_sign_in(visitors, locked):
     visitor = visitors(locked)
     page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet/dipgo-ddim-25").page
     page.get_by_role("tab", name="Masks").click()
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     page.fill("#mask-name input, #mask-name textarea", "mine")
     page.click("#mask-keep")
     expect(page.locator("#mask-alert [role=alert]")).to_contain_text("needs the password")

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from explorer.bundled import gallery
-from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, settled
+from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, cell_center, settled
 
 pytestmark = pytest.mark.browser
 
@@ -32,8 +32,8 @@ MOVED = """ratio => {
     const read = () => ({
         picture: document.querySelector(".card[data-role=pruned] .picture").toDataURL(),
         baseline: document.querySelector(".card[data-role=baseline] .picture").toDataURL(),
-        heatmap: JSON.stringify(document.querySelector("#heatmap .plot").data[0].z),
-        image: document.querySelector("#heatmap .plot image").href.baseVal,
+        heatmap: String(document.querySelector("#heatmap .plot").map.status),
+        image: document.querySelector("#heatmap .cells > canvas").toDataURL(),
         tiles: document.querySelector(".tiles").textContent,
         methods: [...document.querySelectorAll(".methods small")].map(one => one.textContent).join(),
         captions: document.querySelector(".captions").textContent,
@@ -78,7 +78,7 @@ def gallery_page(opened_page):
     expect(opened_page.locator("#seed input")).to_have_value(str(SAMPLE["seed"]))
     expect(opened_page.locator("#method input")).to_have_value("DiP-GO")
     opened_page.wait_for_function("new URLSearchParams(location.search).get('ratio') === '0.5'")
-    opened_page.wait_for_function("document.querySelector('#heatmap .plot image')")
+    opened_page.wait_for_selector("#heatmap .drawn")
     return opened_page
 
 
@@ -282,7 +282,8 @@ def test_axe_finds_no_violations(gallery_page):
 
 
 def test_unit_name_opens_its_features(gallery_page):
-    gallery_page.locator("#heatmap .ytick text >> nth=3").click()
+    x, y = cell_center(gallery_page, "#heatmap", 0, 3)
+    gallery_page.mouse.click(x - 40, y)
     gallery_page.wait_for_selector("#similarity .drawn")
     name = TABLE["graphs"]["layer"]["units"][3]["name"]
     expect(gallery_page.locator("#unit input")).to_have_value(name)
@@ -296,7 +297,7 @@ def test_embedded_view_shows_pictures_heatmap_and_slider_only(visitor: Visitor):
     expect(page.locator("#ratio input[type=range]")).to_be_visible()
     settled(page, NUM_REQUESTS)
     page.wait_for_function("document.querySelector('.card[data-role=baseline] .picture').width === 64")
-    page.wait_for_function("document.querySelector('#heatmap .plot image')")
+    page.wait_for_selector("#heatmap .drawn")
     assert "baseline" not in page.evaluate(MOVED, 0.8) and "embed=1" in page.url
 
 

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from explorer.bundled import masks as bundled
 from explorer.masks.result import Mask, load
+from tests.page_fixtures import cell_center
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +26,7 @@ def on_tab(visitor, mask=""):
 
 def opened(visitor, mask="emoji-unet/dipgo-ddim-25"):
     page = on_tab(visitor, mask)
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     return page
 
 
@@ -41,7 +42,7 @@ def mask_page(tab):
     for name in ("dipgo-ddim-50", "dipgo-ddim-25"):  # a file that is chosen again would stay as it is
         tab.locator("#masks tr", has_text=name).first.click()
         expect(tab.locator("#mask-head h2")).to_have_text(name)
-    tab.wait_for_selector("#mask .heatmaplayer")
+    tab.wait_for_selector("#mask .drawn")
     expect(tab.locator("#mask .edited-note")).to_be_hidden()
     return tab
 
@@ -52,20 +53,16 @@ def tile(page, name, where="#mask"):
 
 def cells(page):
     """Read the heatmap's values, units by calls: 0 is computed."""
-    return np.array(page.evaluate("document.querySelector('#mask .plot').data[0].z"))
+    status, units = page.evaluate(
+        "(({ map }) => [[...map.status], map.units.length])(document.querySelector('#mask .plot'))"
+    )
+    return np.array(status).reshape(-1, units).T
 
 
 def at(page, call, unit):
     """Find a cell on the screen."""
     page.locator("#mask .plot").scroll_into_view_if_needed()
-    return page.evaluate(
-        """([call, unit]) => {
-            const box = document.querySelector('#mask .plot');
-            const { xaxis, yaxis } = box._fullLayout, { left, top } = box.getBoundingClientRect();
-            return [left + xaxis._offset + xaxis.d2p(call), top + yaxis._offset + yaxis.d2p(unit)];
-        }""",
-        [call, unit],
-    )
+    return cell_center(page, "#mask", call, unit)
 
 
 def upload(page, file):
@@ -82,7 +79,7 @@ def choose(page, control, option):
 def test_an_importance_is_shown_at_any_ratio_and_compared_with_uniform(tab, shared_visitor):
     page = tab
     page.locator("#masks tr", has_text="dipgo-ddim-25").first.click()
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     expect(page).to_have_url(re.compile("mask=emoji-unet%2Fdipgo-ddim-25"))
     expect(page.locator("#mask-head")).to_contain_text("UNet2DConditionModel")
     page.fill("#mask-ratio input[type=number]", "0.8")
@@ -160,7 +157,7 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, visitors, tmp
     elsewhere = other.page
     assert "tab=masks" in address
     elsewhere.goto(address)
-    elsewhere.wait_for_selector("#mask .heatmaplayer")
+    elsewhere.wait_for_selector("#mask .drawn")
     expect(tile(elsewhere, "cells computed")).to_have_text(f"{computed}")
     assert not elsewhere.locator("#mask-delete").is_visible()
     upload(elsewhere, tmp_path / "mine.safetensors")
@@ -173,7 +170,7 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, visitors, tmp
     assert other.computed() == computed
 
     page.reload()  # the browser remembers whose it is
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     page.click("#mask-delete")
     expect(page.locator("#mask-head h2")).to_have_count(0)
     expect(page.locator("#masks tr", has_text="manual")).to_have_count(0)
@@ -226,7 +223,7 @@ def test_a_run_can_be_stopped(mask_page, shared_visitor):
 @pytest.mark.parametrize("width", [375, 1280])
 def test_masks_tab_has_no_axe_violations_and_no_horizontal_scrolling(mask_page, shared_visitor, width):
     mask_page.set_viewport_size({"width": width, "height": 900})
-    shared_visitor.settled("document.querySelector('#mask .plot')._fullLayout.width")
+    shared_visitor.settled("document.querySelector('#mask .plot').places.width")
     assert mask_page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(mask_page, context="#tabs").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

@@ -45,7 +45,7 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)
-    page.wait_for_function("units => document.querySelector('#heatmap .plot').data[0].z.length === units", arg=units)
+    page.wait_for_function("units => document.querySelector('#heatmap .plot').map.units.length === units", arg=units)
     assert page.locator("#known-names-list option").count() == len(
         [name for name in model_names(load_cached(model)) if name]
     )

@@ -81,7 +81,7 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
 
     page.click("#job-masks")
     page.wait_for_url("**mask=job-**")
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     expect(page.locator("#mask-head")).to_contain_text("sourcejob")
     page.get_by_role("tab", name="Optimize").click()
     page.wait_for_selector("#job-start")

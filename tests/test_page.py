@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.job_fixtures import runs
-from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api
+from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api, cell_center
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REQUEST = {"prompt": "dog", "seed": "0", "ratio": "0.5", "steps": "4"}  # by uniform
 ASKED = """request => {
     const query = new URLSearchParams(location.search);
-    const calls = document.querySelector("#heatmap .plot").data?.[0].z[0].length;
+    const calls = document.querySelector("#heatmap .plot").map?.timesteps.length;
     const inAddress = Object.entries(request).every(([name, value]) => query.get(name) === value);
     return inAddress && calls === Number(request.steps);
 }"""
@@ -60,7 +60,7 @@ def test_the_heatmap_follows_the_ratio_without_generating(opened_visitor: Visito
     for _ in range(40):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(
-        "few => Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1)) < few",
+        "few => document.querySelector('#heatmap .plot').map.legend[0].count < few",
         arg=0.75 * before,
     )
     expect(page.locator(".tiles dd").first).to_have_text("65.0%")
@@ -129,10 +129,8 @@ def test_history_shows_previews_and_a_click_returns_to_earlier_results(opened_vi
 def test_pointer_shows_the_status_of_a_cell(opened_visitor: Visitor):
     page = ask(opened_visitor)
     page.locator("#heatmap .plot").scroll_into_view_if_needed()
-    box = page.locator("#heatmap .nsewdrag[data-subplot=xy]").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
-    page.mouse.move(box["x"] + box["width"] * 0.375, box["y"] + box["height"] * 0.5)
-    text = page.locator("#heatmap .hovertext").text_content()
+    page.mouse.move(*cell_center(page, "#heatmap", 1, 14))
+    text = page.locator("#heatmap .cell-tip").inner_text()
     assert "call 1, timestep" in text
     assert "% of a call's MACs" in text
     assert any(status in text for status in ("computed", "reused from call 0", "not needed", "call skipped"))
@@ -282,29 +280,14 @@ def test_the_heatmap_follows_the_width_of_the_window(opened_visitor: Visitor):
     page = ask(opened_visitor)
     for width in (375, 1280):
         page.set_viewport_size({"width": width, "height": 812})
-        page.wait_for_function(
-            "document.querySelector('#heatmap .main-svg').clientWidth === heatmap.querySelector('.plot').clientWidth"
-        )
+        page.wait_for_function("(box => box.places.width === box.clientWidth)(heatmap.querySelector('.plot'))")
         drawn, caption = (
-            page.locator("#heatmap .main-svg").first.bounding_box(),
+            page.locator("#heatmap .cells > canvas").bounding_box(),
             page.locator("#heatmap figcaption").bounding_box(),
         )
-        assert drawn["y"] + drawn["height"] <= caption["y"]
-        assert drawn["height"] == page.evaluate("heatmap.querySelector('.plot').layout.height")
+        assert drawn["y"] + drawn["height"] <= caption["y"] and drawn["x"] + drawn["width"] <= width
+        assert drawn["height"] == page.evaluate("heatmap.querySelector('.plot').places.height")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_heatmap_does_not_overlap_its_caption_in_a_narrow_window(opened_visitor: Visitor):
-    page = ask(opened_visitor, steps="25")
-    page.set_viewport_size({"width": 375, "height": 800})
-    page.wait_for_function(
-        "(box => box._fullLayout.width === box.clientWidth)(document.querySelector('#heatmap .plot'))"
-    )
-    parts = (".plot .main-svg >> nth=0", "figcaption")
-    plot, caption = (page.locator(f"#heatmap {part}").bounding_box() for part in parts)
-    assert plot["y"] + plot["height"] <= caption["y"] and plot["x"] + plot["width"] <= 375
-    placed = page.eval_on_selector_all("#heatmap .xtick text", "all => all.map(one => one.getAttribute('transform'))")
-    assert len(placed) > 2 and not any("rotate" in one for one in placed if one)
 
 
 def test_bundled_importance_shows_its_removal_order_and_names_the_learned_trajectories(visitor: Visitor):
@@ -312,11 +295,11 @@ def test_bundled_importance_shows_its_removal_order_and_names_the_learned_trajec
     expect(visitor.page.locator("#show")).to_be_visible()
     computed = visitor.computed()
     assert 0 < computed < 25 * 28
-    visitor.page.locator("#show label", has_text="removal order").click()
-    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('dark goes first')")
-    visitor.page.locator("#show label", has_text="score").click()
-    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('bright high')")
-    visitor.page.locator("#show label", has_text="decision").click()
+    visitor.page.locator("#show label", has_text="what goes first").click()
+    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('stays longest')")
+    visitor.page.locator("#show label", has_text="importance").click()
+    visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('unimportant')")
+    visitor.page.locator("#show label", has_text="what runs").click()
     visitor.page.wait_for_function("document.querySelector('#heatmap').textContent.includes('call skipped')")
     assert visitor.computed() == computed
     visitor.page.fill("#steps input", "7")

@@ -1,4 +1,4 @@
-"""The scripts of the page compared with Python: the same schedule, cascade and cost; and the figure that they build."""
+"""The scripts of the page compared with Python: the same schedule, cascade and cost; and the map that they draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from explorer.masks.encoding import decode_bits, encode_bits, encode_floats
 from explorer.models import catalogue
-from explorer.ui.views.heatmap import SCHEDULE_COLOURS, graph_json, heatmap_style
+from explorer.ui.views.heatmap import graph_json, heatmap_style
 
 pytestmark = pytest.mark.browser
 
@@ -53,15 +53,22 @@ def call_script(page, script: str, code: str, argument: object) -> object:
     )
 
 
-def figure(page, keep=KEEP, **shown) -> tuple[list, dict]:
-    """Build the heatmap's figure in the browser."""
-    code = """({ heatmapFigure }, { shown, style }) => {
+def map_of(page, keep=KEEP, **shown) -> dict:
+    """Build what the map shows, in the browser; with the sentence of each cell, calls by units."""
+    code = """({ mapOf, callsWith }, { shown, style }) => {
         for (const name of ["keep", "against"]) if (shown[name]) shown[name] = Uint8Array.from(shown[name].flat());
-        return heatmapFigure(shown, style);
+        const map = mapOf(shown, style);
+        const cells = (of) => map.timesteps.map((_, call) => map.units.map((_, unit) => of(call, unit)));
+        const at = (call, unit) => call * map.units.length + unit;
+        return {
+            ...map, describe: undefined, sentences: cells(map.describe),
+            status: cells((call, unit) => map.status[at(call, unit)]),
+            scale: map.scale && { ...map.scale, at: cells((call, unit) => map.scale.at(at(call, unit))) },
+            computed: map.units.map((_, unit) => callsWith(map, unit, 0)),
+        };
     }"""
     shown = {"graph": GRAPH, "keep": keep, "timesteps": TIMESTEPS, "legend": "schedule", "what": "decision"} | shown
-    made = call_script(page, "heatmap.js", code, {"shown": shown, "style": heatmap_style()})
-    return made["data"], made["layout"]
+    return call_script(page, "mapModel.js", code, {"shown": shown, "style": heatmap_style()})
 
 
 COMPARED = """(schedule, { graphs, rounds }) => rounds.map(({ graph, keep: bits }) => {
@@ -105,55 +112,65 @@ def test_floats_arrive_as_they_were_sent(page):
     assert np.array_equal(np.array(arrived, dtype=np.float32), sent)
 
 
-def test_the_heatmap_shows_units_by_calls_and_counts_every_cell_once(page):
-    data, layout = figure(page)
-    assert data[0]["z"] == [[0, 2], [0, 1], [0, 0]]
-    assert layout["yaxis"]["ticktext"] == ["down 0 layers 0", "mid layers 0", "up 0 layers 0"]
-    names = ["computed 4", "reused 1", "not needed 1", "call skipped 0"]
-    assert [trace["name"] for trace in data[1:5]] == names
-    assert layout["paper_bgcolor"] == "rgba(0,0,0,0)"
-    calls, units = data[-2:]
-    assert calls["y"] == pytest.approx([1, 0.1 + 0.1])  # the unit that runs, and what always does
-    assert units["x"] == [0.5, 0.5, 1]
-    assert [colour for _, colour in data[0]["colorscale"]] == [colour for colour in SCHEDULE_COLOURS for _ in range(2)]
+def legend_of(shown: dict) -> list[tuple[str, int]]:
+    return [(kind["name"].split(" (")[0], kind["count"]) for kind in shown["legend"]]
+
+
+def test_the_map_shows_calls_by_units_and_counts_every_cell_once(page):
+    shown = map_of(page)
+    assert shown["status"] == [[0, 0, 0], [2, 1, 0]]
+    assert legend_of(shown) == [("computed", 4), ("reused", 1), ("not needed", 1), ("call skipped", 0)]
+    assert shown["callShares"] == pytest.approx([1, 0.1 + 0.1])  # the unit that runs, and what always does
+    assert shown["unitShares"] == [0.5, 0.5, 1]
+    looks = [kind["look"] for kind in shown["legend"]]
+    assert len({*looks}) == 4  # told apart without their colours
+    assert shown["computed"] == ["0", "0", "0 to 1"]
 
 
 def test_the_pointer_shows_unit_call_timestep_share_and_status(page):
-    hover = figure(page)[0][0]["text"]
-    assert hover[1][1] == (
-        "<b>mid_block.layers.0</b><br>call 1, timestep 499<br>30.0% of a call's MACs<br>reused from call 0"
-    )
-    assert hover[0][1].endswith("not needed: nothing that runs reads it")
-    assert hover[2][1].endswith("computed")
-    data, _ = figure(page, keep=[[1, 1, 1], [0, 0, 0]])
-    assert [trace["name"].split()[-1] for trace in data[1:5]] == ["3", "0", "0", "3"]
-    assert data[0]["text"][2][1].endswith("call skipped: the estimate of call 0 is reused")
-    assert "timestep" not in figure(page, legend="file")[0][0]["text"][0][0]
+    sentences = map_of(page)["sentences"]
+    assert sentences[1][1] == ("mid_block.layers.0\ncall 1, timestep 499\n30.0 % of a call's MACs\nreused from call 0")
+    assert sentences[1][0].endswith("not needed: nothing that runs reads it")
+    assert sentences[1][2].endswith("computed")
+    skipped = map_of(page, keep=[[1, 1, 1], [0, 0, 0]])
+    assert [count for _, count in legend_of(skipped)] == [3, 0, 0, 3]
+    assert skipped["sentences"][1][2].endswith("call skipped: the estimate of call 0 is reused")
+    assert "timestep" not in map_of(page, legend="file")["sentences"][0][0]
 
 
-def test_long_trajectory_has_no_gaps_in_the_heatmap(page):
-    calls = 200
-    data, layout = figure(page, keep=[[1, 1, 1]] * calls, timesteps=list(range(calls)))
-    assert data[0]["xgap"] == 0
-    assert layout["xaxis"]["dtick"] == 20
-
-
-def test_a_removal_order_and_scores_have_a_scale_of_their_own(page):
+def test_a_removal_order_and_an_importance_have_a_scale_of_their_own(page):
     values = [1.0, 1.0, 1.0, 0.2, 0.4, 0.6]
-    data, layout = figure(page, values=values, what="removal_ratio", ratio=0.4)
-    assert data[0]["z"] == [[1, 0.2], [1, 0.4], [1, 0.6]] and (data[0]["zmin"], data[0]["zmax"]) == (0, 1)
-    assert layout["annotations"][0]["text"] == "dark goes first, bright last; 40 % of the MACs are gone"
-    assert not any(trace["visible"] for trace in data[1:5])
-    data, layout = figure(page, values=[value - 3 for value in values], what="score")
-    assert (data[0]["zmin"], data[0]["zmax"]) == (-2.8, -2) and "bright high" in layout["annotations"][0]["text"]
+    scale = map_of(page, values=values, what="removal_ratio", ratio=0.4)["scale"]
+    assert scale["at"] == [[1, 1, 1], [0.2, 0.4, 0.6]] and scale["mark"] == 0.4
+    assert scale["ends"] == ["goes first", "stays longest"] and scale["note"] == "40 % of the MACs are gone"
+    scale = map_of(page, values=[value - 3 for value in values], what="score")["scale"]
+    assert scale["at"][1] == pytest.approx([0, 0.25, 0.5]) and scale["ends"] == ["unimportant", "important"]
 
 
 def test_two_schedules_are_compared_cell_by_cell(page):
-    data, _ = figure(page, against=[[1, 1, 1], [0, 1, 0]], legend="file")
-    assert data[0]["z"] == [[0, 3], [0, 2], [0, 1]]
-    assert [trace["name"] for trace in data[1:5]] == [
-        "both compute 3",
-        "only this one 1",
-        "only the other 1",
-        "neither 1",
-    ]
+    shown = map_of(page, against=[[1, 1, 1], [0, 1, 0]], legend="file")
+    assert shown["status"] == [[0, 0, 0], [3, 2, 1]]
+    assert legend_of(shown) == [("both compute", 3), ("only this one", 1), ("only the other", 1), ("neither", 1)]
+
+
+PLACED = """({ placesOf, hitTest }, { names, calls, width }) => {
+    const map = { units: names.map((name) => ({ name })), timesteps: Array.from({ length: calls }) };
+    const places = placesOf(map, width);
+    const { left, cell, tops, rowHeight } = places;
+    const at = (call, unit) => hitTest(places, left + (call + 0.5) * cell, tops[unit] + rowHeight / 2);
+    const cells = names.flatMap((_, unit) => [0, calls - 1].map((call) => [call, unit, at(call, unit)]));
+    const outside = [hitTest(places, 2, 2), hitTest(places, width - 1, places.height - 1)];
+    return { places, cells, outside, name: hitTest(places, 30, tops[1] + 1), bar: hitTest(places, left + cell / 2, 5) };
+}"""
+
+
+@pytest.mark.parametrize(("calls", "width"), [(4, 1200), (50, 480), (250, 343)])
+def test_each_point_of_the_map_is_its_cell_bar_or_layer(page, calls, width):
+    names = [*(f"down_blocks.{stage}.layers.{n}" for stage in range(2) for n in range(2)), "mid_block.layers.0"]
+    made = call_script(page, "mapDrawing.js", PLACED, {"names": names, "calls": calls, "width": width})
+    for call, unit, hit in made["cells"]:
+        assert hit == {"call": call, "unit": unit}
+    assert made["outside"] == [None, None] and made["bar"] == {"call": 0}
+    assert made["name"] == {"unit": 1, "isName": True}
+    tops, height = made["places"]["tops"], made["places"]["rowHeight"]
+    assert tops[1] - tops[0] == height and tops[2] - tops[1] > height  # a gap between two stages

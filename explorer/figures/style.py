@@ -5,6 +5,24 @@ from html import escape
 import plotly.graph_objects as go
 
 COLOURS = ("#0072b2", "#e6a93c", "#7d8590", "rgba(125,133,144,0.22)")  # distinct for the colour-blind and in grey
+# One hue per method, wherever it is shown; as far apart for the colour-blind as so many can be (Okabe and Ito, 2008)
+METHOD_COLOURS = {
+    "dipgo": "#0072b2",
+    "dipgo-published": "#4a9fd4",
+    "uniform": "#008a64",
+    "deepcache": "#c65600",
+    "similarity": "#b4558f",
+    "random": "#6b7480",
+    "search": "#00798c",
+    "genetic": "#7a5c00",
+    "ddim-steps": "#8b6f3e",
+    "dpm++-steps": "#7553a8",
+    "unipc-steps": "#a8770b",
+    "magnitude": "#7a5c00",
+    "random-width": "#6b7480",
+    "taylor": "#008a64",
+    "ecodiff": "#7553a8",
+}
 GRID = "rgba(125,133,144,0.25)"
 ABBREVIATIONS = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
 TICK_STEPS, MAX_TICKS = (1, 2, 5, 10, 20, 50), 14

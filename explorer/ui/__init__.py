@@ -40,9 +40,9 @@ from explorer.ui.runs import VisitorRuns
 from explorer.ui.tabs import explore, features, masks, optimize, widths
 
 TITLE = "Diffusion Pruning Explorer"
-HEADER = f"""<header><h1>{TITLE}</h1><p>A diffusion model calls one network dozens of times to turn noise into a
-picture. Leave parts out: what does that save, and what does the picture lose?</p></header>"""
-FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+SUBTITLE = "What a diffusion model can leave out, what that saves, and what the picture loses"
+HEADER = f"<header><h1>{TITLE}</h1><p>{SUBTITLE}</p></header>"
+FONT = (gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif")
 THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg", font=FONT, font_mono=FONT).set(
     slider_color="*primary_600",
     slider_color_dark="*primary_500",
@@ -166,7 +166,7 @@ def launch() -> None:
             server_port=int(os.environ.get("GRADIO_SERVER_PORT") or DEFAULT_PORT),
             app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options, budgets)},
             theme=THEME,
-            css_paths=[components.STATIC / "style.css"],
+            css_paths=sorted(components.STATIC.glob("*.css")),
             head=frontend.head_markup(),
             footer_links=[],
             run_history=False,

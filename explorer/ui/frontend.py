@@ -8,11 +8,11 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from explorer.bundled import gallery
-from explorer.figures.style import COLOURS, bare_layout
+from explorer.figures.style import COLOURS, METHOD_COLOURS, bare_layout
 from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
 from explorer.models import catalogue
-from explorer.pruners import PRUNERS, SAMPLER_TITLES
+from explorer.pruners import PRUNERS, SAMPLER_TITLES, method_title
 from explorer.ui import url_state
 from explorer.ui.components import LIBRARY, STATIC, figure_json, mount_script
 from explorer.ui.views.heatmap import heatmap_style
@@ -37,10 +37,14 @@ UPLOAD_JS = """async (token, alert, selected) => {
     const { uploadFile } = await import(new URL("explorer/static/upload.js", document.baseURI));
     return uploadFile(token, alert, selected);
 }"""
-EDITABLE_PLOT = (
-    "<div class='plot' tabindex='0' role='application' aria-label='Heatmap of units by calls'></div>"
+FONT_FILES = [
+    f"static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2" for weight in ("Regular", "Bold")
+]  # which Gradio brings
+EDITABLE_MAP = (
+    "<div class='plot' tabindex='0' role='application' aria-label='Map of layers by calls'></div>"
     "<p class='edit-buttons'><button type='button' data-edit='undo' title='Ctrl+Z' disabled>Undo</button>"
     "<button type='button' data-edit='redo' title='Ctrl+Y' disabled>Redo</button></p>"
+    "<details class='as-table'><summary>As a table</summary><div><table></table></div></details>"
 )
 
 
@@ -48,9 +52,19 @@ def head_markup() -> str:
     """Make what the page's head holds: the script that goes before Gradio's own, and the links by which the browser
     fetches scripts and table while those are still loading."""
     first = '<script type="module" src="explorer/static/eventStream.js"></script>'
+    fonts = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
     links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
     table = f'<link rel="preload" as="fetch" crossorigin href="explorer/gallery/{gallery.TABLE}">'
-    return "".join([first, *links, table])
+    return "".join([first, *fonts, *links, table, f"<style>{_option_styles()}</style>"])
+
+
+def _option_styles() -> str:
+    """Give each method its hue in menus, whose options Gradio names by their titles."""
+    return "".join(
+        f'[role="option"][aria-label="{method_title(name)}"] {{ --hue: {colour}; }}'
+        for name, colour in METHOD_COLOURS.items()
+        if name in PRUNERS
+    )
 
 
 def lead(**kwargs: Any) -> gr.HTML:
@@ -77,6 +91,7 @@ def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
         metrics=_metric_rows(),
         samplers=SAMPLER_TITLES,
         titles={name: method.title for name, method in PRUNERS.items()},
+        hues=METHOD_COLOURS,
         tabKeys=list(url_state.TAB_KEYS),
         defaults=defaults,
         **kwargs,
@@ -89,16 +104,16 @@ def _metric_rows() -> dict[str, Any]:
 
 
 def schedule_heatmap(waiting: str, caption: str, **kwargs: Any) -> gr.HTML:
-    """Make the heatmap of units by calls, at first the sentence `waiting`. Its event `unit`: a name was clicked."""
+    """Make the map of units by calls, at first the sentence `waiting`. Its event `unit`: a layer's features were asked
+    for."""
     return gr.HTML(
         html_template=(
-            f"<figure>{EDITABLE_PLOT}<p class='waiting'>${{waiting}}</p><p class='cell-status' role='status'></p>"
+            f"<figure>{EDITABLE_MAP}<p class='waiting'>${{waiting}}</p><p class='cell-status' role='status'></p>"
             "<figcaption>${caption}</figcaption></figure>"
         ),
         js_on_load=mount_script("mountHeatmap({ element, props, watch, trigger })", 'emits "unit"'),
         apply_default_css=False,
         script="view.js",
-        library=LIBRARY,
         style=heatmap_style(),
         waiting=waiting,
         caption=caption,
@@ -114,14 +129,13 @@ def mask_heatmap(caption: str, **kwargs: Any) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=(
-            f"<dl class='tiles'></dl><figure>{EDITABLE_PLOT}<p class='cell-status' role='status'></p>"
+            f"<dl class='tiles'></dl><figure>{EDITABLE_MAP}<p class='cell-status' role='status'></p>"
             "<p class='edited-note' role='status' hidden>Edited by hand: keep it, or open it in Explore.</p>"
             "<figcaption>${caption}</figcaption></figure>"
         ),
         js_on_load=mount_script("mountMask({ element, props, watch })"),
         apply_default_css=False,
         script="mask.js",
-        library=LIBRARY,
         style=heatmap_style(),
         caption=caption,
         **kwargs,

@@ -1,145 +1,139 @@
-// The heatmap of a schedule: units by calls, with MACs at the margins. Python sends colours, words and the bare layout once
-// (`style`, see views/heatmap.py); the figure is built here from the schedule alone.
+// The map of a schedule that a visitor can read and edit: which unit runs at which call. mapModel.js says what it shows,
+// mapDrawing.js draws it; here are pointer, keys, legend and table.
 
-import { close, compare, cost, statusOf } from "./schedule.js";
+import { SCALE_CSS, drawMap, hitTest, makeLooks, placesOf } from "./mapDrawing.js";
+import { callsWith, mapOf } from "./mapModel.js";
+import { close } from "./schedule.js";
+import { onThemeChange } from "./theme.js";
 import { UndoStack, onDrag, same } from "./undo.js";
-import { asText, drawFigure, loadPlotly, onThemeChange, withTheme } from "./plotlyView.js";
 
-const fillIn = (text, facts) => text.replace(/{(\w+)}/g, (_, key) => facts[key]);
-const shorten = (unit, { abbreviations }) =>
-  asText(abbreviations.reduce((name, [long, short]) => name.replaceAll(long, short), unit).replaceAll(".", " "));
-const tickStep = (calls, { tick_steps, max_ticks }) => tick_steps.find((step) => calls <= max_ticks * step) ?? 100;
-
-/** Split a colour scale into as many flat steps as there are colours. */
-const flatSteps = (colours) => colours.flatMap((colour, index) => [index, index + 1].map((edge) => [edge / colours.length, colour]));
-
-/** Build plotly's data and layout. shown: { graph, keep, against, timesteps, values, what, ratio, legend }: `against` is
- * another schedule to compare with; `values` are shown in place of the decisions, where `what` is "removal_ratio" or
- * "score"; `legend` names the words in `style`. Returns { data, layout }. */
-export function heatmapFigure(shown, style) {
-  const { graph, keep, against, timesteps, values } = shown;
-  const legend = style.legends[against ? "comparison" : shown.legend];
-  const width = graph.units.length;
-  const { status, sourceCall, counts } = against ? compare(keep, against) : statusOf(graph, keep);
-  const spent = cost(graph, keep);
-  const rows = (of) => graph.units.map((_, unit) => timesteps.map((_, call) => of(call * width + unit, call, unit)));
-  const hover = rows((index, call, unit) =>
-    fillIn(legend.cell, {
-      unit: asText(graph.units[unit].name),
-      call,
-      timestep: Number(timesteps[call].toPrecision(6)),
-      share: `${((100 * graph.units[unit].macs) / spent.perCall).toFixed(1)}%`,
-      status: fillIn(legend.sentences[status[index]], { source: sourceCall?.[index] }),
-    }),
-  );
-  const names = graph.units.map(({ name }) => shorten(name, style));
-  const cells = {
-    ...{ type: "heatmap", z: rows((index) => (values ? values[index] : status[index])), text: hover },
-    ...{ hovertemplate: "%{text}<extra></extra>", showscale: false, xgap: timesteps.length <= 120 ? 1 : 0, ygap: 1 },
-    ...colourScale(shown, legend),
-  };
-  const legendEntries = legend.names.map((name, index) => ({
-    ...{ type: "scatter", x: [null], y: [null], mode: "markers", hoverinfo: "skip", visible: !values },
-    ...{ name: `${name} ${counts[index].toLocaleString("en")}`, marker: { symbol: "square", size: 11, color: legend.colours[index] } },
-  }));
-  return { data: [cells, ...legendEntries, ...margins(shown, spent, names, style)], layout: layoutOf(shown, names, style) };
-}
-
-/** Decisions in flat colours, a removal order or scores on a continuous scale. */
-function colourScale({ values, what }, { colours }) {
-  if (!values) return { colorscale: flatSteps(colours), zmin: -0.5, zmax: colours.length - 0.5 };
-  const finite = Array.from(values).filter((value) => value < Infinity);
-  const [zmin, zmax] = what === "removal_ratio" ? [0, 1] : [Math.min(...finite), Math.max(...finite)];
-  return { colorscale: "Cividis", zmin, zmax };
-}
-
-/** Bars above: the share of each call's MACs that is computed; at the right: the share of calls in which each unit runs. */
-function margins({ graph, timesteps }, spent, names, style) {
-  const bar = { type: "bar", marker: { color: style.colours[0] }, showlegend: false };
-  const ofCalls = Array.from(spent.calls, (macs) => macs / spent.perCall);
-  const ofUnits = Array.from(spent.units, (macs, unit) => macs / (graph.units[unit].macs * timesteps.length || 1));
-  return [
-    { ...bar, x: timesteps.map((_, call) => call), y: ofCalls, yaxis: "y2", hovertemplate: "call %{x}: %{y:.1%} of its MACs<extra></extra>" },
-    { ...bar, x: ofUnits, y: names.map((_, unit) => unit), xaxis: "x2", orientation: "h", text: names, textposition: "none",
-      hovertemplate: "%{text}: %{x:.1%} of the calls<extra></extra>" },
-  ];
-}
-
-function layoutOf({ timesteps, values, what, ratio }, names, style) {
-  const calls = timesteps.length;
-  const margin = { range: [0, 1], visible: false, fixedrange: true };
-  const captions = { removal_ratio: `dark goes first, bright last; ${Math.round(100 * (ratio ?? 0))} % of the MACs are gone`, score: "dark is low, bright high" };
-  const caption = { text: captions[what], showarrow: false, font: { size: 11 }, xref: "paper", x: 0, xanchor: "left", yref: "paper", y: 1, yanchor: "bottom", yshift: 34 };
-  return {
-    ...structuredClone(style.layout),
-    height: Math.min(90 + 15 * names.length, 640),
-    bargap: 0.1,
-    xaxis: { ...style.layout.xaxis, title: { text: "call (0 is pure noise)" }, range: [-0.5, calls - 0.5], dtick: tickStep(calls, style), domain: [0, 0.93] },
-    yaxis: { ...style.layout.yaxis, range: [names.length - 0.5, -0.5], tickvals: names.map((_, unit) => unit), ticktext: names, domain: [0, 0.91] },
-    yaxis2: { ...margin, domain: [0.925, 1], anchor: "x" },
-    xaxis2: { ...margin, domain: [0.94, 1], anchor: "y" },
-    annotations: values ? [caption] : [],
-  };
-}
+const PARTS =
+  "<div class='legend'></div><div class='cells'><canvas></canvas><i class='cross column'></i><i class='cross row'></i><p class='cell-tip' hidden></p></div>";
+const FEATURES = "opens Features of this unit";
 
 export class Heatmap {
-  /** `style` and `library` come from Python. `onEdit` gets a schedule that was edited by hand, null where it is `base` again;
-   * `onUnit` the unit whose name was clicked. */
-  constructor(element, { library, style }, onEdit, onUnit) {
-    this.box = element.querySelector(".plot");
+  /** `style` comes from Python (views/heatmap.py). `onEdit` gets a schedule that was edited by hand, null where it is `base`
+   * again; `onUnit` the unit whose layer in the sketch was clicked. */
+  constructor(element, { style }, onEdit, onUnit) {
     this.element = element;
+    this.box = element.querySelector(".plot");
+    this.box.innerHTML = PARTS;
+    [this.canvas, this.tip, this.column, this.row] = ["canvas", ".cell-tip", ".column", ".row"].map((part) => this.box.querySelector(part));
+    this.table = element.querySelector(".as-table");
     this.style = JSON.parse(JSON.stringify(style)); // a proxy, as it comes
-    this.loading = loadPlotly(library).then((plotly) => (this.plotly = plotly));
     this.undo = new UndoStack(element, (keep) => onEdit(same(keep, this.shown.base) ? null : keep));
     this.onUnit = onUnit;
     this.cursor = { call: 0, unit: 0 };
-    this.box.addEventListener("keydown", (event) => this.onKey(event));
-    new ResizeObserver(() => this.box.clientWidth !== this.box._fullLayout?.width && this.draw()).observe(element);
-    onThemeChange(() => this.draw());
+    this.listen();
   }
 
-  /** Show a schedule: what `heatmapFigure` needs, and `base`, what it was before it was edited. */
+  listen() {
+    new ResizeObserver(() => this.places?.width !== this.box.clientWidth && this.draw()).observe(this.box);
+    onThemeChange(() => this.draw());
+    document.fonts?.ready.then(() => this.draw());
+    this.box.addEventListener("keydown", (event) => this.onKey(event));
+    this.canvas.addEventListener("pointermove", (event) => this.point(this.placeAt(event)));
+    this.canvas.addEventListener("pointerleave", () => this.point(null));
+    this.canvas.addEventListener("click", (event) => this.onClick(this.placeAt(event)));
+    this.table.addEventListener("toggle", () => this.fillTable());
+    onDrag(this.canvas, (event) => this.cellAt(event), (cells) => this.preview(cells), () => this.endDrag());
+  }
+
+  /** Show a schedule: what `mapOf` needs, and `base`, what it was before it was edited. */
   show(shown) {
     this.shown = shown;
     this.undo.follow(shown.keep);
     this.draw();
   }
 
-  /** Draw at once if plotly is here, which matters while the slider moves. */
+  /** Draw at once, within the frame in which the slider moved. */
   draw() {
-    if (!this.shown) return;
-    if (this.plotly) this.drawNow();
-    else this.loading.then(() => this.drawNow());
-  }
-
-  /** Draw everything at once, within the frame in which the slider moved. */
-  drawNow() {
-    const { data, layout } = heatmapFigure(this.shown, this.style);
-    drawFigure(this.plotly, this.box, data, withTheme(layout, this.element, this.box));
-    if (!this.bound) this.bind();
-    this.box.querySelectorAll(".ytick text").forEach((label, unit) => (label.dataset.unit = this.shown.graph.units[unit].name));
+    if (!this.shown || !this.box.clientWidth) return;
+    this.map = mapOf(this.shown, this.style);
+    this.places = placesOf(this.map, this.box.clientWidth);
+    this.canvas.style.height = `${this.places.height}px`;
+    this.inks = this.readInks();
+    drawMap(this.canvas, this.map, this.places, this.inks);
+    this.fillLegend();
+    this.fillTable();
+    Object.assign(this.box, { map: this.map, places: this.places }); // what is drawn, which a canvas does not tell
     this.element.classList.add("drawn");
   }
 
-  bind() {
-    this.bound = true;
-    this.box.addEventListener("click", ({ target }) => target.dataset?.unit && this.onUnit(target.dataset.unit));
-    onDrag(this.box, (event) => this.cellAt(event), (cells) => this.preview(cells), () => this.endDrag());
-    this.box.on("plotly_click", ({ points: [point] }) => {
-      if (performance.now() - this.draggedAt < 100) return; // it was the end of a drag
-      const which = { heatmap: { call: point.x, unit: point.y }, bar: {} }[point.data.type] ?? {};
-      if (point.data.type === "bar") Object.assign(which, point.data.orientation === "h" ? { unit: point.y } : { call: point.x });
-      this.toggle(which);
+  readInks() {
+    const page = getComputedStyle(this.box);
+    const ink = (name) => page.getPropertyValue(name).trim();
+    const { only, other } = this.style.colours;
+    return { method: ink("--method") || ink("--computed"), quiet: "#7d8590", only, other, text: ink("--body-text-color"), subdued: ink("--body-text-color-subdued") };
+  }
+
+  /** Say what the cells mean: their looks and numbers, or a colour scale. */
+  fillLegend() {
+    const { legend, scale } = this.map;
+    const box = this.box.querySelector(".legend");
+    if (scale) {
+      const mark = scale.mark === undefined ? "" : `<b style="left:${100 * scale.mark}%"></b>`;
+      box.innerHTML = `<span>${scale.ends[0]}</span><span class="scale" style="background:${SCALE_CSS}">${mark}</span><span>${scale.ends[1]}</span><span>${scale.note}</span>`;
+      return;
+    }
+    box.innerHTML = legend.map(({ name, count }) => `<span data-count="${count}"><canvas width="22" height="22"></canvas>${name} <b>${count.toLocaleString("en")}</b></span>`).join("");
+    box.querySelectorAll("canvas").forEach((swatch, index) => {
+      const pen = swatch.getContext("2d");
+      pen.scale(2, 2);
+      makeLooks(pen, this.inks)[legend[index].look](0, 0, 11, 11);
     });
   }
 
+  /** Write the map as a table, where that is open. */
+  fillTable() {
+    if (!this.table.open || !this.map) return;
+    const kinds = this.map.legend.map(({ name }) => name);
+    const cells = (unit) => kinds.map((_, status) => `<td>${callsWith(this.map, unit, status) || "–"}</td>`).join("");
+    const rows = this.map.units.map(({ name }, unit) => `<tr><th scope="row">${escapeText(name)}</th>${cells(unit)}</tr>`);
+    const head = ["unit", ...kinds.map((kind) => `${kind} at calls`)].map((text) => `<th scope="col">${text}</th>`);
+    this.table.querySelector("table").innerHTML = `<thead><tr>${head.join("")}</tr></thead><tbody>${rows.join("")}</tbody>`;
+  }
+
+  placeAt({ clientX, clientY }) {
+    const { left, top } = this.canvas.getBoundingClientRect();
+    return this.places && hitTest(this.places, clientX - left, clientY - top);
+  }
+
+  /** Show a crosshair and what is known of the place under the pointer or the cursor; null hides both. */
+  point(place) {
+    const { call, unit } = place ?? {};
+    const { left, cell, tops, rowHeight, right, bottom } = this.places ?? {};
+    this.column.hidden = call === undefined;
+    this.row.hidden = unit === undefined;
+    if (call !== undefined) Object.assign(this.column.style, { left: `${left + call * cell}px`, width: `${cell}px`, top: "0", height: `${bottom}px` });
+    if (unit !== undefined) Object.assign(this.row.style, { top: `${tops[unit]}px`, height: `${rowHeight}px`, left: "0", width: `${right}px` });
+    this.canvas.style.cursor = place ? "pointer" : "";
+    this.tip.hidden = !place;
+    if (!place) return;
+    this.tip.textContent = this.wordsFor(place);
+    const [x, y] = [call === undefined ? left : left + (call + 1) * cell, unit === undefined ? tops[0] : tops[unit] + rowHeight];
+    this.tip.style.top = `${y + 8}px`;
+    const isRight = x > this.places.width / 2;
+    Object.assign(this.tip.style, isRight ? { left: "auto", right: `${this.places.width - x + cell + 8}px` } : { left: `${x + 8}px`, right: "auto" });
+  }
+
+  wordsFor({ call, unit, isName }) {
+    const percent = (share) => `${(100 * share).toFixed(1)} %`;
+    if (call === undefined) return `${this.map.units[unit].name}: computed in ${percent(this.map.unitShares[unit])} of the calls${isName ? `\na click ${FEATURES}` : ""}`;
+    if (unit === undefined) return `call ${call}: ${percent(this.map.callShares[call])} of its arithmetic is done`;
+    return this.map.describe(call, unit);
+  }
+
+  onClick(place) {
+    if (!place || performance.now() - (this.draggedAt ?? -1000) < 100) return; // it was the end of a drag
+    if (place.isName) this.onUnit(this.map.units[place.unit].name);
+    else this.toggle(place);
+  }
+
   /** Find the cell under the mouse, of those that can be switched; null elsewhere. */
-  cellAt({ clientX, clientY, target }) {
-    const { xaxis, yaxis } = this.box._fullLayout;
-    const { left, top } = this.box.getBoundingClientRect();
-    const [call, unit] = [Math.round(xaxis.p2d(clientX - left - xaxis._offset)), Math.round(yaxis.p2d(clientY - top - yaxis._offset))];
-    const inside = call > 0 && call < this.shown.timesteps.length && unit >= 0 && unit < this.shown.graph.units.length;
-    return inside && !this.shown.values && !target.dataset?.unit ? { call, unit } : null;
+  cellAt(event) {
+    const place = this.placeAt(event);
+    return place?.call > 0 && place.unit !== undefined && !this.shown.values ? place : null;
   }
 
   /** Show a drag: all its cells become the opposite of what the first one was. */
@@ -189,22 +183,25 @@ export class Heatmap {
     }
   }
 
-  /** Arrows move a cursor, space switches the cell, c its call, u its unit. */
+  /** Arrows move a cursor, space switches the cell, c its call, u its unit; f opens the unit's features. */
   onKey(event) {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const toggles = { " ": (at) => at, Enter: (at) => at, c: ({ call }) => ({ call }), u: ({ unit }) => ({ unit }) };
-    if (!this.shown || !(event.key in moves || event.key in toggles)) return;
+    if (!this.map || event.target !== this.box || event.ctrlKey || event.metaKey) return;
+    if (!(event.key in moves || event.key in toggles || event.key === "f")) return;
     event.preventDefault();
+    if (event.key === "f") return this.onUnit(this.map.units[this.cursor.unit].name);
     if (event.key in toggles) this.toggle(toggles[event.key](this.cursor));
-    else {
-      const [right, down] = moves[event.key];
-      const { graph, timesteps } = this.shown;
-      this.cursor.call = Math.min(timesteps.length - 1, Math.max(0, this.cursor.call + right));
-      this.cursor.unit = Math.min(graph.units.length - 1, Math.max(0, this.cursor.unit + down));
-    }
-    const { call, unit } = this.cursor;
-    this.plotly.Fx.hover(this.box, [{ curveNumber: 0, pointNumber: [unit, call] }]);
-    const text = this.box.data[0].text[unit][call].replace(/<br>/g, ", ").replace(/<[^>]*>/g, "");
-    this.element.querySelector("[role=status]").textContent = text;
+    else this.moveCursor(...moves[event.key]);
+    this.point(this.cursor);
+    this.element.querySelector("[role=status]").textContent = this.tip.textContent.replaceAll("\n", ", ");
+  }
+
+  moveCursor(right, down) {
+    const { timesteps, units } = this.map;
+    const within = (value, size) => Math.min(size - 1, Math.max(0, value));
+    this.cursor = { call: within(this.cursor.call + right, timesteps.length), unit: within(this.cursor.unit + down, units.length) };
   }
 }
+
+const escapeText = (text) => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;

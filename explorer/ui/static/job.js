@@ -1,6 +1,7 @@
 // A running job: its description, curves of its metrics, its gates, the latest picture. Only what is new is sent.
 
-import { drawFigure, loadPlotly, onThemeChange } from "./plotlyView.js";
+import { drawFigure, loadPlotly } from "./plotlyView.js";
+import { onThemeChange } from "./theme.js";
 
 export function mountJob({ element, props, watch }) {
   const [description, picture, curves, gates] = [".description", ".preview", ".curves", ".gates"].map((name) => element.querySelector(name));
@@ -14,10 +15,11 @@ export function mountJob({ element, props, watch }) {
   }
 
   async function draw() {
-    const plotly = await loadPlotly(props.library);
     const metrics = Object.entries(seen.metrics);
     curves.hidden = !metrics.length;
     gates.hidden = !seen.gates;
+    if (!metrics.length && !seen.gates) return;
+    const plotly = await loadPlotly(props.library);
     if (metrics.length) await drawFigure(plotly, curves, ...curveFigure(metrics, seen.steps, props.colours, (own) => withLayout(curves, own)));
     if (seen.gates) await drawFigure(plotly, gates, ...gateFigure(seen.gates, props.colours, (own) => withLayout(gates, own)));
     element.classList.toggle("drawn", metrics.length > 0);

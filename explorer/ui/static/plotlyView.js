@@ -1,9 +1,8 @@
 // A plotly figure that Python made, in the page's colours; and what every plotly figure of the page needs.
 
-/** Make plotly show a text as it is; it renders some markup in labels and hover texts. */
-export const asText = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+import { onThemeChange } from "./theme.js";
 
-/** Load plotly.js once for the whole page, after the first paint. */
+/** Load plotly.js once for the whole page, when the first figure is there: it takes a second to start. */
 export function loadPlotly(source) {
   return (window.explorerPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -39,9 +38,6 @@ export function withTheme(layout, element, box) {
   return layout;
 }
 
-/** Draw again when the theme changes between light and dark. */
-export const onThemeChange = (draw) => new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-
 /** Draw again when the box has another width than the figure in it. `box()`: it may come after this script. */
 export const onResize = (element, box, draw) =>
   new ResizeObserver(() => box() && box().clientWidth !== box()._fullLayout?.width && draw()).observe(element);
@@ -63,6 +59,5 @@ export function mountFigure({ element, props, watch }) {
   watch("value", draw);
   onResize(element, box, draw);
   onThemeChange(draw);
-  loadPlotly(props.library);
   draw();
 }

@@ -22,6 +22,8 @@ export function render() {
   renderPictures(hit, source);
   renderAllPrompts(hit);
   renderMethods(hit);
+  const method = hit?.method ?? state.request.method;
+  document.body.style.setProperty("--method", parts.view.props.hues[method] ?? "");
   renderHeatmap(hit);
   markSafeZone(hit);
   const shown = shownNow(hit);
@@ -37,12 +39,14 @@ const shownNow = (hit) => ({ table, hit, state, baseline: table && baselineMetho
 export function renderPictures(hit, source) {
   const { element } = parts.view;
   const facts = cardFacts(shownNow(hit));
+  const hues = { pruned: "var(--method)", baseline: parts.view.props.hues[`${state.request.baseline_sampler}-steps`] };
   for (const role of ROLES) {
     const card = element.querySelector(`.card[data-role=${role}]`);
     const canvas = card.querySelector(".picture");
     if (source === "generated") paint(canvas, state.generated.images?.[role]);
     else if (hit) paint(canvas, ...galleryTile(hit, role));
     else paint(canvas, undefined);
+    card.style.setProperty("--hue", hues[role] ?? "");
     paintCard(card, facts[role]);
   }
   element.querySelector(".footer").textContent = source === "generated" ? state.generated.footer : "";

@@ -15,8 +15,8 @@ export const fillViewer = (box) =>
     <button type="button" class="save" title="Save this picture with its settings" aria-label="Save the ${role} picture">↓</button></div>
     <progress max="1" value="1" aria-label="${role}: calls done"></progress><figcaption><h2></h2><p></p><dl></dl></figcaption></figure>`));
 
-export const fillMethods = (box, methods) =>
-  fill(box, Object.entries(methods).map(([name, { title }]) => `<button type="button" data-method="${name}">${canvas}<span>${title}</span><small></small></button>`));
+export const fillMethods = (box, methods, hues) =>
+  fill(box, Object.entries(methods).map(([name, { title }]) => `<button type="button" data-method="${name}" style="--hue: ${hues[name] ?? ""}">${canvas}<span>${title}</span><small></small></button>`));
 
 export const fillSamples = (box, samples) =>
   fill(box, samples.map(({ prompt, seed }, sample) => `<button type="button" data-sample="${sample}" title="${prompt}, seed ${seed}" aria-label="${prompt}, seed ${seed}">${canvas}</button>`));

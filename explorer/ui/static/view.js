@@ -66,7 +66,7 @@ export async function mountView(part) {
   if (props.folder) {
     const loaded = await (await fetch(`${props.folder}table.json`)).json();
     setShared({ strips: new Strips(props.folder, props.missing), table: loaded });
-    fillMethods(element.querySelector(".methods .row"), table.methods);
+    fillMethods(element.querySelector(".methods .row"), table.methods, props.hues);
     showSamples(document.querySelector("#lead .samples"));
   }
   const warnings = element.querySelector(".warnings");

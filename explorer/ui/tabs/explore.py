@@ -32,13 +32,13 @@ from explorer.ui.views.heatmap import CAPTION
 
 PROMPT = "octopus"
 OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
-RATIO_INFO = "how much of the arithmetic to skip"
+RATIO_LABEL = "How much of the arithmetic to skip"
 FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
 # The page opens with the gallery's best result, next to the strongest few-step sampler; the command line is simpler.
 DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_fields.items()}
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}
 # What the heatmap shows: decisions, or one of the tables that an importance has.
-SHOW = {"decision": "decision", "removal order": "removal_ratio", "score": "score"}
+SHOW = {"what runs": "decision", "what goes first": "removal_ratio", "importance": "score"}
 SUGGEST_JS = """
 const prompt = () => document.querySelector("#prompt input, #prompt textarea");
 const attach = () => prompt()?.setAttribute("list", "known-names-list");
@@ -91,7 +91,7 @@ class Controls(NamedTuple):
 def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None) -> ExploreParts:
     """Lay out the tab and connect it; an importance of the library can take the place of a method."""
     frontend.lead(elem_id="lead")
-    ratio = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label="Pruning ratio", info=RATIO_INFO, elem_id="ratio")
+    ratio = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=RATIO_LABEL, elem_id="ratio")
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=11, min_width=320, elem_id="results"):
             shown = _make_pictures()
@@ -164,10 +164,10 @@ def _make_pictures() -> dict[str, Any]:
 
 
 def _make_map() -> dict[str, Any]:
-    markup("<h2>What runs at which call</h2>", elem_id="heading")
-    show = gr.Radio(
-        list(SHOW.items()), value="decision", label="Show", show_label=False, container=False, elem_id="show"
-    )
+    with gr.Row(elem_id="side-head"):
+        markup("<h2>Which layer runs at which call</h2>", elem_id="heading")
+        shared: dict[str, Any] = dict(show_label=False, container=False, elem_id="show")
+        show = gr.Radio(list(SHOW.items()), value="decision", label="What the map shows", **shared)
     heatmap = frontend.schedule_heatmap("The heatmap is loading.", CAPTION, elem_id="heatmap")
     return dict(heatmap=heatmap, show=show)
 

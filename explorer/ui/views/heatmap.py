@@ -1,60 +1,49 @@
-"""How the browser draws schedules: the colours, words and bare layout that it gets once. It adds the numbers itself."""
+"""How the browser draws the map of a schedule: the looks and words that it gets once. It adds the numbers itself."""
 
 from typing import Any
 
-from explorer.figures.style import ABBREVIATIONS, COLOURS, MAX_TICKS, TICK_STEPS, bare_layout
 from explorer.masks.block_graph import BlockGraph
 
-ONLY_OTHER = "#cc79a7"
-# not needed: paler than what runs, and darker than a call that is skipped
-SCHEDULE_COLOURS = (*COLOURS[:2], "rgba(125,133,144,0.52)", COLOURS[3])
-FILE_CELL = "<b>{unit}</b><br>call {call}<br>{share} of a call's MACs<br>{status}"  # a file knows no timesteps
+COMPARISON_COLOURS = {"only": "#e6a93c", "other": "#cc79a7"}
+FILE_CELL = "{unit}\ncall {call}\n{share} of a call's MACs\n{status}"  # a file knows no timesteps
 CELL = FILE_CELL.replace("{call}", "{call}, timestep {timestep}")
+# name in the legend: look, sentence for one cell; in the order of `STATUS` in schedule.js
 STATUSES = {
-    "computed": "computed",
-    "reused": "reused from call {source}",
-    "not needed": "not needed: nothing that runs reads it",
-    "call skipped": "call skipped: the estimate of call {source} is reused",
+    "computed": ("full", "computed"),
+    "reused": ("hollow", "reused from call {source}"),
+    "not needed (nothing reads it)": ("hatch", "not needed: nothing that runs reads it"),
+    "call skipped": ("pale", "call skipped: the estimate of call {source} is reused"),
 }
 CAPTION = (
-    "Each column is one call of the network, each row one unit of it. A reused unit returns the value that it computed "
-    "at an earlier call. One that is not needed feeds only units that do not run. At a skipped call the "
-    "network is not entered at all: its last estimate of the noise is reused. Click a cell to switch it, a bar to "
-    "switch a whole call or unit; with the keyboard: arrows, space, c for the call, u for the unit. The name of a unit "
-    "leads to its features."
+    "Each column is one call of the network, each row one of its layers, which are drawn at the left: the wider, the "
+    "more pixels. A reused layer hands back what it computed at an earlier call. At a skipped call the network does not run at all: "
+    "its last estimate of the noise is used again. Click a cell to switch it, a bar to switch a whole call or layer; "
+    "click a layer at the left for its features. Keys: arrows, space, c for the call, u for the layer, f for features."
 )
 COMPARISON = {
-    "both compute": "both compute it",
-    "only this one": "only this one computes it",
-    "only the other": "only the other computes it",
-    "neither": "neither computes it",
+    "both compute": ("full", "both compute it"),
+    "only this one": ("only", "only this one computes it"),
+    "only the other": ("other", "only the other computes it"),
+    "neither": ("pale", "neither computes it"),
 }
 
 
 def heatmap_style() -> dict[str, Any]:
     """Collect what `static/heatmap.js` needs besides a schedule.
 
-    `legends`: names of the four kinds of cell, the sentence for each, their colours, and the text under the pointer.
+    `legends`: names of the four kinds of cell, the sentence for each, their looks, and the text under the pointer.
     """
-    comparison_colours = (COLOURS[0], COLOURS[1], ONLY_OTHER, COLOURS[3])
     legends = {
-        "schedule": _legend(STATUSES, SCHEDULE_COLOURS, CELL),
-        "file": _legend(STATUSES, SCHEDULE_COLOURS, FILE_CELL),
-        "comparison": _legend(COMPARISON, comparison_colours, FILE_CELL),
+        "schedule": _legend(STATUSES, CELL),
+        "file": _legend(STATUSES, FILE_CELL),
+        "comparison": _legend(COMPARISON, FILE_CELL),
     }
-    layout = bare_layout().to_plotly_json()
-    return {
-        "legends": legends,
-        "layout": layout,
-        "colours": COLOURS,
-        "abbreviations": ABBREVIATIONS,
-        "tick_steps": TICK_STEPS,
-        "max_ticks": MAX_TICKS,
-    }
+    return {"legends": legends, "colours": COMPARISON_COLOURS}
 
 
-def _legend(words: dict[str, str], colours: tuple[str, ...], cell: str) -> dict[str, Any]:
-    return {"names": list(words), "sentences": list(words.values()), "colours": colours, "cell": cell}
+def _legend(kinds: dict[str, tuple[str, str]], cell: str) -> dict[str, Any]:
+    looks, sentences = zip(*kinds.values(), strict=True)
+    return {"names": list(kinds), "sentences": list(sentences), "looks": list(looks), "cell": cell}
 
 
 def graph_json(graph: BlockGraph) -> dict[str, Any]:
