@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from explorer.evaluation.evaluate import Candidate, ReferenceRun, Sample
 
+EMPTY_PROMPT = "Type what to draw."
+
 
 class ExperimentRequest(BaseModel):
     """What to generate and what to leave out. Raises pydantic.ValidationError, which `errors.format_error`
@@ -61,7 +63,7 @@ class ExperimentRequest(BaseModel):
     @classmethod
     def _not_empty(cls, prompt: str) -> str:
         if not prompt.strip():
-            raise ValueError("type what to draw; the prompt is empty")
+            raise ValueError(EMPTY_PROMPT)
         return prompt.strip()
 
     @model_validator(mode="after")

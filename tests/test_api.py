@@ -44,7 +44,7 @@ def test_private_paths_are_refused(served: str, path: str):
         ("mask", {"sampler": "magic"}, "sampler must be 'ddim', "),
         ("cost", {"manual_schedule": "!!"}, "the manual schedule is not in base64"),
         ("cost", {"manual_schedule": "AAAA"}, "the manual schedule does not have 25 calls"),
-        ("generate", {}, "type what to draw"),
+        ("generate", {}, "Type what to draw."),
         ("generate", {"prompt": 17}, "prompt must be text, not 17"),
         ("generate", {"prompt": "dog", "seed": "many"}, "seed must be a whole number, not 'many'"),
     ],

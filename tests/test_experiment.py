@@ -77,8 +77,8 @@ def test_a_cancelled_comparison_leaves_no_state(new_request):
 @pytest.mark.parametrize(
     "fields, reason",
     [
-        ({"prompt": ""}, "type what to draw; the prompt is empty"),
-        ({"prompt": "  \n"}, "prompt is empty"),
+        ({"prompt": ""}, "Type what to draw."),
+        ({"prompt": "  \n"}, "Type what to draw."),
         ({"prompt": "x" * 10_000}, "prompt must have at most 500 characters, not 10,000"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"steps": 10**6}, "steps must be at most 1000"),

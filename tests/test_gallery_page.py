@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlparse
 
@@ -89,7 +90,7 @@ def test_a_step_of_the_slider_changes_everything_within_one_event_and_requests_n
     for ratio in (0.8, 0.2, 0.9):
         assert gallery_page.evaluate(MOVED, ratio) == []
     gallery_page.locator("#ratio input[type=range]").focus()
-    for _ in range(30):
+    for _ in range(6):  # from stop to stop
         gallery_page.keyboard.press("ArrowLeft")
     gallery_page.wait_for_function("new URLSearchParams(location.search).get('ratio') === '0.6'")
     settled(gallery_page, NUM_REQUESTS)
@@ -103,14 +104,15 @@ def test_pictures_and_numbers_are_those_of_the_gallery_and_the_leader_is_named_w
     assert np.array_equal(shown, tiles[:, INDEX])
     result = TABLE["methods"]["dipgo"]["results"][INDEX]
     facts = gallery_page.locator(".card[data-role=pruned] dd").all_inner_texts()
-    assert facts[0] == f"{100 * result['kept']:.1f}%" and facts[2] == f"{result['each']['ssim'][0]:.3f}"
-    assert gallery_page.locator(".tiles dd").first.text_content() == f"{100 * (1 - result['kept']):.1f}%"
-    assert f"n = {len(TABLE['samples'])}" in gallery_page.locator(".tiles").text_content()
+    assert facts[0] == f"{100 * result['kept']:.1f} %" and facts[2] == f"{result['each']['ssim'][0]:.3f}"
+    assert gallery_page.locator(".tiles dd").first.text_content() == f"{100 * (1 - result['kept']):.1f} %"
+    assert f"mean of {len(TABLE['samples'])} scenes" in gallery_page.locator(".tiles").text_content()
 
     leader = TABLE["leaders"][INDEX]
     text = gallery_page.locator(".captions").inner_text()
     mean, low, high = leader["lead"]
-    assert f"{mean:.1f} [{low:.1f}, {high:.1f}] dB ahead of" in text and f"of {leader['n']} pictures" in text
+    assert f": {mean:.1f} dB closer than" in text and f"(95 %: {low:.1f} to {high:.1f})" in text
+    assert f"on {leader['higher']} of {leader['n']} pictures" in text
 
 
 def test_click_selects_another_method_and_its_settings(gallery_page):
@@ -225,7 +227,7 @@ def test_request_outside_the_gallery_is_planned_when_the_slider_is_released(gall
     expect(gallery_page.locator(".view")).to_have_attribute("data-source", "none")
     gallery_page.locator("#ratio input[type=number]").fill("0.33")
     gallery_page.locator("#ratio input[type=number]").press("Tab")
-    expect(gallery_page.locator(".tiles dd").first).to_have_text("33.0%")
+    expect(gallery_page.locator(".tiles dd").first).to_have_text("33.0 %")
 
 
 def test_features_show_where_the_schedule_reuses(gallery_page):
@@ -325,3 +327,52 @@ def test_the_example_has_captions_and_any_key_ends_it_where_it_would_have_ended(
     expect(page.locator("#ratio input[type=number]")).to_have_value("0.8")
     page.evaluate(MOVED, 0.95)
     expect(page.locator(".headline")).to_contain_text("another picture")
+
+
+def test_the_slider_rests_at_stops_and_its_box_takes_what_the_slider_can_be(gallery_page):
+    slider, box = (gallery_page.locator(f"#ratio input[type={kind}]") for kind in ("range", "number"))
+    gallery_page.evaluate(MOVED, 0.52)
+    expect(box).to_have_value("0.5")
+    slider.press("ArrowRight")
+    expect(box).to_have_value("0.55")
+    expect(gallery_page.locator(".task")).to_have_text("Skip 55 % of the work: can you see it?")
+    for typed, taken in (("5", "0.95"), ("-1", "0"), ("", "0")):
+        box.fill(typed)
+        box.press("Tab")
+        expect(box).to_have_value(taken)
+    gallery_page.wait_for_function("new URLSearchParams(location.search).get('ratio') === '0'")
+
+
+@pytest.mark.parametrize("query", [f"{QUERY}&steps=50", QUERY.replace("steps=50", "steps=25")])  # gallery, Python
+def test_a_method_that_cannot_skip_so_much_opens_where_it_ends(visitor: Visitor, query):
+    visitor.page.goto(f"{visitor.served}?{query.replace('dipgo', 'deepcache')}&deepcache.branch=2&ratio=0.95")
+    said = visitor.page.locator("#pictures .footer")
+    expect(said).to_contain_text(re.compile(r"DeepCache skips \d+ % at most: the slider is there now"))
+    end = float(visitor.page.locator("#ratio input[type=number]").input_value())
+    assert f" {100 * end:.0f} %" in said.inner_text() and 0.3 < end < 0.7
+    visitor.page.wait_for_selector("#heatmap .drawn")
+    assert visitor.page.locator("#alert [role=alert]").count() == 0 and not visitor.errors
+
+
+def test_scenes_are_one_stop_of_the_tab_key(gallery_page):
+    stops = gallery_page.locator(".samples button[tabindex='0']")
+    expect(stops).to_have_count(1)
+    stops.focus()
+    for key, index in (("ArrowRight", 1), ("End", -1), ("Home", 0)):
+        gallery_page.keyboard.press(key)
+        label = gallery_page.locator(".samples button").nth(index).get_attribute("aria-label")
+        if key != "ArrowRight":
+            assert gallery_page.evaluate("document.activeElement.getAttribute('aria-label')") == label
+    gallery_page.keyboard.press("Enter")
+    expect(gallery_page.locator("#prompt input")).to_have_value(TABLE["samples"][0]["prompt"])
+
+
+def test_the_map_is_also_a_table(gallery_page):
+    gallery_page.locator("#heatmap .as-table summary").click()
+    rows = gallery_page.locator("#heatmap .as-table tbody tr")
+    expect(rows).to_have_count(len(TABLE["graphs"]["layer"]["units"]))
+    before = rows.first.inner_text()
+    assert before.startswith(TABLE["graphs"]["layer"]["units"][0]["name"])
+    gallery_page.evaluate(MOVED, 0.9)
+    expect(rows.first).not_to_have_text(before)
+    gallery_page.locator("#heatmap .as-table summary").click()

@@ -63,7 +63,7 @@ def test_the_heatmap_follows_the_ratio_without_generating(opened_visitor: Visito
         "few => document.querySelector('#heatmap .plot').map.legend[0].count < few",
         arg=0.75 * before,
     )
-    expect(page.locator(".tiles dd").first).to_have_text("65.0%")
+    expect(page.locator(".tiles dd").first).to_have_text("65.0 %")
     assert not opened_visitor.pictures()
 
 
@@ -76,7 +76,7 @@ def test_generates_three_pictures_from_one_request(opened_visitor: Visitor):
     assert page.locator(".card .picture").first.get_attribute("aria-label") == "dog, original"
     assert page.locator(".card h2").all_inner_texts() == ["Original", "Pruned", "Same cost, fewer steps"]
     facts = page.locator(".card[data-role=pruned] dd").all_inner_texts()
-    assert facts[0].endswith("%")
+    assert facts[0].endswith(" %")
     assert float(facts[1]) > 0
     assert 0 <= float(facts[2]) <= 1
     assert facts[3].endswith(" dB")
@@ -132,7 +132,7 @@ def test_pointer_shows_the_status_of_a_cell(opened_visitor: Visitor):
     page.mouse.move(*cell_center(page, "#heatmap", 1, 14))
     text = page.locator("#heatmap .cell-tip").inner_text()
     assert "call 1, timestep" in text
-    assert "% of a call's MACs" in text
+    assert " % of a call's MACs" in text
     assert any(status in text for status in ("computed", "reused from call 0", "not needed", "call skipped"))
 
 
@@ -226,7 +226,7 @@ def test_an_address_cannot_put_markup_into_the_page(visitor: Visitor):
 
 
 BAD_INPUT = [
-    ("#prompt input", "", "type what to draw"),
+    ("#prompt input", "", "Type what to draw."),
     ("#prompt input", "x" * 10_000, "prompt must have at most 500 characters, not 10,000"),
     ("#steps input", "0", "steps must be at least 1, not 0"),
     ("#steps input", "1000000", "steps must be at most 1000, not 1000000"),
@@ -268,7 +268,7 @@ def test_every_way_to_change_the_prompt_reaches_the_state(opened_visitor: Visito
     assert press() == "penguin"
     box.click()
     assert press("Control+A", "Control+X") == ""
-    expect(page.locator("#alert [role=alert]")).to_contain_text("type what to draw")
+    expect(page.locator("#alert [role=alert]")).to_contain_text("Type what to draw.")
     assert press("Control+V", "Control+V") == "penguinpenguin"
     assert press("Control+Z", "Control+Z", "Control+Z") != "penguinpenguin"
 
@@ -355,3 +355,29 @@ def test_a_request_that_begins_while_the_last_answers_stream_closes_is_answered(
     with visitor.page.expect_response("**/queue/join?**"):
         visitor.page.press("#prompt input", "Enter")  # within the three seconds
     expect(visitor.page.locator(".history button")).to_have_count(2)
+
+
+def test_an_error_stands_at_its_field_until_it_is_mended(opened_visitor: Visitor):
+    page = ask(opened_visitor)
+    page.fill("#steps input", "0")
+    page.press("#steps input", "Tab")
+    error = page.locator("#steps .field-error")
+    expect(error).to_have_text("steps must be at least 1, not 0")
+    expect(page.locator("#steps input")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#alert [role=alert]")).to_have_text("steps must be at least 1, not 0")  # for screen readers
+    page.fill("#steps input", "4")
+    page.press("#steps input", "Tab")
+    expect(error).to_have_count(0)
+    expect(page.locator("#steps input")).not_to_have_attribute("aria-invalid", "true")
+    page.fill("#prompt input", "")
+    page.click("#generate")
+    expect(page.locator("#prompt .field-error")).to_have_text("Type what to draw.")
+
+
+def test_a_stopped_run_says_so(opened_visitor: Visitor):
+    page = ask(opened_visitor, steps="100")
+    page.click("#generate")
+    expect(page.locator("#pictures .footer")).to_contain_text("Generating for “dog”")
+    expect(page.locator(".card[data-role=original] .counter")).to_contain_text("of 100")
+    page.click("#stop")
+    expect(page.locator("#pictures .footer")).to_contain_text("Stopped before the end, for “dog”")

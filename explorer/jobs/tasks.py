@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 from safetensors.numpy import load, save
@@ -9,7 +10,7 @@ from safetensors.numpy import load, save
 from explorer import experiment
 from explorer.jobs.executors.pools import worker_pool
 from explorer.jobs.prune_request import PruneRequest
-from explorer.masks.file_format import contiguous, to_bytes
+from explorer.masks.file_format import RatioError, contiguous, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.result import load as load_result
 from explorer.measures.similarity_file import Similarity
@@ -20,9 +21,19 @@ from explorer.pruners import method_config
 HEARTBEAT_S = 1.0
 
 
-def plan(request: experiment.ExperimentRequest, path: str = "") -> Iterator[experiment.SchedulePlan]:
-    """Yield `experiment.plan`; the file at `path` takes the place of the method."""
-    yield experiment.plan(request, load_result(path) if path else None)
+def plan(
+    request: experiment.ExperimentRequest, path: str = "", at_most: bool = False
+) -> Iterator[experiment.SchedulePlan]:
+    """Yield `experiment.plan`; the file at `path` takes the place of the method. With `at_most`, a ratio that cannot be
+    reached becomes the largest whole percent that can, and stays in `asked`."""
+    result = load_result(path) if path else None
+    try:
+        yield experiment.plan(request, result)
+    except RatioError as error:
+        if not at_most:
+            raise
+        largest = request.model_copy(update={"ratio": int(100 * error.largest) / 100})
+        yield replace(experiment.plan(largest, result), asked=request.ratio)
 
 
 def compare(

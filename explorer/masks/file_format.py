@@ -169,10 +169,18 @@ def contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
 
 
+class RatioError(ValueError):
+    """A ratio that cannot be reached; `largest` can."""
+
+    def __init__(self, largest: float, ratio: float):
+        super().__init__(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
+        self.largest = largest
+
+
 def check_ratio(largest: float, ratio: float) -> None:
-    """Raise ValueError for a ratio outside 0 .. largest (which the sentence gives with four digits)."""
+    """Raise RatioError for a ratio outside 0 .. largest (which the sentence gives with four digits)."""
     if not 0 <= ratio <= largest + 5e-5:
-        raise ValueError(f"the ratio must be between 0 and {largest:.4f} (the largest possible here), got {ratio}")
+        raise RatioError(largest, ratio)
 
 
 def provenance() -> dict[str, Any]:

@@ -86,14 +86,14 @@ METRICS: Mapping[str, Metric] = {
         Metric("clip_score", "CLIP score", "encoder", "", 1, True, _CLIP),
         Metric(
             "retrieval_top1",
-            "right name first",
+            "recognised (top 1)",
             "encoder",
             "",
             3,
             True,
             _NAMED.replace("among its five first guesses", "as its first guess"),
         ),
-        Metric("retrieval_top5", "name in its top 5", "encoder", "", 3, True, _NAMED),
+        Metric("retrieval_top5", "recognised (top 5)", "encoder", "", 3, True, _NAMED),
         Metric("kid", "KID", "set", "", 4, False, "Kernel inception distance to real pictures."),
         Metric("fid", "FID", "set", "", 2, False, "Frechet inception distance to real pictures."),
     )

@@ -12,6 +12,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from explorer.errors import format_error
+from explorer.experiment import EMPTY_PROMPT
 from explorer.masks.file_format import FileHeader
 from explorer.ui import url_state
 
@@ -84,8 +85,14 @@ def user_errors() -> Iterator[list[str]]:
 
 
 def alert(sentences: list[str]) -> str:
-    """Make a box that screen readers announce; empty without sentences."""
-    return "".join(f'<p class="alert" role="alert">{escape(sentence)}</p>' for sentence in sentences)
+    """Make a box that screen readers announce; empty without sentences. One that begins with the name of a request's
+    field (`errors.format_error`) names that field, for `static/fieldErrors.js`."""
+    return "".join(f'<p class="alert" role="alert"{_field_of(one)}>{escape(one)}</p>' for one in sentences)
+
+
+def _field_of(sentence: str) -> str:
+    field = "prompt" if sentence == EMPTY_PROMPT else sentence.partition(" ")[0]
+    return f' data-field="{field}"' if field in url_state.REQUEST_KEYS else ""
 
 
 def leave_values(shown: dict[Any, Any], *controls: Any) -> dict[Any, Any]:

@@ -51,11 +51,12 @@ EDITABLE_MAP = (
 def head_markup() -> str:
     """Make what the page's head holds: the script that goes before Gradio's own, and the links by which the browser
     fetches scripts and table while those are still loading."""
-    first = '<script type="module" src="explorer/static/eventStream.js"></script>'
+    scripts = ("eventStream.js", "confirmDelete.js")
+    first = [f'<script type="module" src="explorer/static/{file}"></script>' for file in scripts]
     fonts = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
     links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
     table = f'<link rel="preload" as="fetch" crossorigin href="explorer/gallery/{gallery.TABLE}">'
-    return "".join([first, *fonts, *links, table, f"<style>{_option_styles()}</style>"])
+    return "".join([*first, *fonts, *links, table, f"<style>{_option_styles()}</style>"])
 
 
 def _option_styles() -> str:

@@ -8,18 +8,19 @@ import { cost, unpack } from "./schedule.js";
 const NONE = "–";
 const TOLERATED_LOSS = 0.05; // of retrieval, within the safe zone
 const TIE_DB = 0.05;
-const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`;
+const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 const escaped = (text) => String(text).replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
 const giga = (macs) => (macs < 1e12 ? Number((macs / 1e9).toPrecision(3)) : Math.round(macs / 1e9)).toLocaleString("en");
-const interval = ([mean, low, high], digits) => `${mean.toFixed(digits)} [${low.toFixed(digits)}, ${high.toFixed(digits)}]`;
-const range = ([, low, high], digits) => `95 % ${low.toFixed(digits)} to ${high.toFixed(digits)}`;
+const range = ([, low, high], digits) => `95 %: ${low.toFixed(digits)} to ${high.toFixed(digits)}`;
 const term = (word, meaning) => `<abbr title="${escaped(meaning)}" tabindex="0">${word}</abbr>`;
 const metricTerm = ({ label, help }) => term(label, help);
 const metricValue = ({ digits, unit }, value) => value.toFixed(digits) + (unit && ` ${unit}`);
 
-const MACS = term("MACs", "Multiply-accumulate operations: the arithmetic that the network does.");
+const ARITHMETIC = "Counted in multiply-accumulate operations (MACs) of the network, compared with the full run.";
+const LEFT = term("arithmetic left", ARITHMETIC);
 const TITLES = { original: "Original", pruned: "Pruned", baseline: "Same cost, fewer steps" };
-const WHOLE = "Nothing is left out: this is the full run.";
+const WHOLE = "Nothing is skipped: this is the full run.";
+const MAX_OF_IDEAL = 1.5; // a measured speed beyond it, or as far below, tells of a busy machine
 
 /** Name the method that is nearest to the full run at a ratio, on average over the gallery. */
 export function winner({ methods }, ratioIndex) {
@@ -43,10 +44,10 @@ export function cardFacts(shown) {
 function factRows({ ssim, psnr }, kept, seconds, ssimValue, psnrValue) {
   const isNone = (value) => value === undefined || value === null;
   return [
-    [`${MACS} kept`, isNone(kept) ? NONE : percent(kept, 1)],
+    [LEFT, isNone(kept) ? NONE : percent(kept, 1)],
     ["seconds", isNone(seconds) ? NONE : seconds.toFixed(2)],
     [metricTerm(ssim), isNone(ssimValue) ? NONE : metricValue(ssim, ssimValue)],
-    [metricTerm(psnr), isNone(psnrValue) ? NONE : psnrValue >= SAME_DB ? "same" : metricValue(psnr, psnrValue)],
+    [metricTerm(psnr), isNone(psnrValue) ? NONE : psnrValue >= SAME_DB ? "identical" : metricValue(psnr, psnrValue)],
   ];
 }
 
@@ -66,9 +67,15 @@ function galleryFacts({ table, hit, baseline, metrics, samplers }, role) {
   if (role === "original" || ratioIndex < 0) return whole;
   const { title, results } = table.methods[role === "baseline" ? baseline : method];
   const result = results[ratioIndex];
-  if (!result) return { what: `${title} cannot remove ${percent(table.ratios[ratioIndex])}`, rows: factRows(metrics), empty: true };
-  const what = role === "baseline" ? title.replace("fewer", result.steps) : `${title}, ${percent(1 - result.kept)} of the MACs skipped`;
-  return { what, rows: factRows(metrics, result.kept, result.seconds, result.each.ssim[sample], result.each.psnr[sample]) };
+  if (!result) return { what: `${title} cannot skip ${percent(table.ratios[ratioIndex])}`, rows: factRows(metrics), empty: true };
+  const what = role === "baseline" ? title.replace("fewer", result.steps) : `${title}, ${percent(1 - result.kept)} skipped`;
+  const seconds = isPlausible(result) ? result.seconds : undefined;
+  return { what, rows: factRows(metrics, result.kept, seconds, result.each.ssim[sample], result.each.psnr[sample]) };
+}
+
+/** Tell whether a measured speed can be what the schedule saves, and not what else the machine did. */
+function isPlausible({ speedup: [speedup], kept }) {
+  return speedup * kept < MAX_OF_IDEAL && speedup * kept > 1 / MAX_OF_IDEAL;
 }
 
 /** Write the cost in numbers. */
@@ -83,18 +90,18 @@ const editedNote = ({ generated }) => (generated ? "edited by hand" : "edited by
 function editedTiles(plan, state) {
   const { kept } = cost(plan.graph, state.edited);
   return [
-    ["removed", percent(1 - kept, 1), editedNote(state)],
-    ["MACs kept", percent(kept, 1), `${giga(kept * plan.macs_total)} of ${giga(plan.macs_total)} G`],
+    ["arithmetic skipped", percent(1 - kept, 1), editedNote(state)],
+    ["arithmetic left", percent(kept, 1), `${giga(kept * plan.macs_total)} of ${giga(plan.macs_total)} GMACs`],
   ];
 }
 
 function planTiles({ plan, samplers }) {
   const asked = plan.asked === null ? NONE : percent(plan.asked, 1);
   return [
-    ["asked", asked, plan.asked === null ? "the settings name the schedule" : "of the MACs to remove"],
-    ["reached", percent(plan.reached, 1), `at most ${percent(plan.max_ratio, 1)} is possible`],
-    ["MACs kept", percent(plan.kept, 1), `${giga(plan.macs_kept)} of ${giga(plan.macs_total)} G`],
-    ["same cost", `${plan.baseline_steps} steps`, `${samplers[plan.baseline_sampler]}, ${percent(plan.baseline_kept, 1)} of MACs`],
+    ["asked for", asked, plan.asked === null ? "the settings name the schedule" : "of the arithmetic to skip"],
+    ["arithmetic skipped", percent(plan.reached, 1), `at most ${percent(plan.max_ratio, 1)} is possible`],
+    ["arithmetic left", percent(plan.kept, 1), `${giga(plan.macs_kept)} of ${giga(plan.macs_total)} GMACs`],
+    ["same cost", steps(plan.baseline_steps), `${samplers[plan.baseline_sampler]}, ${percent(plan.baseline_kept, 1)} of the arithmetic`],
   ];
 }
 
@@ -106,16 +113,18 @@ function galleryTiles({ table, hit, state, metrics }) {
   const total = perCall * table.timesteps.length;
   const kept = state.edited ? cost(graph, state.edited).kept : result ? result.kept : 1;
   const tiles = [
-    ["removed", percent(1 - kept, 1), state.edited ? editedNote(state) : "of the trajectory's MACs"],
-    ["MACs kept", percent(kept, 1), `${giga(kept * total)} of ${giga(total)} G`],
+    ["arithmetic skipped", percent(1 - kept, 1), state.edited ? editedNote(state) : "of all calls together"],
+    ["arithmetic left", percent(kept, 1), `${giga(kept * total)} of ${giga(total)} GMACs`],
   ];
   if (state.edited || !result) return tiles;
   const [speedup, low, high] = result.speedup;
   const n = table.samples.length;
   return [
     ...tiles,
-    ["measured speed", `${speedup.toFixed(2)}×`, `${low.toFixed(2)} to ${high.toFixed(2)}; ideal is ${(1 / result.kept).toFixed(2)}×`],
-    ["all samples", metricValue(metrics.psnr, result.means.psnr[0]), `${range(result.means.psnr, metrics.psnr.digits)}, n = ${n}`],
+    isPlausible(result)
+      ? ["measured speed", `${speedup.toFixed(2)}×`, `${low.toFixed(2)} to ${high.toFixed(2)}; ideal is ${(1 / result.kept).toFixed(2)}×`]
+      : ["ideal speed", `${(1 / result.kept).toFixed(2)}×`, "the machine was busy when this was measured"],
+    [`closeness, mean of ${n} scenes`, metricValue(metrics.psnr, result.means.psnr[0]), range(result.means.psnr, metrics.psnr.digits)],
     ...scoredTiles(result, hit.sample, n, metrics),
   ];
 }
@@ -125,12 +134,14 @@ function scoredTiles({ means, each }, sample, n, { retrieval_top5, clip_score })
   if (!means.clip || !means.top5) return [];
   const here = metricValue(clip_score, each.clip[sample]);
   return [
-    [metricTerm(retrieval_top5), percent(means.top5[0]), `here the right name comes ${ordinal(each.rank[sample] + 1)}; n = ${n}`],
+    [metricTerm(retrieval_top5), percent(means.top5[0]), `of ${n} scenes; on this one the right name comes ${ordinal(each.rank[sample] + 1)}`],
     [metricTerm(clip_score), metricValue(clip_score, means.clip[0]), `${range(means.clip, clip_score.digits)}; here ${here}`],
   ];
 }
 
 const ordinal = (place) => `${place}${["th", "st", "nd", "rd"][place % 100 > 10 && place % 100 < 14 ? 0 : place % 10] ?? "th"}`;
+
+const steps = (number) => (number === 1 ? "1 step" : `${number} steps`);
 
 /** Write in sentences what the schedule amounts to, up to where it is safe, and which method leads at this cost. */
 export function captionMarkup(shown) {
@@ -183,8 +194,8 @@ function safeSentence({ table, hit, state, metrics }) {
   const ratio = safeRatio(table, hit.method);
   if (ratio === null) return "";
   const whole = percent(table.original.means.top5[0]);
-  const retrieval = term("retrieval", metrics.retrieval_top5.help);
-  return `Up to <b>${percent(ratio)}</b> removed, ${retrieval} falls by less than ${100 * TOLERATED_LOSS} points from the ${whole} of the full run.`;
+  const recognised = term("recognised", metrics.retrieval_top5.help);
+  return `Up to <b>${percent(ratio)}</b> skipped, the pictures are still ${recognised} almost as often as the original (within ${100 * TOLERATED_LOSS} points of ${whole}).`;
 }
 
 /** Find the largest ratio up to which retrieval falls by less than TOLERATED_LOSS; null where it is not known. */
@@ -203,9 +214,19 @@ function leaderSentence({ table, hit, state, metrics }) {
   const leader = hit && hit.ratioIndex >= 0 && !state.edited && table.leaders[hit.ratioIndex];
   if (!leader) return "";
   const [title, runnerUp] = [leader.method, leader.runner_up].map((name) => escaped(table.methods[name].title));
-  if (Math.abs(leader.lead[0]) < TIE_DB) return `At this cost <b>${title}</b> and <b>${runnerUp}</b> are equally near to the full run.`;
+  const scenes = `mean of ${leader.n} scenes`;
+  if (Math.abs(leader.lead[0]) < TIE_DB) return `★ At this cost <b>${title}</b> and <b>${runnerUp}</b> are equally close to the original (${scenes}).`;
   const noise = leader.lead[1] > 0 ? "" : ", which is within noise";
-  const own = hit.method === leader.method ? "" : ` <b>${escaped(table.methods[hit.method].title)} does not win here.</b>`;
   const { digits, unit } = metrics.psnr;
-  return `At this cost <b>${title}</b> is nearest to the full run: ${interval(leader.lead, digits)} ${unit} ahead of ${runnerUp}, nearer for ${leader.higher} of ${leader.n} pictures${noise}.${own}`;
+  const lead = `${leader.lead[0].toFixed(digits)} ${unit} closer than ${runnerUp} on average (${range(leader.lead, digits)}), on ${leader.higher} of ${leader.n} pictures`;
+  return `★ At this cost <b>${title}</b> is closest to the original: ${lead}${noise}.${ownPlace(table, hit, leader, metrics.psnr)}`;
+}
+
+/** Say where the chosen method stands, if it does not lead on average, and who leads on this scene, if that is another. */
+function ownPlace({ methods }, { method, sample, ratioIndex }, leader, { digits, unit }) {
+  const here = (name) => methods[name].results[ratioIndex]?.each.psnr[sample] ?? -Infinity;
+  const best = Object.keys(methods).reduce((one, other) => (here(other) > here(one) ? other : one));
+  const own = method === leader.method ? "" : ` <b>${escaped(methods[method].title)} is not the closest here.</b>`;
+  const scene = here(best) - here(leader.method) < TIE_DB ? "" : ` On this scene it is ${escaped(methods[best].title)}, with ${here(best).toFixed(digits)} ${unit}.`;
+  return own + scene;
 }

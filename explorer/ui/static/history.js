@@ -31,7 +31,7 @@ export class Filmstrip {
   }
 
   show() {
-    this.box.innerHTML = "<h2>How they were generated</h2>";
+    this.box.innerHTML = "<h2>How the pictures formed</h2>";
     this.reels = {};
     for (const role of Object.keys(ROLES)) {
       this.reels[role] = document.createElement("div");

@@ -49,10 +49,15 @@ export function renderPictures(hit, source) {
     card.style.setProperty("--hue", hues[role] ?? "");
     paintCard(card, facts[role]);
   }
-  element.querySelector(".footer").textContent = source === "generated" ? state.generated.footer : "";
+  element.querySelector(".footer").textContent = source === "generated" ? `${progressWord()} ${state.generated.footer}` : state.notice;
   if (source !== "generated") element.querySelector(".filmstrip").hidden = true;
   else if (element.querySelector(".filmstrip").hidden) filmstrip.show();
   paintOverlay();
+}
+
+function progressWord() {
+  if (ROLES.every((role) => state.generated.cards[role].done)) return "Generated for";
+  return state.isStopped ? "Stopped before the end, for" : "Generating for";
 }
 
 /** Find the strip and the tile of a card. */
@@ -99,6 +104,7 @@ function renderMethods(hit) {
     const result = ratioIndex < 0 ? table.original : table.methods[method].results[ratioIndex];
     button.setAttribute("aria-pressed", (method === hit.method && !state.edited) || method === baselineMethod());
     button.classList.toggle("winner", Boolean(result) && method === best);
+    button.querySelector("small").title = method === best ? `closest on average over the ${table.samples.length} scenes` : "";
     button.disabled = !result;
     paint(button.querySelector("canvas"), result && strips.get(sample, ratioIndex < 0 ? "full" : method), Math.max(0, ratioIndex));
     button.querySelector("small").textContent = !result ? "out of range" : `${result.each.psnr[sample].toFixed(1)} dB`;

@@ -7,6 +7,9 @@ export const state = {
   edited: null, // a schedule that was edited by hand
   plan: null, // Python's answer
   generated: null, // Python's pictures
+  isStopped: false, // by the visitor, before they were finished
+  notice: "", // what the page changed by itself; `nextNotice`: with the next request
+  nextNotice: "",
   scheduleFromUrl: openedWith.get("manual_schedule"),
 };
 export const parts = {}; // the page's component of the pictures, with its properties and events

@@ -1,9 +1,9 @@
 // A tour of three steps for a first visit, which can be left at any of them.
 
 const STEPS = [
-  ["#ratio", "Drag this slider. It sets how much of the network's arithmetic is left out; everything below follows at once."],
-  [".view .viewer", "All three pictures grow from the same noise: the full run, the pruned one, and what the same amount of arithmetic buys a good sampler that just takes fewer steps."],
-  ["#heatmap", "Each column is one call of the network, each row one of its units. Blue is computed, the rest is reused from before. Click a cell to switch it."],
+  ["#ratio", "Drag this slider: how much of the arithmetic is skipped? Everything below follows at once."],
+  [".view .viewer", "Three pictures from the same noise: the full run, the pruned one, and what a good sampler draws for the same cost by taking fewer steps."],
+  ["#heatmap", "Each column is one call of the network, each row one of its layers. Full cells are computed; the rest is taken from before or not needed. Click a cell to switch it."],
 ];
 
 let step = -1;
@@ -17,13 +17,22 @@ export function nextStep() {
   focusedBefore ??= document.activeElement;
   const [selector, text] = STEPS[step];
   outline(true);
-  const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  document.querySelector(selector)?.scrollIntoView({ block: "center", behavior: reduced ? "auto" : "smooth" });
+  document.querySelector(selector)?.scrollIntoView({ block: "nearest", behavior: "auto" });
   const box = findPanel();
   box.querySelector("p").textContent = text;
   box.querySelector("small").textContent = `${step + 1} of ${STEPS.length}`;
   box.querySelector(".next").textContent = step + 1 < STEPS.length ? "Next" : "Done";
   box.querySelector(".next").focus();
+  placeBeside(box, document.querySelector(selector));
+}
+
+/** Put the panel where it leaves what it explains in sight: under it, or over it where there is no room. */
+function placeBeside(box, target) {
+  if (!target || innerWidth < 700) return box.removeAttribute("style");
+  const [here, own] = [target.getBoundingClientRect(), box.getBoundingClientRect()];
+  const under = here.bottom + 14 + own.height < innerHeight;
+  const top = under ? here.bottom + 14 : Math.max(14, here.top - own.height - 14);
+  Object.assign(box.style, { top: `${top}px`, left: `${Math.max(14, Math.min(here.left, innerWidth - own.width - 14))}px`, right: "auto", bottom: "auto" });
 }
 
 export function endTour() {

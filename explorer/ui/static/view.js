@@ -1,11 +1,14 @@
 // The Explore tab in the browser: one state, from which everything is painted. Python answers only what the gallery cannot.
 // Here: what a visitor does, and what Python answers.
 
+import { useArrowKeys } from "./arrowKeys.js";
 import { playExample, play } from "./autoplay.js";
 import { controlsFor, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
 import { Heatmap } from "./heatmap.js";
 import { Filmstrip, History } from "./history.js";
 import { Strips, paint } from "./pictures.js";
+import { showAtFields } from "./fieldErrors.js";
+import { listenToRatio, ratioEnd } from "./ratioSlider.js";
 import { paintOverlay, render, renderPictures } from "./render.js";
 import { pack } from "./schedule.js";
 import { filmstrip, history, openedWith, parts, setShared, state, strips, table } from "./state.js";
@@ -21,15 +24,22 @@ export function setRequest(values, byVisitor) {
   if (byVisitor && !unchanged) reset();
   const otherMethod = before.method && before.method !== state.request.method;
   if (byVisitor && otherMethod && !state.returningTo && !galleryHit() && hasDefaultSettings()) return useGallerySettings();
+  if (Number(state.request.ratio) > ratioEnd()) return endAt(ratioEnd());
   if (state.returningTo) Object.assign(state, { generated: state.returningTo.generated, returningTo: null });
   writeExplore();
   render();
   if (byVisitor && !galleryHit() && !unchanged) parts.view?.trigger("plan");
 }
 
+/** Move the slider to where the chosen method ends, and say so. */
+function endAt(end) {
+  state.nextNotice = `${parts.view.props.titles[state.request.method] ?? "This importance"} skips ${Math.round(100 * end)} % at most: the slider is there now.`;
+  choose({ ratio: end });
+}
+
 /** Drop what was generated or edited for the last request. */
 function reset() {
-  Object.assign(state, { edited: null, generated: null, outdated: true });
+  Object.assign(state, { edited: null, generated: null, outdated: true, isStopped: false, notice: state.nextNotice, nextNotice: "" });
 }
 
 /** After another method was chosen: choose the settings that the gallery has of it, if it has any. */
@@ -92,6 +102,8 @@ export function mountHeatmap(part) {
   setShared({ heatmap: new Heatmap(part.element, part.props, onEdit, onUnit) });
   part.watch("value", () => {
     state.plan = part.props.value;
+    const { asked, max_ratio } = state.plan ?? {};
+    if (asked > max_ratio + 0.001 && same(asked, state.request.ratio)) endAt(Math.floor(100 * max_ratio) / 100);
     render();
   });
   render();
@@ -129,7 +141,7 @@ async function receive(value) {
 
 function begin(run) {
   newestRun = run;
-  state.outdated = false;
+  Object.assign(state, { outdated: false, isStopped: false });
   queue.length = 0;
   filmstrip.begin();
 }
@@ -215,8 +227,15 @@ function onClick({ target }) {
   else if (method) choose(controlsFor(method));
   else if (button.matches(".play")) play(button, table?.ratios ?? [0.2, 0.4, 0.6, 0.8]);
   else if (button.matches(".start-tour")) nextStep();
-  else if (button.matches(".zoom")) view.dataset.zoom = { 1: 2, 2: 4, 4: 1 }[view.dataset.zoom ?? 1];
+  else if (button.matches(".zoom")) zoom(view, button);
   else if (button.matches(".save")) savePicture(button.closest(".card"), state.request);
+}
+
+/** Magnify the pictures 2 or 4 times, or show them whole again. */
+function zoom(view, button) {
+  view.dataset.zoom = { 1: 2, 2: 4, 4: 1 }[view.dataset.zoom ?? 1];
+  button.textContent = `Zoom ${view.dataset.zoom}×`;
+  button.setAttribute("aria-pressed", view.dataset.zoom !== "1");
 }
 
 /** Move zoom and wipe with the pointer. */
@@ -227,16 +246,28 @@ function onPointerMove(event) {
   const [x, y] = [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height].map((share) => `${100 * share}%`);
   view.style.setProperty("--x", x);
   view.style.setProperty("--y", y);
-  if (state.mode === "wipe" && (event.buttons || event.pointerType === "mouse")) view.style.setProperty("--wipe", x);
+  if (state.mode === "wipe" && (event.buttons || event.pointerType === "mouse")) {
+    view.style.setProperty("--wipe", x);
+    parts.view.element.querySelector(".wipe input").value = parseFloat(x);
+  }
 }
 
 function listen(element) {
+  listenToRatio();
+  showAtFields(document.querySelector("#alert"));
+  document.addEventListener("click", ({ target }) => target.closest("#stop") && onStop());
   document.addEventListener("input", onSliderInput);
   document.addEventListener("input", onPromptInput);
   for (const box of [element, document.querySelector("#lead")]) box.addEventListener("click", onClick);
+  for (const box of [document.querySelector("#lead .samples"), ...element.querySelectorAll(".modes, .methods .row")]) useArrowKeys(box);
   element.querySelector(".wipe input").addEventListener("input", ({ target }) => element.querySelector(".view").style.setProperty("--wipe", `${target.value}%`));
   element.querySelector(".gain input").addEventListener("input", paintOverlay);
   element.querySelector(".viewer").addEventListener("pointermove", onPointerMove);
+}
+
+function onStop() {
+  state.isStopped = Boolean(state.generated);
+  render();
 }
 
 function setMode(mode) {

@@ -272,7 +272,7 @@ def plan(run: RunTask, library: MaskLibrary | None, view: View, values: Mapping[
     shown: dict[Any, Any] = {}
     with user_errors() as sentences:
         request, path = url_state.with_importance({**values, "prompt": "-"}, library)
-        for planned in run(tasks.plan, request, path):  # nothing, where another run of this visitor ended it
+        for planned in run(tasks.plan, request, path, True):  # nothing, where another run of this visitor ended it
             shown[view.heatmap] = plan_json(request, planned)
         url_state.make_request(values)
     return shown | {view.alert: alert(sentences)}
@@ -286,7 +286,7 @@ def generate(
     yield {view.alert: "", view.verdict: note}
     with user_errors() as sentences:
         request, path = url_state.with_importance(values, library)
-        planned = next(run(tasks.plan, request, path), None)
+        planned = next(run(tasks.plan, request, path, True), None)
         if planned is None:  # a newer run of this visitor ended it
             return
         cards, number = new_cards(request, planned), next(RUN_NUMBERS)

@@ -44,7 +44,7 @@ def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]
     baseline = f"{SAMPLER_TITLES[plan.baseline_sampler]}, {plan.baseline_steps} steps"
     return {
         "original": Card("original", f"{SAMPLER_TITLES[request.sampler]}, {plan.calls} calls", 1.0),
-        "pruned": Card("pruned", f"{method}, {plan.reached:.0%} of the MACs skipped", plan.kept),
+        "pruned": Card("pruned", f"{method}, {100 * plan.reached:.0f} % skipped", plan.kept),
         "baseline": Card("baseline", baseline, plan.baseline_kept),
     }
 
@@ -54,8 +54,8 @@ def cards_json(cards: Mapping[str, Card], request: ExperimentRequest, run: int) 
     their request, as the controls may hold another one by now."""
     method = "a schedule edited by hand" if request.manual_schedule else method_title(request.method)
     footer = (
-        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
-        f"{request.guidance:g}, {method} at {request.ratio:.0%}."
+        f"“{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
+        f"{request.guidance:g}, {method} at {100 * (1 - (cards['pruned'].kept or 0)):.0f} %."
     )
     return {"run": run, "cards": {role: _card_json(card) for role, card in cards.items()}, "footer": footer}
 
@@ -95,13 +95,13 @@ def compare_ssim(what: str, sampler: str, steps: int, pruned: Frame | None, base
     """Say whether `what` or a sampler with fewer steps is nearer to the original; empty if they were not finished."""
     if pruned is None or baseline is None or pruned.ssim is None or baseline.ssim is None:
         return ""
-    plain = f"plain {SAMPLER_TITLES[sampler]} with {steps} steps"
+    plain = f"{SAMPLER_TITLES[sampler]} with {steps} step{'s' if steps > 1 else ''}"
     if abs(pruned.ssim - baseline.ssim) < TIE_SSIM:
-        sentence = f"A tie: {plain} comes as near to the original as {what.rstrip(',')} does"
+        sentence = f"A tie: {plain} comes as close to the original as {what.rstrip(',')} does"
     elif baseline.ssim > pruned.ssim:
-        sentence = f"Here {what} does not pay: {plain} comes nearer to the original"
+        sentence = f"Here {what} does not pay: {plain} comes closer to the original"
     else:
-        sentence = f"Here {what} pays: it comes nearer to the original than {plain}"
+        sentence = f"Here {what} pays: it comes closer to the original than {plain}"
     metric = METRICS["ssim"]
     numbers = (
         f"{metric.label} {metric.format(pruned.ssim)} pruned, {metric.format(baseline.ssim)} {SAMPLER_TITLES[sampler]}"

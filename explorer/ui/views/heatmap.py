@@ -15,10 +15,11 @@ STATUSES = {
     "call skipped": ("pale", "call skipped: the estimate of call {source} is reused"),
 }
 CAPTION = (
-    "Each column is one call of the network, each row one of its layers, which are drawn at the left: the wider, the "
-    "more pixels. A reused layer hands back what it computed at an earlier call. At a skipped call the network does not run at all: "
-    "its last estimate of the noise is used again. Click a cell to switch it, a bar to switch a whole call or layer; "
-    "click a layer at the left for its features. Keys: arrows, space, c for the call, u for the layer, f for features."
+    "Each column is one call of the network, each row one of its layers, which are drawn at the left: the wider, "
+    "the more pixels. A reused layer hands back what it computed at an earlier call. At a skipped call the "
+    "network does not run at all: its last estimate of the noise is used again. Click a cell to switch it, a bar "
+    "for a whole call or layer; click a layer at the left for its features. Keys: arrows, space, c for the call, "
+    "u for the layer, f for features."
 )
 COMPARISON = {
     "both compute": ("full", "both compute it"),
