@@ -30,7 +30,7 @@ from explorer.jobs.mask_library import MAX_FILE_BYTES, MaskLibrary
 from explorer.jobs.store import JobStore, jobs_folder
 from explorer.models import catalogue
 from explorer.settings import Settings, settings
-from explorer.ui import api, components, frontend, url_state
+from explorer.ui import api, components, frontend, url_state, use_it
 from explorer.ui.auth import Guard, build_login
 from explorer.ui.budgets import Budgets
 from explorer.ui.event_checks import CheckedBlocks
@@ -86,16 +86,17 @@ def build(
         page.budgets = guard.budgets
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
+        drawer = use_it.make_drawer()
         with gr.Tabs(elem_id="tabs") as tabs:
             with _make_tab("explore"):
-                parts = explore.build(page, runs, library)
+                parts = explore.build(page, runs, library, drawer)
             with _make_tab("features") as tab:
                 features.build(runs, parts, tab, tabs)
             with _make_tab("widths") as tab:
                 widths_view = widths.build(runs, parts, tab, tabs)
             if job_manager and library:
                 with _make_tab("optimize") as tab:
-                    optimize.build(page, executor, job_manager, library, tab, visitor)
+                    optimize.build(page, executor, job_manager, library, parts, tab, visitor)
             if library:
                 with _make_tab("masks") as tab:
                     masks.build(runs, library, parts, tab, visitor)
@@ -166,7 +167,7 @@ def launch() -> None:
             server_port=int(os.environ.get("GRADIO_SERVER_PORT") or DEFAULT_PORT),
             app_kwargs={"routes": make_routes(library, guard), "middleware": _middleware(options, budgets)},
             theme=THEME,
-            css_paths=[components.STATIC / "style.css"],
+            css_paths=[components.STATIC / "style.css", components.STATIC / "useIt.css"],
             head=frontend.head_markup(),
             footer_links=[],
             run_history=False,
