@@ -30,7 +30,7 @@ from explorer.jobs.mask_library import MAX_FILE_BYTES, MaskLibrary
 from explorer.jobs.store import JobStore, jobs_folder
 from explorer.models import catalogue
 from explorer.settings import Settings, settings
-from explorer.ui import api, components, frontend, url_state, use_it
+from explorer.ui import api, components, footer, frontend, own_model, url_state, use_it
 from explorer.ui.auth import Guard, build_login
 from explorer.ui.budgets import Budgets
 from explorer.ui.event_checks import CheckedBlocks
@@ -87,6 +87,7 @@ def build(
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
         drawer = use_it.make_drawer()
+        own_model.make_drawer(runs)
         with gr.Tabs(elem_id="tabs") as tabs:
             with _make_tab("explore"):
                 parts = explore.build(page, runs, library, drawer)
@@ -100,6 +101,7 @@ def build(
             if library:
                 with _make_tab("masks") as tab:
                     masks.build(runs, library, parts, tab, visitor)
+        components.markup(footer.footer_markup(), elem_id="foot")
         _connect_url(parts, widths_view, tabs)
         api.publish(runs)
     return page.queue(max_size=None, default_concurrency_limit=None, api_open=False)  # the limits are `budgets`

@@ -60,3 +60,18 @@ export function fillCommands(box, commands, model) {
   const line = (words) => words.flatMap((text, index) => (index ? [" ", word(text)] : [word(text)]));
   box.replaceChildren(...commands.flatMap((words, index) => (index ? ["\n", ...line(words)] : line(words))));
 }
+
+/** Write rows of texts as a table; the first of each names it, and with `hasHead` the first row its columns. */
+export function fillTable(box, rows, hasHead = false) {
+  const cell = (text, row, column) => {
+    const made = document.createElement(text && ((hasHead && !row) || !column) ? "th" : "td");
+    if (made.tagName === "TH") made.scope = hasHead && !row ? "col" : "row";
+    return Object.assign(made, { textContent: text });
+  };
+  const line = (texts, row) => {
+    const made = document.createElement("tr");
+    made.append(...texts.map((text, column) => cell(text, row, column)));
+    return made;
+  };
+  box.replaceChildren(...rows.map(line));
+}

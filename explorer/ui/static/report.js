@@ -73,7 +73,9 @@ function paintMap(context, { units, calls, keep, shares }, y) {
       for (let call = 0; call < calls; call++) paintBox(context, bits[call * units.length + row] ? COMPUTED : SKIPPED, left + (call * room) / calls, top, Math.max(1, room / calls - 1), height - 1);
     }
   });
-  return y + names.length * height + 28;
+  y += names.length * height + 4;
+  const hidden = (shares ?? units).length - names.length;
+  return (hidden ? write(context, `and ${hidden} more`, y, `14px ${FONT}`, 20, PALE) : y) + 24;
 }
 
 function paintBox(context, colour, ...box) {

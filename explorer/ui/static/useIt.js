@@ -1,7 +1,7 @@
 // "Use it": what is shown on a tab, as lines of Python, commands, a file, and a report. Python sends plain values, which are
 // written as text; what was measured is known here alone.
 
-import { binary, fillCommands, mountDrawer, openDrawer, saveFile } from "./drawer.js";
+import { binary, fillCommands, fillTable, mountDrawer, openDrawer, saveFile } from "./drawer.js";
 import { baselineMethod, galleryHit } from "./galleryLookup.js";
 import { paintReport } from "./report.js";
 import { pack } from "./schedule.js";
@@ -9,7 +9,7 @@ import { parts, state, table } from "./state.js";
 
 const DEFAULT_MODEL = "./my-model";
 const NONE = "–";
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 const times = (factor) => `${factor.toFixed(2)}×`;
 
 export function mountUseIt({ element, props, watch }) {
@@ -29,7 +29,7 @@ export function mountUseIt({ element, props, watch }) {
     if (value.error) return;
     const measured = measuredNow(value);
     shown = { ...value, measured, rows: costRows(value.saves, measured), link: linkOf(value.query) };
-    fillTable(find(".saves table"), shown.rows);
+    fillTable(find(".saves table"), shown.rows, true);
     find(".saves .footer").textContent = measured.note;
     find(".name").textContent = value.file.name;
     find(".holds").textContent = value.holds;
@@ -122,20 +122,6 @@ function costRows({ full, kept, params, baseline, baselineKept }, { facts, ...me
     ["measured time", seconds(original), seconds(pruned), seconds(other)],
     ["closeness to the full run", NONE, closeness(pruned), closeness(other)],
   ];
-}
-
-function fillTable(box, rows) {
-  box.replaceChildren(
-    ...rows.map((row, index) => {
-      const line = document.createElement("tr");
-      line.append(...row.map((text, column) => {
-        const cell = document.createElement(text && (!index || !column) ? "th" : "td");
-        if (cell.tagName === "TH") cell.scope = index ? "row" : "col";
-        return Object.assign(cell, { textContent: text });
-      }));
-      return line;
-    }),
-  );
 }
 
 /** Write all values. */

@@ -15,7 +15,7 @@ from explorer.jobs.mask_library import MaskLibrary
 from explorer.models import prompts
 from explorer.models.catalogue import available_models
 from explorer.pruners import PRUNERS, SAMPLER_TITLES
-from explorer.ui import controls, frontend, url_state, use_it
+from explorer.ui import controls, frontend, own_model, url_state, use_it
 from explorer.ui.components import INSTANT, ExploreParts, alert, markup, user_errors
 from explorer.ui.markup import throttle
 from explorer.ui.runs import VisitorRuns
@@ -113,7 +113,7 @@ def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     methods = [*dict.fromkeys(method for model in models for method in url_state.offered_methods(model))]
     view: dict[str, Any] = dict(names=markup(elem_id="known-names", js_on_load=frontend.SUGGEST_JS))
     made: dict[str, gr.components.Component] = {
-        "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
+        "model": gr.Dropdown([*models, own_model.CHOICE], label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
         "ratio": ratio,
     }
@@ -192,7 +192,9 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
     of_model = [method, made.by_name["ratio"], *groups, view.names, view.unknown_words]
-    model.input(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT).then(**set_request)
+    chosen_model = own_model.connect_choice(model, DEFAULTS["model"])
+    known = chosen_model.then(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT)
+    known.then(**set_request)
     chosen_js = frontend.chosen_values_js(made.by_name)
     chosen = view.pictures.choose(None, None, made.inputs, js=chosen_js, api_visibility="private")
     chosen.then(**set_request).then(**show_group)

@@ -9,13 +9,14 @@ from explorer.experiment import ExperimentRequest
 from explorer.masks.file_format import FileHeader
 from explorer.models.catalogue import list_models
 from explorer.models.pipelines import PIPELINES
-from explorer.pruners import PRUNERS, method_config
+from explorer.pruners import PRUNERS, method_config, method_title
 
 MODEL = "{model}"  # in a command, where the browser puts what a visitor types
 EXPLORER = ("python", "-m", "explorer")
 TRAJECTORY = ("steps", "sampler", "guidance", "seed")
 NOT_SET = (*TRAJECTORY, "ratio", "stop_after")  # options of their own, or of one run alone
-FALLBACK_METHOD = "uniform"
+FALLBACK_METHOD, LEARNED_METHOD = "uniform", "dipgo"
+PROMPTS = "prompts.txt"
 
 
 def slug(text: str) -> str:
@@ -73,11 +74,44 @@ def prune_command(
     prune = [*EXPLORER, "prune", "--model", MODEL, "--method", method]
     prune += _options(config, None if ratio is not None else _ratio_of_mask(config, mask, reached))
     if PRUNERS[method].cost and not _adapter(result.header).has_names:
-        prune += ["--prompts", "prompts.txt"]
+        prune += ["--prompts", PROMPTS]
     file = ["--mask", out, *(["--ratio", f"{ratio:.4g}"] if ratio is not None else [])]
     drawn = [("--prompt", request.prompt), *((f"--{name}", getattr(request, name)) for name in TRAJECTORY)]
     words = [word for option, value in drawn for word in (option, _text(value))]
     return [[*prune, "--out", out], [*EXPLORER, "generate", "--model", MODEL, *words, *file, "--out", "picture.png"]]
+
+
+def first_commands(has_names: bool) -> list[list[str]]:
+    """Write the commands with which to begin on a model: what it costs, a file in seconds, one that is learned.
+
+    has_names: of what it draws, so that learning needs no prompts.
+    """
+    steps = ("--steps", "50")
+    prompts = () if has_names else ("--prompts", PROMPTS)
+    return [
+        [*EXPLORER, "cost", "--model", MODEL, *steps],
+        [*EXPLORER, "prune", "--model", MODEL, "--method", FALLBACK_METHOD, *steps, "--out", "uniform.safetensors"],
+        [
+            *EXPLORER,
+            "prune",
+            "--model",
+            MODEL,
+            "--method",
+            LEARNED_METHOD,
+            *steps,
+            *prompts,
+            "--out",
+            "dipgo.safetensors",
+        ],
+    ]
+
+
+def learning_note(method: str, commands: list[list[str]]) -> str:
+    """Say what learning needs; empty for a method that learns nothing."""
+    if not PRUNERS[method].cost:
+        return ""
+    prompts = f" {PROMPTS} holds one prompt per line." if any(PROMPTS in words for words in commands) else ""
+    return f"{method_title(method)} takes long without a GPU: add --device cuda.{prompts}"
 
 
 def _trajectory(request: ExperimentRequest) -> dict[str, Any]:

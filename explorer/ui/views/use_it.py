@@ -24,12 +24,11 @@ from explorer.pruners import PRUNERS, SAMPLER_TITLES, method_title
 from explorer.ui import url_state
 from explorer.ui.budgets import ENDING
 from explorer.ui.views.masks import Selection, clamp_ratio, mask_of, trajectory_request
-from explorer.ui.views.prune_command import file_name, method_and_config, prune_command, python_lines
+from explorer.ui.views.prune_command import file_name, learning_note, method_and_config, prune_command, python_lines
 
 MAX_CELLS = 100_000  # of a map in the report
 BY_HAND = "A schedule that was edited by hand fits this model alone; the command makes what it was edited from."
 OF_UNKNOWN_METHOD = "No command makes this file again; this one skips whole calls at the same cost."
-LEARNS = "Learning takes long without a GPU: add --device cuda. prompts.txt holds one prompt per line."
 
 
 class Use(NamedTuple):
@@ -90,14 +89,15 @@ def drawer_json(use: Use) -> dict[str, Any]:
     method, config = method_and_config(use.result.header, request)
     ratio = clamp_ratio(use.result.header, request.ratio) if is_importance else None
     name = file_name(header, ratio)
+    commands = prune_command(method, config, use.result, mask, request, ratio)
     return {
         "place": use.place,
         "title": f"{_method(use, method)} on {header.model.id}, {_reached(mask)}",
         "python": python_lines(use.result, request, name, ratio),
         "file": {"name": name, "content": b64encode(to_bytes(use.result)).decode()},
         "holds": _holds(use),
-        "commands": prune_command(method, config, use.result, mask, request, ratio),
-        "note": _note(use, method),
+        "commands": commands,
+        "note": _note(use, method, commands),
         "saves": _saves(use),
         "generated": use.generated,
         "edited": use.edited,
@@ -127,12 +127,10 @@ def _holds(use: Use) -> str:
     return f"A mask: the {what} that is shown, at this ratio alone. It is read, never run."
 
 
-def _note(use: Use, method: str) -> str:
+def _note(use: Use, method: str, commands: list[list[str]]) -> str:
     if use.edited and method:
         return BY_HAND
-    if not method:
-        return OF_UNKNOWN_METHOD
-    return LEARNS if PRUNERS[method].cost else ""
+    return learning_note(method, commands) if method else OF_UNKNOWN_METHOD
 
 
 def _saves(use: Use) -> dict[str, Any]:
