@@ -1,6 +1,6 @@
 """The tasks of executors: generator functions whose arguments and items can be sent from process to process."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,10 @@ from explorer.masks.file_format import RatioError, contiguous, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.result import load as load_result
 from explorer.measures.similarity_file import Similarity
-from explorer.models import catalogue
+from explorer.models import catalogue, own_config
 from explorer.progress import Progress
 from explorer.pruners import method_config
+from explorer.pruners.furthest import furthest_ratios
 
 HEARTBEAT_S = 1.0
 
@@ -56,6 +57,23 @@ def measure(request: experiment.ExperimentRequest) -> Iterator[Progress | Simila
 def describe_model(source: str) -> Iterator[dict[str, Any]]:
     """Yield `catalogue.describe`: the row of a model that an operator adds."""
     yield catalogue.describe(source)
+
+
+def describe_architecture(source: str, config: Mapping[str, Any] | None, steps: int) -> Iterator[dict[str, Any]]:
+    """Yield what the architecture alone says, without weights: of a `config` that `own_config.read_config` checked, or
+    of a model of the catalogue."""
+    model = own_config.build(config) if config else catalogue.load(source, weights=False)
+    architecture = model.architecture()
+    graph = architecture.graph
+    yield {
+        "model": model.id,
+        "denoiser": model.record.denoiser,
+        "params": architecture.params,
+        "macs_per_call": graph.macs_per_call,
+        "macs_attention": architecture.macs_attention,
+        "units": [[name, int(macs)] for name, macs in zip(graph.names, graph.macs, strict=True)],
+        "furthest": furthest_ratios(model, steps),
+    }
 
 
 def prune(request: PruneRequest) -> Iterator[dict[str, Any]]:

@@ -178,6 +178,23 @@ def _source_of(name: str) -> str:
     return next((source for source in sources if _id_of_source(source) == name), name)
 
 
+def find_id(name: str) -> str | None:
+    """Find the id of the model of the catalogue that has this id or this name on the hub; None where it lists none."""
+    row = _row_of(name)
+    return row["id"] if row else None
+
+
+def typical_row(denoiser: str) -> Mapping[str, Any]:
+    """Find the first model of the hub that has this class of denoiser: its pipeline, scheduler and text length.
+
+    Raises ValueError where the catalogue lists none.
+    """
+    for row in _rows().values():
+        if row["denoiser"]["_class_name"] == denoiser and "scheduler" in row:
+            return row
+    raise ValueError(f"no model of the catalogue has a {denoiser}")
+
+
 def _row_of(name: str) -> Mapping[str, Any] | None:
     return _rows().get(name) or next((row for row in _rows().values() if row.get("repo") == name), None)
 

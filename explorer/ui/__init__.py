@@ -30,7 +30,7 @@ from explorer.jobs.mask_library import MAX_FILE_BYTES, MaskLibrary
 from explorer.jobs.store import JobStore, jobs_folder
 from explorer.models import catalogue
 from explorer.settings import Settings, settings
-from explorer.ui import api, components, frontend, url_state
+from explorer.ui import api, components, footer, frontend, own_model, url_state, use_it
 from explorer.ui.auth import Guard, build_login
 from explorer.ui.budgets import Budgets
 from explorer.ui.event_checks import CheckedBlocks
@@ -86,19 +86,22 @@ def build(
         page.budgets = guard.budgets
         components.markup(HEADER, elem_id="header")
         visitor = build_login(page, guard)
+        drawer = use_it.make_drawer()
+        own_model.make_drawer(runs)
         with gr.Tabs(elem_id="tabs") as tabs:
             with _make_tab("explore"):
-                parts = explore.build(page, runs, library)
+                parts = explore.build(page, runs, library, drawer)
             with _make_tab("features") as tab:
                 features.build(runs, parts, tab, tabs)
             with _make_tab("widths") as tab:
                 widths_view = widths.build(runs, parts, tab, tabs)
             if job_manager and library:
                 with _make_tab("optimize") as tab:
-                    optimize.build(page, executor, job_manager, library, tab, visitor)
+                    optimize.build(page, executor, job_manager, library, parts, tab, visitor)
             if library:
                 with _make_tab("masks") as tab:
                     masks.build(runs, library, parts, tab, visitor)
+        components.markup(footer.footer_markup(), elem_id="foot")
         _connect_url(parts, widths_view, tabs)
         api.publish(runs)
     return page.queue(max_size=None, default_concurrency_limit=None, api_open=False)  # the limits are `budgets`

@@ -33,6 +33,7 @@ class ExploreParts(NamedTuple):
     heatmap: gr.HTML
     widths: gr.Dropdown  # leads to the tab of width pruning
     loaded: Any  # the event after which the controls are as the address says
+    drawer: gr.HTML  # of `use_it`, for all tabs
 
 
 def mount_script(call: str, emits: str = "") -> str:

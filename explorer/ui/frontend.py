@@ -12,13 +12,21 @@ from explorer.figures.style import COLOURS, METHOD_COLOURS, bare_layout
 from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
 from explorer.models import catalogue
-from explorer.pruners import PRUNERS, SAMPLER_TITLES, method_title
+from explorer.pruners import PRUNERS, SAMPLER_TITLES, method_title, methods_for
 from explorer.ui import url_state
 from explorer.ui.components import LIBRARY, STATIC, figure_json, mount_script
 from explorer.ui.views.heatmap import heatmap_style
 
 # Fills the last input with the mask that was edited by hand.
 WITH_EDITS_JS = "(...values) => [...values.slice(0, -1), window.explorerManualMask?.() ?? '']"
+# Suggests the names that a model knows.
+SUGGEST_JS = """
+const prompt = () => document.querySelector("#prompt input, #prompt textarea");
+const attach = () => prompt()?.setAttribute("list", "known-names-list");
+attach(); watch("value", attach); setTimeout(attach, 500);
+"""
+GENERATE_JS = "(...values) => [...values.slice(0, -1), window.explorer?.manualSchedule() ?? '']"
+NEW_SEED_JS = "() => Math.floor(Math.random() * 2 ** 32)"
 SAVE_FILE_JS = """(file) => {
     if (!file) return;
     const { name, content } = JSON.parse(file);
@@ -74,8 +82,8 @@ def lead(**kwargs: Any) -> gr.HTML:
     return gr.HTML(value=None, html_template=template, apply_default_css=False, **kwargs)
 
 
-def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
-    """Make the pictures, their numbers and captions. `defaults`: of the methods' own settings, by `method.field`.
+def pictures(**kwargs: Any) -> gr.HTML:
+    """Make the pictures, their numbers and captions.
 
     Its events: `plan`, where the gallery has no answer, and `choose`, when something in it was clicked.
     """
@@ -94,9 +102,18 @@ def pictures(defaults: dict[str, Any], **kwargs: Any) -> gr.HTML:
         titles={name: method.title for name, method in PRUNERS.items()},
         hues=METHOD_COLOURS,
         tabKeys=list(url_state.TAB_KEYS),
-        defaults=defaults,
+        defaults=_setting_defaults(),
         **kwargs,
     )
+
+
+def _setting_defaults() -> dict[str, Any]:
+    """List the defaults of the methods' own settings, by `method.field`."""
+    return {
+        f"{method}.{name}": field.default
+        for method in methods_for("schedule")
+        for name, field in PRUNERS[method].config.model_fields.items()
+    }
 
 
 def _metric_rows() -> dict[str, Any]:

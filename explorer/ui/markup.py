@@ -95,8 +95,12 @@ def _card(role: str, title: str, frames: Mapping[str, Frame], picture: bytes | N
     facts = (("seconds", seconds), (ssim.label, ssim.format(frame.ssim if frame else None)))
     rows = "".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)
     frame_class = "frame" if picture else "frame noise"
+    measured = ""  # which the report reads
+    if frame and frame.done:
+        measured = f' data-seconds="{frame.seconds:.4f}" data-psnr="{"" if frame.psnr is None else frame.psnr}"'
     return (
-        f'<figure class="card"><div class="{frame_class}">{image}</div><figcaption><h2>{title}</h2><p>{calls}</p>'
+        f'<figure class="card" data-role="{escape(role)}"{measured}>'
+        f'<div class="{frame_class}">{image}</div><figcaption><h2>{title}</h2><p>{calls}</p>'
         f"<dl>{rows}</dl></figcaption></figure>"
     )
 

@@ -20,6 +20,7 @@ from explorer.jobs.mask_library import JOB_PREFIX, MAX_FILE_BYTES, PART, MaskLib
 from explorer.ui.auth import TOKEN_HEADER, Guard, Requester
 from explorer.ui.budgets import BudgetError
 from explorer.ui.components import PLOTLY, STATIC
+from explorer.ui.footer import README, README_PATH
 
 UPLOAD = "/explorer/upload"
 MAX_NAME = 200  # characters
@@ -33,6 +34,8 @@ def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
         _files("/explorer/gallery", gallery.FOLDER),
         _files("/explorer/plotly", PLOTLY.parent),
     ]
+    if README.is_file():
+        routes.append(Route(f"/{README_PATH}", _on_readme))
     if library is not None:
         routes.append(Route("/explorer/results/{id}", _result_handler(library)))
         routes.append(Route(UPLOAD, _upload_handler(library, guard), methods=["POST"]))
@@ -49,6 +52,10 @@ def _files(path: str, folder: Path) -> Route:
         return response
 
     return Route(f"{path}/{{path:path}}", on_file)
+
+
+def _on_readme(_: Request) -> Response:
+    return FileResponse(README, media_type="text/plain; charset=utf-8", headers=REVALIDATE)
 
 
 def _result_handler(library: MaskLibrary) -> Callable[[Request], Response]:

@@ -35,6 +35,10 @@ class VisitorRuns:
         """End the runs of a visitor of a tab."""
         self._executor.stop(_owner(request, tab))
 
+    def count_change(self, request: gr.Request) -> None:
+        """Count what costs seconds and shows nothing. Raises BudgetError for too many of an address within a minute."""
+        self._budgets.count_change(self._budgets.address_of(request))
+
     def under_way(self) -> int:
         """Count the runs of all visitors that generate pictures or wait for it."""
         return self._budgets.num_pictures()

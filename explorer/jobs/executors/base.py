@@ -18,7 +18,7 @@ from explorer.errors import format_error
 from explorer.jobs.executors.turns import Turns
 
 MAX_CONCURRENT = 2  # runs that compute at a time; each brings OpenMP threads of its own, see `ui.threads_per_picture`
-SHORT_TASKS = ("plan", "describe_model")  # that have a lane of their own, and need no GPU
+SHORT_TASKS = ("plan", "describe_model", "describe_architecture")  # that have a lane of their own, and need no GPU
 
 Task = Callable[..., Iterator[Any]]
 RunTask = Callable[..., Iterator[Any]]  # an executor's `run`, for one owner

@@ -4,7 +4,7 @@
 import { placeOf } from "./mapModel.js";
 
 const [TOP, BOTTOM, LEFT, RIGHT] = [30, 36, 64, 30]; // around the cells, in CSS pixels: bars, ticks, sketch, bars
-const [ROW_MIN, ROW_MAX, ROWS_HEIGHT, STAGE_GAP] = [5, 26, 320, 3];
+const [ROW_MIN, ROW_MAX, ROWS_HEIGHT, STAGE_GAP] = [5, 26, 308, 3];
 const [SKETCH_LEFT, SKETCH_WIDTH] = [16, 42];
 const TICK_STEPS = [1, 2, 5, 10, 20, 50, 100, 200];
 const [MIN_TICK_DISTANCE, LONG] = [28, 120]; // more calls than LONG have no gaps between them

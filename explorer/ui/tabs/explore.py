@@ -14,8 +14,8 @@ from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.models import prompts
 from explorer.models.catalogue import available_models
-from explorer.pruners import PRUNERS, SAMPLER_TITLES, methods_for
-from explorer.ui import controls, frontend, url_state
+from explorer.pruners import PRUNERS, SAMPLER_TITLES
+from explorer.ui import controls, frontend, own_model, url_state, use_it
 from explorer.ui.components import INSTANT, ExploreParts, alert, markup, user_errors
 from explorer.ui.markup import throttle
 from explorer.ui.runs import VisitorRuns
@@ -29,6 +29,7 @@ from explorer.ui.views.explore import (
     verdict,
 )
 from explorer.ui.views.heatmap import CAPTION
+from explorer.ui.views.use_it import Use, use_of_request
 
 PROMPT = "octopus"
 OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
@@ -39,16 +40,9 @@ DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_field
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}
 # What the heatmap shows: decisions, or one of the tables that an importance has.
 SHOW = {"what runs": "decision", "what goes first": "removal_ratio", "importance": "score"}
-SUGGEST_JS = """
-const prompt = () => document.querySelector("#prompt input, #prompt textarea");
-const attach = () => prompt()?.setAttribute("list", "known-names-list");
-attach(); watch("value", attach); setTimeout(attach, 500);
-"""
-GENERATE_JS = "(...values) => [...values.slice(0, -1), window.explorer?.manualSchedule() ?? '']"
 # Of runs that generate pictures: the browser drops what a run sends after a later one began. A restarted server goes on
 # with larger ones.
 RUN_NUMBERS = count(time.time_ns() // 1_000_000)
-NEW_SEED_JS = "() => Math.floor(Math.random() * 2 ** 32)"
 
 
 class View(NamedTuple):
@@ -64,6 +58,7 @@ class View(NamedTuple):
     queue_place: gr.HTML
     generate: gr.Button
     stop: gr.Button
+    use: gr.Button
 
 
 class Controls(NamedTuple):
@@ -88,7 +83,7 @@ class Controls(NamedTuple):
         return {group: gr.update(visible=name == method) for name, group in self.groups.items()}
 
 
-def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None) -> ExploreParts:
+def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, drawer: gr.HTML) -> ExploreParts:
     """Lay out the tab and connect it; an importance of the library can take the place of a method."""
     frontend.lead(elem_id="lead")
     ratio = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=RATIO_LABEL, elem_id="ratio")
@@ -101,17 +96,24 @@ def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None) -> Ex
                 made, notes = _make_controls(ratio)
     request = dict(made.by_name)
     made.by_name["show"] = shown["show"]
-    loaded = _connect(page, runs, library, made, View(**notes, **shown))
-    return ExploreParts(request, shown["heatmap"], made.widths, loaded)
+    view = View(**notes, **shown)
+    loaded = _connect(page, runs, library, made, view)
+
+    def find_use(request: gr.Request, *values: Any) -> Use:
+        return use_of_request(runs.alone(request), library, made.values(values))
+
+    js = use_it.explore_js(made.by_name)
+    use_it.connect(view.use, drawer, find_use, [*made.inputs, made.manual_schedule], js=js)
+    return ExploreParts(request, shown["heatmap"], made.widths, loaded, drawer)
 
 
 def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     """Make what a visitor sets, and the parts of the view that are among it."""
     models = available_models()
     methods = [*dict.fromkeys(method for model in models for method in url_state.offered_methods(model))]
-    view: dict[str, Any] = dict(names=markup(elem_id="known-names", js_on_load=SUGGEST_JS))
+    view: dict[str, Any] = dict(names=markup(elem_id="known-names", js_on_load=frontend.SUGGEST_JS))
     made: dict[str, gr.components.Component] = {
-        "model": gr.Dropdown(models, label="Model", value=DEFAULTS["model"], elem_id="model"),
+        "model": gr.Dropdown([*models, own_model.CHOICE], label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
         "ratio": ratio,
     }
@@ -155,21 +157,17 @@ def _make_advanced(made: dict[str, gr.components.Component], methods: Sequence[s
 
 
 def _make_pictures() -> dict[str, Any]:
-    defaults = {
-        f"{method}.{name}": field.default
-        for method in methods_for("schedule")
-        for name, field in PRUNERS[method].config.model_fields.items()
-    }
-    return dict(pictures=frontend.pictures(defaults, elem_id="pictures"), verdict=markup(elem_id="verdict"))
+    return dict(pictures=frontend.pictures(elem_id="pictures"), verdict=markup(elem_id="verdict"))
 
 
 def _make_map() -> dict[str, Any]:
     with gr.Row(elem_id="side-head"):
         markup("<h2>Which layer runs at which call</h2>", elem_id="heading")
-        shared: dict[str, Any] = dict(show_label=False, container=False, elem_id="show")
-        show = gr.Radio(list(SHOW.items()), value="decision", label="What the map shows", **shared)
+        use = use_it.make_button("explore", scale=0)
+    shared: dict[str, Any] = dict(show_label=False, container=False, elem_id="show")
+    show = gr.Radio(list(SHOW.items()), value="decision", label="What the map shows", **shared)
     heatmap = frontend.schedule_heatmap("The heatmap is loading.", CAPTION, elem_id="heatmap")
-    return dict(heatmap=heatmap, show=show)
+    return dict(heatmap=heatmap, show=show, use=use)
 
 
 def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, made: Controls, view: View) -> Any:
@@ -194,11 +192,13 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
     of_model = [method, made.by_name["ratio"], *groups, view.names, view.unknown_words]
-    model.input(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT).then(**set_request)
+    chosen_model = own_model.connect_choice(model, DEFAULTS["model"])
+    known = chosen_model.then(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT)
+    known.then(**set_request)
     chosen_js = frontend.chosen_values_js(made.by_name)
     chosen = view.pictures.choose(None, None, made.inputs, js=chosen_js, api_visibility="private")
     chosen.then(**set_request).then(**show_group)
-    new_seed = made.new_seed.click(None, None, made.by_name["seed"], js=NEW_SEED_JS, api_visibility="private")
+    new_seed = made.new_seed.click(None, None, made.by_name["seed"], js=frontend.NEW_SEED_JS, api_visibility="private")
     new_seed.then(**set_request)
     view.pictures.plan(on_plan, made.inputs, [view.alert, view.heatmap], trigger_mode="always_last", **INSTANT)
     gr.on([prompt.blur, prompt.submit], prompt_note, [model, prompt], view.unknown_words, **INSTANT)
@@ -225,7 +225,7 @@ def _connect_generate(runs: VisitorRuns, library: MaskLibrary | None, made: Cont
         on_generate,
         [*made.inputs, made.manual_schedule],
         [view.alert, view.unknown_words, view.pictures, view.verdict, view.heatmap, view.queue_place],
-        js=GENERATE_JS,
+        js=frontend.GENERATE_JS,
         trigger_mode="multiple",
         concurrency_limit=None,
         show_progress_on=view.queue_place,

@@ -8,7 +8,7 @@ import gradio as gr
 
 from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskEntry, MaskLibrary
-from explorer.ui import frontend
+from explorer.ui import frontend, use_it
 from explorer.ui.auth import Visitor, delete_handler
 from explorer.ui.components import (
     INSTANT,
@@ -27,7 +27,8 @@ from explorer.ui.components import (
 from explorer.ui.markup import provenance
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views import masks as views
-from explorer.ui.views.masks import Selection
+from explorer.ui.views.masks import FIRST_RATIOS, Selection
+from explorer.ui.views.use_it import Use, use_of_file
 
 INTRO = """<p class="intro">A mask is one small file: which units of a network run at which call, or which heads,
 neurons and channels stay. An importance is a mask for every ratio. Here are those that come with this page, those of
@@ -39,7 +40,7 @@ CAPTION = (
 COLUMNS = ("mask", "model", "source", "made")
 FILTERS = ("all", "bundled", "yours")
 TAB = "masks"  # whose runs leave one of Explore for the same visitor alone
-FIRST_RATIOS = {"schedule": 0.5, "widths": 0.2}  # at which an importance is shown first
+SCENE = ("prompt", "seed", "baseline_sampler")  # what is taken from Explore
 
 
 class View(NamedTuple):
@@ -65,6 +66,7 @@ class View(NamedTuple):
     explore: gr.Button
     importance: gr.Button
     save: gr.Button
+    use: gr.Button
     generate: gr.Button
     stop: gr.Button
     pictures: gr.HTML
@@ -79,7 +81,8 @@ class View(NamedTuple):
 
     def emptied(self) -> dict[Any, Any]:
         """Show no mask."""
-        buttons = [self.keep, self.delete, self.explore, self.importance, self.save, self.generate, self.stop]
+        buttons = [self.keep, self.delete, self.explore, self.importance, self.save, self.use]
+        buttons += [self.generate, self.stop]
         hidden = [self.ratio, self.other, self.figures, self.name, *buttons]
         empty = {self.head: "", self.heatmap: None, self.summary: "", self.heads: None, self.bars: None}
         return dict.fromkeys(hidden, gr.update(visible=False)) | empty | {self.alert: "", self.pictures: ""}
@@ -99,6 +102,13 @@ def build(runs: VisitorRuns, library: MaskLibrary, explore: ExploreParts, tab: g
     _connect_changes(library, view, visitor)
     _connect_downloads(library, view)
     _connect_generate(runs, library, view, explore)
+
+    def find_use(_: gr.Request, id: str, ratio: float, *values: Any) -> Use:
+        selection, scene = Selection(id, ratio, values[-1]), dict(zip(SCENE, values[:-1], strict=True))
+        return use_of_file(TAB, library.find(id), selection, scene)
+
+    shown = [view.id, view.ratio, *(explore.request[name] for name in SCENE), view.edits]
+    use_it.connect(view.use, explore.drawer, find_use, shown, js=frontend.WITH_EDITS_JS, preprocess=True)
 
 
 def _make_list() -> dict[str, Any]:
@@ -121,6 +131,7 @@ def _make_selected() -> dict[str, Any]:
         right["generate"] = gr.Button("Generate", variant="primary", elem_id="mask-generate", **hidden)
         right["stop"] = gr.Button("Stop", elem_id="mask-stop", **hidden)
         right["explore"] = gr.Button("Open in Explore", elem_id="mask-explore", **hidden)
+        right["use"] = use_it.make_button("mask", **hidden)
         right["save"] = gr.Button("Download mask", elem_id="mask-save", **hidden)
         right["importance"] = gr.Button("Download importance", elem_id="mask-importance", **hidden)
         right["delete"] = gr.Button("Delete", elem_id="mask-delete", **hidden)
@@ -200,10 +211,9 @@ def _connect_downloads(library: MaskLibrary, view: View) -> None:
 
 def _connect_generate(runs: VisitorRuns, library: MaskLibrary, view: View, explore: ExploreParts) -> None:
     """Connect what generates pictures by the mask, and by the other one, for the prompt and seed of Explore."""
-    names = ("prompt", "seed", "baseline_sampler")
 
     def on_generate(request: gr.Request, id: str, ratio: float, other: str | None, *values: Any) -> Iterator[dict]:
-        from_explore, edits = dict(zip(names, values[:-1], strict=True)), values[-1]
+        from_explore, edits = dict(zip(SCENE, values[:-1], strict=True)), values[-1]
         run = runs.of(request, TAB)
         with user_errors() as sentences:
             for pictures in views.generate_pictures(run, library, Selection(id, ratio, edits, other), from_explore):
@@ -216,7 +226,7 @@ def _connect_generate(runs: VisitorRuns, library: MaskLibrary, view: View, explo
 
     generating = view.generate.click(
         on_generate,
-        [view.id, view.ratio, view.other, *(explore.request[name] for name in names), view.edits],
+        [view.id, view.ratio, view.other, *(explore.request[name] for name in SCENE), view.edits],
         [view.alert, view.pictures],
         js=frontend.WITH_EDITS_JS,
         trigger_mode="multiple",
@@ -256,7 +266,7 @@ def show_mask(
             view.other: gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices)),
             view.importance: gr.update(visible=is_importance),
             view.delete: gr.update(visible=entry.owner == owner and entry.source != "job"),
-            **dict.fromkeys([view.save, view.generate, view.stop], show),
+            **dict.fromkeys([view.save, view.use, view.generate, view.stop], show),
             **(_show_schedule if mask.prunes == "schedule" else _show_widths)(view, mask, second),
         }
     return view.emptied() | {view.alert: alert(sentences)}

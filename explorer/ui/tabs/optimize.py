@@ -11,11 +11,12 @@ from explorer.jobs.job import ENDED, Job
 from explorer.jobs.manager import JOB_METHODS, JobManager, can_finish_early
 from explorer.jobs.mask_library import JOB_PREFIX, MaskLibrary
 from explorer.masks.result import load_header
-from explorer.ui import frontend, url_state
+from explorer.ui import frontend, url_state, use_it
 from explorer.ui.auth import Guard, Visitor, delete_handler
 from explorer.ui.components import (
     INSTANT_TYPED,
     OPEN_QUERY_JS,
+    ExploreParts,
     alert,
     markup,
     picked_id,
@@ -24,7 +25,9 @@ from explorer.ui.components import (
     user_errors,
 )
 from explorer.ui.job_request import JobRequest, make_request, render_settings
+from explorer.ui.views.masks import FIRST_RATIOS, Selection
 from explorer.ui.views.optimize import FILTERS, JobView
+from explorer.ui.views.use_it import Use, use_of_file
 
 INTRO = """<p class="intro">Here the methods themselves run, behind the page: they continue when you close it, and every
 step is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it
@@ -34,6 +37,7 @@ COLUMNS = ("job", "state", "done", "begun", "")
 # Resume takes the place of Pause, and nothing else does.
 ACTIONS = {"stop": "Pause", "resume": "Resume", "finish": "Finish now", "duplicate": "Duplicate", "delete": "Delete"}
 MAX_SLIDER_RATIO = 0.95
+SCENE = ("prompt", "seed", "baseline_sampler")  # what is taken from Explore
 
 
 class View(NamedTuple):
@@ -53,6 +57,7 @@ class View(NamedTuple):
     duplicate: gr.Button
     delete: gr.Button
     save: gr.Button
+    use: gr.Button
     masks: gr.Button
     result: gr.Row
     ratio: gr.Slider
@@ -64,19 +69,25 @@ class View(NamedTuple):
     @property
     def shown(self) -> list[Any]:
         """What showing a job changes."""
-        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.masks]
+        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.use, self.masks]
         return [self.alert, self.view, self.cursor, self.timer, self.list_timer, *buttons, self.result, self.ratio]
 
     def emptied(self) -> dict[Any, Any]:
         """Show no job."""
-        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.masks]
+        buttons = [self.stop, self.finish, self.resume, self.duplicate, self.delete, self.save, self.use, self.masks]
         hidden = dict.fromkeys([*buttons, self.result], gr.update(visible=False))
         timers = {self.timer: gr.Timer(active=False), self.list_timer: gr.Timer(active=False)}
         return {self.alert: "", self.view: None, self.cursor: 0} | timers | hidden
 
 
 def build(
-    page: gr.Blocks, executor: Executor, job_manager: JobManager, library: MaskLibrary, tab: gr.Tab, visitor: Visitor
+    page: gr.Blocks,
+    executor: Executor,
+    job_manager: JobManager,
+    library: MaskLibrary,
+    explore: ExploreParts,
+    tab: gr.Tab,
+    visitor: Visitor,
 ) -> None:
     """Lay out the tab and connect it."""
     markup(INTRO)
@@ -98,6 +109,15 @@ def build(
     _connect_selection(view, job_view, tab, visitor)
     _connect_actions(job_manager, library, view, job_view, visitor)
 
+    def find_use(_: gr.Request, id: str, ratio: float, *values: Any) -> Use:
+        entry = library.find(f"{JOB_PREFIX}{id}")
+        is_schedule = entry.header.prunes == "schedule"
+        selection = Selection(entry.id, ratio if is_schedule else FIRST_RATIOS["widths"])
+        return use_of_file("optimize", entry, selection, dict(zip(SCENE, values, strict=True)))
+
+    shown = [view.job, view.ratio, *(explore.request[name] for name in SCENE)]
+    use_it.connect(view.use, explore.drawer, find_use, shown, preprocess=True)
+
 
 def _make_selected() -> dict[str, Any]:
     """Make the selected job, what can be done with it, and the list of jobs."""
@@ -106,6 +126,7 @@ def _make_selected() -> dict[str, Any]:
     with gr.Row(elem_classes=["buttons", "many"]):
         for name, label in ACTIONS.items():
             right[name] = gr.Button(label, elem_id=f"job-{name}", min_width=80, visible=False)
+        right["use"] = use_it.make_button("job", visible=False)
         right["save"] = gr.Button("Download", elem_id="job-save", min_width=80, visible=False)
         right["masks"] = gr.Button("Open in Masks", elem_id="job-masks", min_width=80, visible=False)
     with gr.Row(visible=False) as right["result"]:
@@ -228,12 +249,13 @@ def _show_actions(view: View, job: Job, is_owner: bool) -> dict:
 
 def _show_result(job_view: JobView, view: View, job: Job) -> dict:
     if job.state != "done":
-        return dict.fromkeys([view.save, view.masks, view.result], gr.update(visible=False))
+        return dict.fromkeys([view.save, view.use, view.masks, view.result], gr.update(visible=False))
     header = load_header(job_view.store.results / (job.result or "none"))
     is_schedule = header.prunes == "schedule"
     slider = {view.ratio: gr.update(maximum=slider_maximum(header))} if is_schedule else {}
     return {
         view.save: gr.update(visible=True),
+        view.use: gr.update(visible=True),
         view.masks: gr.update(visible=True),
         view.result: gr.update(visible=is_schedule),
         **slider,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -14,9 +13,8 @@ from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
-from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
-from explorer.ui import frontend, url_state
+from explorer.ui import frontend, url_state, use_it
 from explorer.ui.components import (
     INSTANT,
     INSTANT_TYPED,
@@ -32,7 +30,16 @@ from explorer.ui.components import (
 )
 from explorer.ui.markup import cards, throttle, width_tiles, width_title
 from explorer.ui.runs import VisitorRuns
-from explorer.ui.views.explore import compare_ssim
+from explorer.ui.views.use_it import Use
+from explorer.ui.views.widths import (
+    PAPER_THRESHOLD,
+    file_request,
+    file_with_threshold,
+    footer,
+    request_for,
+    threshold_overlap,
+    use_of_widths,
+)
 
 INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
 calls: attention heads and neurons of feed-forward layers (EcoDiff), or channels of convolutions (Diff-Pruning), in
@@ -46,8 +53,6 @@ CURVE_CAPTION = (
 )
 WAITING = "The figure is loading."
 TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
-PAPER_THRESHOLD = 0.05  # of Diff-Pruning
-SAME_AS_EXPLORE = ("prompt", "seed", "steps", "sampler", "guidance", "baseline_sampler")
 
 
 class View(NamedTuple):
@@ -57,6 +62,7 @@ class View(NamedTuple):
     ratio: gr.Slider
     generate: gr.Button
     stop: gr.Button
+    use: gr.Button
     alert: gr.HTML
     summary: gr.HTML
     pictures: gr.HTML
@@ -101,6 +107,11 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     picked = [*view.shown, view.threshold]
     view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
     _connect_generate(runs, view, request)
+
+    def find_use(_: gr.Request, file: str | None, ratio: float, *values: Any) -> Use:
+        return use_of_widths(file, ratio, dict(zip(request, values, strict=True)))
+
+    use_it.connect(view.use, explore.drawer, find_use, [view.file, view.ratio, *request.values()])
     for event in (explore.loaded.then, model.change):
         event(list_files, model, explore.widths, **INSTANT)
 
@@ -122,6 +133,7 @@ def _make_view() -> View:
         with gr.Column(scale=1, min_width=150):
             generate = gr.Button("Generate", variant="primary", elem_id="widths-generate")
             stop = gr.Button("Stop", elem_id="widths-stop")
+            use = use_it.make_button("widths")
     alert_box = markup(elem_id="widths-alert")
     summary = markup(elem_id="widths-summary")
     pictures = markup(elem_id="widths-pictures")
@@ -135,7 +147,7 @@ def _make_view() -> View:
         threshold = gr.Slider(0, 0.5, PAPER_THRESHOLD, step=0.005, label=label, info=info, elem_id="threshold")
         timesteps = markup(elem_id="widths-timesteps")
         loss_curve = plotly_view(WAITING, CURVE_CAPTION, elem_id="loss-curve")
-    controls = (file, ratio, generate, stop, alert_box, summary, pictures)
+    controls = (file, ratio, generate, stop, use, alert_box, summary, pictures)
     return View(*controls, heads_column, heads, bars, loss_column, threshold, timesteps, loss_curve)
 
 
@@ -233,51 +245,12 @@ def on_file(view: View, selection: Selection) -> dict:
     return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {view.threshold: threshold}
 
 
-def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:
-    """Find the file that was learned as this one, but with the nearest threshold; itself, if it has none."""
-    own = headers[file].pruner
-    if "threshold" not in own.config:
-        return file
-    distances = {
-        name: abs(header.pruner.config["threshold"] - threshold)
-        for name, header in headers.items()
-        if header.pruner.name == own.name
-        and header.pruner.config | {"threshold": None} == own.config | {"threshold": None}
-    }
-    return min(distances, key=distances.__getitem__)
-
-
-def threshold_overlap(headers: Mapping[str, WidthHeader], file: str, widths: Widths) -> str:
-    """Say how many of the channels that stay would be removed with the paper's threshold."""
-    header, paper = headers[file], file_with_threshold(headers, file, PAPER_THRESHOLD)
-    own = header.pruner.config["threshold"]
-    sentence = f"The channels above are those of threshold {own:g}, the nearest that was learned"
-    if paper == file:
-        return f"{sentence}: the paper's."
-    ratio = min(widths.header.ratio.asked or 0.0, headers[paper].max_ratio)
-    keep = widths_at(file_request(header.model.id, headers[paper], ratio)).keep
-    others = sum(int((kept & ~keep[dim]).sum()) for dim, kept in widths.keep.items())
-    total = sum(int(kept.sum()) for kept in widths.keep.values())
-    return f"{sentence}: {others:,} of {total:,} are others than those of the paper's {PAPER_THRESHOLD:g}."
-
-
-def file_request(model: str, header: WidthHeader, ratio: float, **others: Any) -> ExperimentRequest:
-    """Make the request that a file answers at a ratio."""
-    settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
-    return ExperimentRequest(model=model, method=header.pruner.name, settings=settings, ratio=ratio, **others)
-
-
 def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:
     """Generate the three pictures, one update per call; or show an alert."""
     nothing = cards({}, {}, TITLES)
     yield {view.alert: "", view.pictures: nothing}
     with user_errors() as sentences:
-        on_explore = url_state.make_request(values)
-        headers = bundled.width_headers(on_explore.model)
-        if file not in headers:
-            raise ValueError(f"there are no widths to generate with for {on_explore.model}")
-        same = {name: getattr(on_explore, name) for name in SAME_AS_EXPLORE}
-        request = file_request(on_explore.model, headers[file], ratio, **same)
+        request = request_for(file, ratio, values)
         frames, pictures = dict[str, Frame](), dict[str, bytes]()
         for frame in throttle(run(tasks.compare, request)):
             frames[frame.role] = frame
@@ -286,15 +259,3 @@ def generate(run: RunTask, view: View, file: str | None, ratio: float, values: M
         yield {view.pictures: cards(frames, pictures, TITLES) + footer(request, frames)}
     if sentences:
         yield {view.alert: alert(sentences), view.pictures: nothing}
-
-
-def footer(request: ExperimentRequest, frames: Mapping[str, Frame]) -> str:
-    """Say which picture is nearer to the original, and which request the pictures belong to."""
-    generated = (
-        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
-        f"{method_title(request.method)} at {request.ratio:.0%} of the parameters."
-    )
-    pruned, baseline = frames.get("pruned"), frames.get("baseline")
-    steps = baseline.calls if baseline else 0
-    verdict = compare_ssim("the pruned network", request.baseline_sampler, steps, pruned, baseline)
-    return f'{verdict}<p class="footer">{escape(generated)}</p>'

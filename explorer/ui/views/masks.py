@@ -24,6 +24,7 @@ from explorer.ui.views.heatmap import graph_json
 
 RULES = ("uniform", "random")
 RULE = "rule:"  # before one of them
+FIRST_RATIOS = {"schedule": 0.5, "widths": 0.2}  # at which an importance is shown first
 MAX_CELLS = 40_000  # of a heatmap
 NAMED_BY_VISITOR = ("uploaded", "manual")  # sources
 
@@ -125,16 +126,19 @@ def rule_request(entry: MaskEntry, selection: Selection, explore: Mapping[str, A
 
 
 def file_request(entry: MaskEntry, selection: Selection, explore: Mapping[str, Any]) -> ExperimentRequest:
-    """Make the request that a file answers, with the prompt, the seed and the baseline of Explore."""
+    """Make the request that a file answers, as `trajectory_request`. Raises ValueError where its model is not here."""
+    return url_state.check_offered(trajectory_request(entry, selection, explore))
+
+
+def trajectory_request(entry: MaskEntry, selection: Selection, explore: Mapping[str, Any]) -> ExperimentRequest:
+    """Make the request of a file, with its trajectory, and the prompt, the seed and the baseline of Explore."""
     header = entry.header
     names = ("steps", "sampler", "guidance")
     trajectory = {name: getattr(header, name, header.pruner.config.get(name)) for name in names}
     trajectory = {name: value for name, value in trajectory.items() if value is not None}
     ratio = clamp_ratio(header, selection.ratio)
     manual = {"manual_schedule": selection.manual_schedule}
-    return url_state.check_offered(
-        ExperimentRequest(model=header.model.id, ratio=ratio, **manual, **trajectory, **explore)
-    )
+    return ExperimentRequest(model=header.model.id, ratio=ratio, **manual, **trajectory, **explore)
 
 
 def schedule_json(mask: Schedule, other: tuple[str, Schedule] | None) -> dict[str, Any] | None:

@@ -1,0 +1,47 @@
+""" "Your model ..." among the models of Explore: a drawer that says what can be pruned of a network of one's own."""
+
+import json
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from explorer.ui.components import INSTANT, STATIC, mount_script, user_errors
+from explorer.ui.runs import VisitorRuns
+from explorer.ui.views.own_model import describe
+
+CHOICE = ("Your model …", "your model")  # the last model of the list; the browser chooses the one before again
+ANSWERS = count()  # each is another value, also where nothing has changed
+CHOOSE_JS = """async (model) => {
+    if (model !== CHOICE) return model;
+    const { openOwnModel } = await import(new URL("explorer/static/ownModel.js", document.baseURI));
+    return openOwnModel(FALLBACK);
+}"""
+
+
+def make_drawer(runs: VisitorRuns) -> gr.HTML:
+    """Make the drawer, closed, and connect it. Its event `describe` brings a name and the text of a config.json."""
+    drawer = gr.HTML(
+        value=None,
+        html_template=(STATIC / "ownModel.html").read_text(encoding="utf-8"),
+        js_on_load=mount_script("mountOwnModel({ element, props, watch, trigger })", 'emits "describe"'),
+        apply_default_css=False,
+        script="ownModel.js",
+        elem_id="own-model",
+    )
+
+    def on_describe(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        with user_errors() as sentences:
+            runs.count_change(request)
+            name, config = (getattr(event, field, None) for field in ("name", "config"))
+            return describe(runs.of(request, "own-model"), name, config) | {"answer": next(ANSWERS)}
+        return {"error": sentences[0], "answer": next(ANSWERS)}
+
+    drawer.describe(on_describe, None, drawer, **INSTANT)
+    return drawer
+
+
+def connect_choice(model: gr.Dropdown, fallback: str) -> Any:
+    """Have the entry of the list open the drawer instead; returns the event after which the model is a real one."""
+    js = CHOOSE_JS.replace("CHOICE", json.dumps(CHOICE[1])).replace("FALLBACK", json.dumps(fallback))
+    return model.input(None, model, model, js=js, api_visibility="private")
