@@ -17,7 +17,7 @@ def similarity_map(alike: np.ndarray, unit: str, reused: Sequence[tuple[int, int
     figure = go.Figure(layout=bare_layout(height=420))
     figure.add_heatmap(
         z=alike,
-        zmin=min(0.0, float(np.min(alike))),
+        zmin=0,  # the same scale for every unit and measurement; what is below is as dark
         zmax=1,
         colorscale="Viridis",
         colorbar=dict(title="cosine", thickness=12, outlinewidth=0),

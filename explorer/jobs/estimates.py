@@ -33,9 +33,7 @@ class Estimate:
         if self.seconds < 5:
             return "It takes a moment, plus the time to load the model."
         memory = f"{self.memory / 1e9:.1f} GB of memory"
-        about = (
-            f"About {format_duration(self.seconds)} on one core, and {memory}; the first step gives a better estimate."
-        )
+        about = f"About {format_duration(self.seconds)} on one core, and {memory}; updated after the first step."
         fits = bool(environment().scheduler) or self.memory <= run_memory()  # other machines may be larger
         return about if fits else f"{about} {_too_large(self.params)}"
 

@@ -114,9 +114,8 @@ class Schedule(Mask):
         """
         keep = decode_bits(text, self.keep.shape)
         keep[0] = True
-        header = self.header.model_copy(
-            update={"pruner": PrunerRecord(name="manual", config=self.header.pruner.config)}
-        )
+        record = PrunerRecord(name="manual", config={"edited_from": self.header.pruner.name})
+        header = self.header.model_copy(update={"pruner": record, **provenance()})
         return Schedule(header, self.header.graph.close(keep)).with_reached_ratio(None)
 
     def with_extrapolation(self, extrapolation: Extrapolation) -> "Schedule":

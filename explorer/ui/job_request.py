@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from explorer.jobs.job import Job
 from explorer.jobs.manager import JOB_METHODS, JobManager
 from explorer.models.catalogue import available_models
 from explorer.pruners import PRUNERS, method_title
+from explorer.pruners.presets import GOOD, PRESETS
 from explorer.ui import controls
 from explorer.ui.auth import Visitor
 from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
@@ -69,10 +71,16 @@ def render_settings(
     def render(method: str, preset: str, chosen_model: str) -> None:
         if method not in JOB_METHODS:
             return
-        values = preset_of(method, preset)
+        values, chosen = preset_of(method, preset)
+        if method in PRESETS:
+            titles, info = list(PRESETS[method]), "each fills in the settings below"
+            size = gr.Radio(
+                titles, label="How much work", info=info, value=chosen, elem_id="job-size", interactive=True
+            )
+            size.input(partial(fill_in_size, method), size, request.preset, **INSTANT_TYPED)
         start = gr.Button("Start", variant="primary", elem_id="job-start")
         estimate_box = markup(elem_id="job-estimate")
-        with gr.Accordion(f"Settings of {method_title(method)}", open=bool(values), elem_id="job-more"):
+        with gr.Accordion(f"Settings of {method_title(method)}", open=not chosen, elem_id="job-more"):
             made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
         keys, inputs = tuple(made), list(made.values())
 
@@ -97,13 +105,20 @@ def render_settings(
         start.click(on_start, [visitor.token, model, prompts, *inputs], [alert_box, job_id], **INSTANT_TYPED)
 
 
-def preset_of(method: str, preset: str) -> Mapping[str, Any]:
-    """Read the settings to begin with; none where they are not those of the method."""
+def fill_in_size(method: str, title: str) -> str:
+    """Make the settings to begin with for one of PRESETS."""
+    settings = PRESETS.get(method, {}).get(title, {})
+    return json.dumps({method: dict(settings), "of": title})
+
+
+def preset_of(method: str, preset: str) -> tuple[Mapping[str, Any], str | None]:
+    """Read the settings to begin with, and which of PRESETS they are, if any; those of another method do not count."""
     try:
-        values = json.loads(preset)[method]
+        document = json.loads(preset)
+        values, title = document[method], document["of"]
     except (ValueError, TypeError, KeyError):
-        return {}
-    return values if isinstance(values, dict) else {}
+        return {}, GOOD
+    return (values if isinstance(values, dict) else {}), (title if title in PRESETS.get(method, {}) else None)
 
 
 def settings_from_controls(keys: tuple[str, ...], values: tuple[Any, ...]) -> Mapping[str, Any]:

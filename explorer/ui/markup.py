@@ -15,19 +15,19 @@ from explorer.sampling.generate import Frame
 RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
 MAX_SETTINGS = 600  # characters of a file's settings that are shown
 COUNT_EVERY_S = 0.3  # reporting every call would leave the browser no time for clicks on a slow machine
-ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "ours"}
+ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "our variant"}
 
 
-def width_title(header: WidthHeader) -> str:
-    """Name a file of widths, for lists."""
+def width_title(header: WidthHeader, with_threshold: bool = True) -> str:
+    """Name a file of widths, for lists; `with_threshold`: Diff-Pruning's, by which some files differ alone."""
     config, name = header.pruner.config, header.pruner.name
-    threshold = config.get("threshold")
+    threshold = config.get("threshold") if with_threshold and name == "taylor" else None
     parts = (
         method_title(name),
         ALGORITHMS.get(str(config.get("algorithm")), ""),
         str(config.get("axis", "")),
         "AdaLN channels" if config.get("prune_adaln") else "",  # missing in files of early versions
-        f"threshold {threshold:g}" if name == "taylor" and isinstance(threshold, int | float) else "",
+        f"threshold {threshold:g}" if isinstance(threshold, int | float) else "",
     )
     return ", ".join(part for part in parts if part)
 

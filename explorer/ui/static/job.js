@@ -6,7 +6,7 @@ import { onThemeChange } from "./theme.js";
 export function mountJob({ element, props, watch }) {
   const [description, picture, curves, gates] = [".description", ".preview", ".curves", ".gates"].map((name) => element.querySelector(name));
   const waiting = element.querySelector(".waiting");
-  const seen = { steps: [], metrics: {}, gates: null };
+  const seen = { metrics: {}, gates: null }; // of each metric, the points [step, value]
 
   function withLayout(box, own) {
     const style = getComputedStyle(element);
@@ -15,12 +15,12 @@ export function mountJob({ element, props, watch }) {
   }
 
   async function draw() {
-    const metrics = Object.entries(seen.metrics);
+    const metrics = curvesOf(seen.metrics);
     curves.hidden = !metrics.length;
     gates.hidden = !seen.gates;
     if (!metrics.length && !seen.gates) return;
     const plotly = await loadPlotly(props.library);
-    if (metrics.length) await drawFigure(plotly, curves, ...curveFigure(metrics, seen.steps, props.colours, (own) => withLayout(curves, own)));
+    if (metrics.length) await drawFigure(plotly, curves, ...curveFigure(metrics, props.colours, (own) => withLayout(curves, own)));
     if (seen.gates) await drawFigure(plotly, gates, ...gateFigure(seen.gates, props.colours, (own) => withLayout(gates, own)));
     element.classList.toggle("drawn", metrics.length > 0);
   }
@@ -29,11 +29,10 @@ export function mountJob({ element, props, watch }) {
     const value = props.value;
     waiting.hidden = Boolean(value);
     description.hidden = !value;
-    if (!value || value.fresh) Object.assign(seen, { steps: [], metrics: {}, gates: null });
+    if (!value || value.fresh) Object.assign(seen, { metrics: {}, gates: null });
     if (!value) return void [picture, curves, gates].forEach((part) => (part.hidden = true));
     for (const [step, metrics] of value.events) {
-      seen.steps.push(step);
-      for (const [name, number] of Object.entries(metrics)) (seen.metrics[name] ??= []).push(number);
+      for (const [name, number] of Object.entries(metrics)) (seen.metrics[name] ??= []).push([step, number]);
     }
     if (value.gates) seen.gates = decodeGates(value.gates);
     description.innerHTML = value.description; // made and escaped by Python
@@ -49,16 +48,27 @@ export function mountJob({ element, props, watch }) {
   receive();
 }
 
-/** The first two metrics over the steps, with an axis of its own each. Returns [data, layout]. */
-function curveFigure(metrics, steps, colours, withLayout) {
+const VALIDATION = "validation"; // always on the same pictures and ratios, as a step's own loss is not
+
+/** Choose what is drawn, [name, points]: the validation where there is one, else the first two metrics; of two steps or more. */
+function curvesOf(metrics) {
+  const named = VALIDATION in metrics ? [["distance to the full run (log, fixed pictures)", metrics[VALIDATION]]] : Object.entries(metrics).slice(0, 2);
+  return named.filter(([, points]) => points.length > 1);
+}
+
+/** Draw curves over the steps, with an axis of its own each. Returns [data, layout]. */
+function curveFigure(metrics, colours, withLayout) {
   const axis = (name, index) => ({
     ...{ overlaying: index ? "y" : undefined, side: index ? "right" : "left", title: { text: name } },
     ...{ showgrid: false, zeroline: false, automargin: true, fixedrange: true },
   });
-  const shown = metrics.slice(0, 2);
-  const lines = shown.map(([name, y], index) => ({ x: steps, y, name, yaxis: index ? "y2" : "y", mode: "lines", line: { color: colours[index] } }));
-  const axes = Object.fromEntries(shown.map(([name], index) => [index ? "yaxis2" : "yaxis", axis(name, index)]));
-  return [lines, withLayout({ ...axes, height: 240, showlegend: true, xaxis: { title: { text: "step" }, fixedrange: true, zeroline: false } })];
+  const lines = metrics.map(([name, points], index) => ({
+    ...{ x: points.map(([step]) => step), y: points.map(([, value]) => value), name, yaxis: index ? "y2" : "y" },
+    ...{ mode: points.length < 20 ? "lines+markers" : "lines", line: { color: colours[index] } },
+  }));
+  const last = Math.max(...metrics.map(([, points]) => points.at(-1)[0]));
+  const axes = Object.fromEntries(metrics.map(([name], index) => [index ? "yaxis2" : "yaxis", axis(name, index)]));
+  return [lines, withLayout({ ...axes, height: 240, showlegend: true, xaxis: { title: { text: "step" }, range: [0, last + 0.5], tickformat: "d", fixedrange: true, zeroline: false } })];
 }
 
 /** The place of each unit at each call in the current removal order. Returns [data, layout]. */

@@ -42,6 +42,11 @@ export function withTheme(layout, element, box) {
 export const onResize = (element, box, draw) =>
   new ResizeObserver(() => box() && box().clientWidth !== box()._fullLayout?.width && draw()).observe(element);
 
+/** Put a colour bar under its map, which at its side would leave a phone's map no room. */
+function layColourBarDown({ colorbar }) {
+  if (colorbar) Object.assign(colorbar, { orientation: "h", y: -0.32, yanchor: "top", len: 1, title: { ...colorbar.title, side: "bottom" } });
+}
+
 /** Draw the figure in `props.value` into .plot. */
 export function mountFigure({ element, props, watch }) {
   const box = () => element.querySelector(".plot"); // which may come after this script, where a tab opens at once
@@ -52,6 +57,7 @@ export function mountFigure({ element, props, watch }) {
     const plotly = await loadPlotly(props.library);
     if (!box() || !props.value?.data) return;
     const figure = JSON.parse(JSON.stringify(props.value)); // plotly writes into what it is given
+    if (element.clientWidth < 480) figure.data.forEach(layColourBarDown);
     await drawFigure(plotly, box(), figure.data, withTheme(figure.layout, element, box()));
     element.classList.add("drawn");
   }

@@ -24,16 +24,17 @@ from explorer.ui.components import (
     leave_values,
     markup,
     plotly_view,
+    url_key_handler,
     user_errors,
 )
+from explorer.ui.frontend import write_url_js
 from explorer.ui.measured_features import MAX_CALLS, MeasuredFeatures
 from explorer.ui.runs import VisitorRuns
 
-INTRO = """<p class="intro">From call to call the picture changes a little, and so does most of what the network
-computes on the way: where the map is bright, the output at one call is almost that at the other, and can be reused
-instead of computed. That is what makes pruning over time possible (Ma et al., DeepCache; Zhu et al., DiP-GO). Where
-it is dark, reuse hurts. The dots are the calls at which the schedule of the Explore tab reuses a value, each at the
-call whose value it is.</p>"""
+INTRO = """<p class="intro">From call to call the picture changes a little, and so does what each layer hands on. Where
+the map is bright, a layer's output at one call is almost that at the other, and can be reused instead of computed:
+that is what makes pruning over time possible. Where it is dark, reuse hurts. The dots are what the schedule on
+Explore reuses.</p>"""
 MAP_CAPTION = (
     "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
 )
@@ -62,7 +63,7 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     markup(INTRO)
     own, kept = gr.State(None), MeasuredFeatures()
     with gr.Row():
-        unit = gr.Dropdown([], label="Unit", allow_custom_value=True, elem_id="unit", scale=3)
+        unit = gr.Dropdown([], label="Layer", allow_custom_value=True, elem_id="unit", scale=3)
         measure = gr.Button("Measure my prompt", elem_id="measure", scale=1, min_width=160)
     measured_on = markup(elem_id="measured")
     with gr.Row():
@@ -86,7 +87,9 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
 
     controls = list(explore.request.values())
     showing = dict(fn=on_show, inputs=[unit, own, *controls], outputs=view.shown, **INSTANT_TYPED)
+    explore.loaded.then(url_key_handler("unit"), None, unit, **INSTANT_TYPED)
     tab.select(**showing)
+    unit.change(None, unit, None, js=write_url_js("unit"), api_visibility="private")
     unit.input(**showing | {"fn": on_input})
     named = explore.heatmap.unit(None, None, unit, js=UNIT_JS, api_visibility="private")
     named.then(**showing).then(lambda: gr.Tabs(selected="features"), None, tabs, **INSTANT_TYPED)

@@ -30,14 +30,14 @@ from explorer.ui.views import masks as views
 from explorer.ui.views.masks import FIRST_RATIOS, Selection
 from explorer.ui.views.use_it import Use, use_of_file
 
-INTRO = """<p class="intro">A mask is one small file: which units of a network run at which call, or which heads,
-neurons and channels stay. An importance is a mask for every ratio. Here are those that come with this page, those of
-your jobs, and those that you upload; a file is read, never run.</p>"""
+INTRO = """<p class="intro">A mask is one small file: a schedule says which layers of a network run at which call,
+widths say which heads, neurons and channels stay. An importance is a mask for every ratio. Here are those that come
+with this page, those of your jobs, and those that you upload.</p>"""
 CAPTION = (
     "Click a cell to switch it, drag the mouse across several, click a bar for a whole call or unit; with the "
     "keyboard: arrows, space, c for the call, u for the unit, Ctrl+Z and Ctrl+Y. What no unit reads is removed."
 )
-COLUMNS = ("mask", "model", "source", "made")
+COLUMNS = ("mask", "model", "made")
 FILTERS = ("all", "bundled", "yours")
 TAB = "masks"  # whose runs leave one of Explore for the same visitor alone
 SCENE = ("prompt", "seed", "baseline_sampler")  # what is taken from Explore
@@ -168,6 +168,7 @@ def _connect_selection(runs: VisitorRuns, library: MaskLibrary, view: View, tab:
     showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
     visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     gr.on([tab.select, view.filter.change], **listing)
+    tab.select(lambda id: id or views.FIRST_SHOWN, view.id, view.id, **INSTANT_TYPED)
     shown = view.id.change(on_show, [view.id, token], view.shown, **INSTANT_TYPED)
     shown.then(**listing).then(None, view.id, None, js=frontend.write_url_js("mask"), api_visibility="private")
     selected = [view.id, token, view.ratio, view.other]

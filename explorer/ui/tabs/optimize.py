@@ -29,13 +29,14 @@ from explorer.ui.views.masks import FIRST_RATIOS, Selection
 from explorer.ui.views.optimize import FILTERS, JobView
 from explorer.ui.views.use_it import Use, use_of_file
 
-INTRO = """<p class="intro">Here the methods themselves run, behind the page: they continue when you close it, and every
-step is kept, so that nothing is lost when something breaks. The address of this page leads back to the job that it
-shows, also on other devices.</p>"""
+INTRO = """<p class="intro">Here the methods themselves run, and you can watch them learn. A job continues when you
+close the page, and can be paused; the address of this page leads back to it, also on other devices.</p>"""
 POLL_S, LIST_POLL_S = 1.0, 5.0  # between two updates of a job, and of the list, while the job runs
 COLUMNS = ("job", "state", "done", "begun", "")
 # Resume takes the place of Pause, and nothing else does.
 ACTIONS = {"stop": "Pause", "resume": "Resume", "finish": "Finish now", "duplicate": "Duplicate", "delete": "Delete"}
+DUPLICATED = "<p role='status'>Its settings are in the form now: change what you like, and press Start.</p>"
+TO_FORM_JS = "() => document.querySelector('#job-request').scrollIntoView({ block: 'nearest' })"
 MAX_SLIDER_RATIO = 0.95
 SCENE = ("prompt", "seed", "baseline_sampler")  # what is taken from Explore
 
@@ -193,10 +194,11 @@ def _connect_actions(
 
     def on_duplicate(id: str) -> dict:
         with user_errors() as sentences:
-            return {view.alert: "", **request.filled_in(manager.store.get(id))}
+            return {view.alert: DUPLICATED, **request.filled_in(manager.store.get(id))}
         return {view.alert: alert(sentences)}
 
-    view.duplicate.click(on_duplicate, view.job, [view.alert, *request], **INSTANT_TYPED)
+    duplicated = view.duplicate.click(on_duplicate, view.job, [view.alert, *request], **INSTANT_TYPED)
+    duplicated.then(None, None, None, js=TO_FORM_JS, api_visibility="private")
     opening = view.explore.click(
         partial(explore_link, library, view), [view.job, view.ratio], [view.alert, view.query], **INSTANT_TYPED
     )

@@ -104,7 +104,7 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
     dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
     gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
-    picked = [*view.shown, view.threshold]
+    picked = [*view.shown, view.threshold, view.pictures]
     view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
     _connect_generate(runs, view, request)
 
@@ -132,7 +132,7 @@ def _make_view() -> View:
         ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="widths-ratio", scale=3)
         with gr.Column(scale=1, min_width=150):
             generate = gr.Button("Generate", variant="primary", elem_id="widths-generate")
-            stop = gr.Button("Stop", elem_id="widths-stop")
+            stop = gr.Button("Stop", interactive=False, elem_id="widths-stop")
             use = use_it.make_button("widths")
     alert_box = markup(elem_id="widths-alert")
     summary = markup(elem_id="widths-summary")
@@ -156,9 +156,14 @@ def _connect_generate(runs: VisitorRuns, view: View, request: Mapping[str, gr.co
         given = dict(zip(request, values, strict=True))
         yield from generate(runs.of(gradio_request), view, file, ratio, given)
 
-    def on_stop(gradio_request: gr.Request) -> None:
+    def on_stop(gradio_request: gr.Request) -> dict:
         runs.stop(gradio_request)
+        return gr.update(interactive=False)
 
+    def update_stop(gradio_request: gr.Request) -> dict:
+        return gr.update(interactive=runs.is_busy(gradio_request, tasks.compare))
+
+    view.generate.click(lambda: gr.update(interactive=True), None, view.stop, **INSTANT)
     generating = view.generate.click(
         on_generate,
         [view.file, view.ratio, *request.values()],
@@ -167,13 +172,19 @@ def _connect_generate(runs: VisitorRuns, view: View, request: Mapping[str, gr.co
         concurrency_limit=None,
         **INSTANT | {"queue": True},
     )
-    view.stop.click(on_stop, None, None, cancels=[generating], **INSTANT)
+    generating.then(update_stop, None, view.stop, **INSTANT)
+    view.stop.click(on_stop, None, view.stop, cancels=[generating], **INSTANT)
 
 
 def list_files(model: str, file: str | None = None) -> dict:
     """Offer the width files of a model, and choose one."""
     headers = bundled.width_headers(model)
-    choices = [(width_title(header), name) for name, header in headers.items()]
+    titles = {name: width_title(header, with_threshold=False) for name, header in headers.items()}
+    shown = {
+        title: name for name, title in reversed(titles.items())
+    }  # of some thresholds, the paper's is the first file
+    shown |= {titles[file]: file} if file in titles else {}
+    choices = [(title, shown[title]) for title in dict.fromkeys(titles.values())]
     return gr.update(choices=choices, value=file, visible=bool(headers))
 
 
@@ -239,10 +250,13 @@ def on_drag(view: View, selection: Selection) -> dict:
 
 
 def on_file(view: View, selection: Selection) -> dict:
-    """Show a file of the list, and the threshold that it was learned with."""
+    """Show a file of the list, and the threshold that it was learned with, and no pictures of another one."""
     header = bundled.width_headers(selection.model).get(selection.file or "")
     threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {view.threshold: threshold}
+    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {
+        view.threshold: threshold,
+        view.pictures: "",
+    }
 
 
 def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:

@@ -16,12 +16,15 @@ from explorer.masks.file_format import FileHeader, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
+from explorer.pruners import SAMPLER_TITLES
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
 from explorer.ui.components import figure_json, user_errors
 from explorer.ui.markup import cards, throttle, tiles, width_tiles, width_title
 from explorer.ui.views.heatmap import graph_json
+from explorer.ui.views.prune_command import slug
 
+FIRST_SHOWN = "emoji-unet/dipgo-ddim-50"  # where no mask is chosen
 RULES = ("uniform", "random")
 RULE = "rule:"  # before one of them
 FIRST_RATIOS = {"schedule": 0.5, "widths": 0.2}  # at which an importance is shown first
@@ -43,12 +46,20 @@ def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, An
     entries = library.owned_by(owner) if which != "bundled" else []
     rows = []
     for entry in entries + (bundled_entries() if which != "yours" else []):
-        name, model = entry.name, "damaged"
+        name, model = f"{entry.name}\n{entry.source}", "damaged"
         with user_errors():
-            name, model = title(entry), entry.header.model.id
+            name, model = f"{title(entry)}\n{what_it_is(entry.header)}, {entry.source}", entry.header.model.id
         made = strftime("%d %b %Y", localtime(entry.created))
-        rows.append({"id": entry.id, "cells": [name, model, entry.source, made]})
+        rows.append({"id": entry.id, "cells": [name, model, made]})
     return rows
+
+
+def what_it_is(header: FileHeader) -> str:
+    """Say in words what a file holds: a schedule or widths, for one ratio or every ratio."""
+    ratios = "every ratio" if header.kind == "importance" else "one ratio"
+    if header.prunes == "widths":
+        return f"widths, {ratios}"
+    return f"schedule of {SAMPLER_TITLES[header.sampler]}, {header.steps} steps, {ratios}"
 
 
 def title(entry: MaskEntry) -> str:
@@ -187,9 +198,9 @@ def width_figures(widths: Widths) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def file_json(entry: MaskEntry, result: PruningResult) -> str:
     """Write a file for the browser to save: its name and its bytes, as JSON."""
-    name = "".join(letter if letter.isalnum() or letter in "-_+. " else "-" for letter in entry.name)
+    name = slug(entry.name) or "mask"
     reached = result.header.ratio.reached
-    ratio = "" if result.header.kind == "importance" or reached is None else f" {100 * reached:.0f}"
+    ratio = "" if result.header.kind == "importance" or reached is None else f"-{100 * reached:.0f}"
     content = b64encode(to_bytes(result)).decode()
     return json.dumps({"name": f"{name}{ratio}.safetensors", "content": content})
 
