@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, Field
 
-from explorer.experiment import ExperimentRequest, SchedulePlan
+from explorer.experiment import ExperimentRequest, SchedulePlan, load_cached
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.masks.block_graph import BlockGraph, Unit
 from explorer.masks.encoding import decode_bits
@@ -241,4 +241,14 @@ def test_generate_ends_without_an_error_where_a_newer_run_of_the_visitor_ended_i
     view = SimpleNamespace(**{name: name for name in View._fields})
     values = {"model": "emoji-unet", "method": "uniform", "prompt": "dog", "steps": 4, "ratio": 0.5, "seed": 0}
     shown = list(generate(lambda *task: iter(()), None, view, values | {"sampler": "ddim", "guidance": 7.5}))
-    assert shown == [{"alert": "", "verdict": ""}]
+    assert shown == [{"alert": "", "verdict": explore.LOADING_NOTE}]
+
+
+def test_a_prompt_that_is_too_long_says_what_is_not_read():
+    long = "a red dog with a blue hat and a green bird on a yellow house under a black sky <b>with</b> stars"
+    note = explore.prompt_note("emoji-unet", long)
+    assert "too long, so this is not read: <b>house under a black sky &lt;b&gt;with&lt;/b&gt; stars</b>" in note
+    assert "too long" not in explore.prompt_note("emoji-unet", "a red dog")
+    assert "too long" not in explore.prompt_note("emoji-dit", "dog " * 30)  # which looks its names up
+    tokens = load_cached("emoji-unet").pipe.tokenizer(long[: long.index("house")])
+    assert len(tokens.input_ids) <= 16 < len(load_cached("emoji-unet").pipe.tokenizer(long, truncation=False).input_ids)

@@ -1,6 +1,7 @@
 """The Width pruning tab in a real browser: files, kept widths, the three pictures, errors."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlparse
 
@@ -14,6 +15,7 @@ from explorer.ui.components import NO_FIGURE
 from explorer.ui.markup import width_title
 from explorer.ui.tabs import widths
 
+short_title = partial(width_title, with_threshold=False)  # by which the list names files
 pytestmark = pytest.mark.browser
 
 VIEW = widths.View(*widths.View._fields)  # with names in place of components
@@ -55,9 +57,10 @@ def test_kept_widths_follow_the_slider(of_model):
 def test_every_bundled_file_can_be_shown(of_model):
     model, page = of_model.model, of_model.page
     assert len(bundled.width_headers(model)) >= 2
-    for header in bundled.width_headers(model).values():
+    titles = {short_title(header): header for header in bundled.width_headers(model).values()}
+    for title, header in titles.items():
         page.click("#widths-file input")
-        page.get_by_role("option", name=width_title(header), exact=True).click()
+        page.get_by_role("option", name=title, exact=True).click()
         thin = header.pruner.config["axis"] == "channels"
         what = "channels" if thin else "neurons"
         expect(page.locator("#widths-bars .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {what} stay"))
@@ -110,7 +113,7 @@ def test_a_dragged_threshold_selects_other_channels(of_model):
         assert paper is None and page.locator("#threshold").count() == 0
         return
     page.click("#widths-file input")
-    page.get_by_role("option", name=width_title(paper), exact=True).click()
+    page.get_by_role("option", name=short_title(paper), exact=True).click()
     expect(page.locator("#widths-timesteps")).to_contain_text(f"of {len(paper.trace)} timesteps are used")
     expect(page.locator("#widths-timesteps")).to_contain_text("the paper's.")
     box = page.locator("#threshold input[type=number]")
@@ -119,14 +122,14 @@ def test_a_dragged_threshold_selects_other_channels(of_model):
     expect(page.locator("#widths-timesteps")).to_contain_text("those of threshold 0.2, the nearest that was learned")
     expect(page.locator("#widths-timesteps")).to_contain_text(re.compile(r": [1-9][\d,]* of [\d,]+ are others"))
     expect(page.locator("#widths-file input")).to_have_value(
-        width_title(bundled.width_headers(model)["taylor-channels-0.2"])
+        short_title(bundled.width_headers(model)["taylor-channels-0.2"])
     )
     assert not of_model.errors
 
 
 def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
     page = visitor.open("steps=4&prompt=dog&model=emoji-dit&method=uniform&ratio=0.5").page
-    magnitude = width_title(bundled.width_headers("emoji-dit")["magnitude"])
+    magnitude = short_title(bundled.width_headers("emoji-dit")["magnitude"])
     page.click("#prune-widths input")
     expect(page.get_by_role("option")).to_have_count(len(bundled.width_headers("emoji-dit")))
     page.get_by_role("option", name=magnitude, exact=True).click()

@@ -4,12 +4,16 @@ Whatever is tuned (a search, the spacing of a sampler, an optimizer) sees the se
 judged by is new to it. Loads no torch.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from explorer.models.catalogue import list_models, vocabulary
+from tokenizers import Tokenizer
+
+from explorer.models.catalogue import ASSETS, EMBEDDED, list_models, vocabulary
 from explorer.models.pipelines import PIPELINES
 
 if TYPE_CHECKING:
@@ -65,6 +69,27 @@ def unknown_words(model_id: str, prompt: str) -> list[str]:
     known = set(vocabulary(model_id).get("words", []))
     words = re.findall(r"\w+", prompt.lower())
     return [word for word in dict.fromkeys(words) if known and word not in known]
+
+
+def unread_part(model_id: str, prompt: str) -> str:
+    """Find the end of a prompt that is too long for the model to read; empty where all is read, or it is not known."""
+    tokenizer, limit = _tokenizer(model_id) if model_id in EMBEDDED else (None, 0)
+    if tokenizer is None:
+        return ""
+    offsets = tokenizer.encode(prompt).offsets
+    return prompt[offsets[limit - 2][1] :].strip() if len(offsets) > limit else ""  # the last token says that it ends
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(model_id: str) -> tuple[Any, int]:
+    """Load an embedded model's tokenizer, and how many tokens it keeps; None for a model without."""
+    folder = ASSETS / model_id / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        return None, 0
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
 
 
 def split(prompts: list[str], purpose: Purpose) -> list[str]:

@@ -172,12 +172,18 @@ export function describeSchedule({ graph, timesteps, order, sampler }, keep) {
   const partial = new Set(rows.filter((_, call) => counts[call] && counts[call] < width).map((row) => row.join("")));
   if (partial.size === 1 && !none) {
     const [row] = partial;
-    const kept = graph.units.filter((_, unit) => row[unit] === "1").map((unit) => unit.name.replaceAll("_blocks", "").replaceAll(".", " "));
+    const kept = graph.units.filter((_, unit) => row[unit] === "1").map((unit) => inWords(unit.name));
     return `Keeps ${list(kept)} at every call and the rest at ${whole} of ${calls}: the pattern of DeepCache.`;
   }
   const often = graph.units.map((unit, column) => [unit.name, rows.filter((row) => row[column]).length]).sort((a, b) => b[1] - a[1]);
-  const [most, least] = [often[0], often.at(-1)].map(([name, count]) => `<code>${escaped(name)}</code> (${count})`);
-  return `Of ${calls} calls, ${whole} are computed whole, ${calls - whole - none} in part and ${none} not at all. ${most} runs most often, ${least} least often.`;
+  const [most, least] = [often[0], often.at(-1)].map(([name, count]) => `<span title="${escaped(name)}">${escaped(inWords(name))}</span> (${count})`);
+  return `Of ${calls} calls, ${whole} are computed whole, ${calls - whole - none} in part and ${none} not at all. Most often runs ${most}, least often ${least}.`;
+}
+
+/** Name a layer by its place: up_blocks.3.layers.2 is layer 2 of up 3. */
+function inWords(name) {
+  const [, stage, number = "", layer] = /^(down|mid|up)_blocks?(?:\.(\d+))?\.layers\.(\d+)$/.exec(name) ?? [];
+  return stage ? `layer ${layer} of ${`${stage} ${number}`.trim()}` : name.replaceAll("_blocks", "").replaceAll(".", " ");
 }
 
 function describeWholeCalls(whole, calls, order, sampler) {

@@ -68,6 +68,7 @@ export async function mountView(part) {
   const { element, props, watch } = part;
   fillModes(element.querySelector(".modes"));
   fillViewer(element.querySelector(".viewer"));
+  element.querySelector(".card .frame").append(...element.querySelectorAll(".wipe, .gain")); // where they move nothing
   setShared({ filmstrip: new Filmstrip(element.querySelector(".filmstrip")), history: new History(element.querySelector(".history"), returnTo) });
   listen(element);
   document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone

@@ -20,6 +20,7 @@ from explorer.ui.components import INSTANT, ExploreParts, alert, markup, user_er
 from explorer.ui.markup import throttle
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views.explore import (
+    LOADING_NOTE,
     cards_json,
     names_datalist,
     new_cards,
@@ -33,7 +34,6 @@ from explorer.ui.views.use_it import Use, use_of_request
 
 PROMPT = "octopus"
 OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
-RATIO_LABEL = "How much of the arithmetic to skip"
 FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
 # The page opens with the gallery's best result, next to the strongest few-step sampler; the command line is simpler.
 DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_fields.items()}
@@ -86,10 +86,14 @@ class Controls(NamedTuple):
 def build(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, drawer: gr.HTML) -> ExploreParts:
     """Lay out the tab and connect it; an importance of the library can take the place of a method."""
     frontend.lead(elem_id="lead")
-    ratio = gr.Slider(0, 0.95, DEFAULTS["ratio"], step=0.01, label=RATIO_LABEL, elem_id="ratio")
+    ratio = gr.Slider(
+        0, 0.95, DEFAULTS["ratio"], step=0.01, label="How much of the arithmetic to skip", elem_id="ratio"
+    )
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=11, min_width=320, elem_id="results"):
-            shown = _make_pictures()
+            shown: dict[str, Any] = dict(
+                pictures=frontend.pictures(elem_id="pictures"), verdict=markup(elem_id="verdict")
+            )
         with gr.Column(scale=9, min_width=300, elem_id="side"):
             shown |= _make_map()
             with gr.Column(elem_id="controls"):
@@ -154,10 +158,6 @@ def _make_advanced(made: dict[str, gr.components.Component], methods: Sequence[s
         made["baseline_sampler"] = gr.Dropdown(samplers, label=label, info=info, **shared)
         made["guidance"] = gr.Number(DEFAULTS["guidance"], label="Guidance", step=0.5, elem_id="guidance")
     return groups
-
-
-def _make_pictures() -> dict[str, Any]:
-    return dict(pictures=frontend.pictures(elem_id="pictures"), verdict=markup(elem_id="verdict"))
 
 
 def _make_map() -> dict[str, Any]:
@@ -283,15 +283,15 @@ def generate(
 ) -> Iterator[dict]:
     """Plan, then generate the three pictures by the plan's schedule, with an update for each preview; until the verdict
     there is a note."""
-    yield {view.alert: "", view.verdict: note}
+    yield {view.alert: "", view.verdict: note or LOADING_NOTE}
     with user_errors() as sentences:
         request, path = url_state.with_importance(values, library)
         planned = next(run(tasks.plan, request, path, True), None)
         if planned is None:  # a newer run of this visitor ended it
             return
         cards, number = new_cards(request, planned), next(RUN_NUMBERS)
-        note = prompt_note(request.model, request.prompt)
-        yield {view.heatmap: plan_json(request, planned), view.unknown_words: note}
+        words = prompt_note(request.model, request.prompt)
+        yield {view.heatmap: plan_json(request, planned), view.unknown_words: words, view.verdict: note}
         yield {view.pictures: cards_json(cards, request, number)}
         for frame in throttle(run(tasks.compare, request, planned.schedule)):
             cards[frame.role] = cards[frame.role].updated(frame)

@@ -21,6 +21,7 @@ PLAN_FIELDS = (
 )
 FRAME_FIELDS = ("call", "calls", "seconds", "done", "ssim", "psnr")
 TIE_SSIM = 0.005
+LOADING_NOTE = '<p class="footer loading" role="status">Loading the model …</p>'
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,14 @@ def turns_note(under_way: int) -> str:
 
 
 def prompt_note(model: str, prompt: str) -> str:
-    """Name the words that the model never saw."""
-    return unknown_words_note(prompts.unknown_words(model, prompt), prompts.uses_prompt(model))
+    """Name the words that the model never saw, and the end of a prompt that it does not read."""
+    note = unknown_words_note(prompts.unknown_words(model, prompt), prompts.uses_prompt(model))
+    unread = prompts.unread_part(model, prompt)
+    return note + (_note(f"too long, so this is not read: <b>{escape(unread)}</b>") if unread else "")
+
+
+def _note(markup: str) -> str:
+    return f'<p class="unknown-words" role="status">{markup}</p>'
 
 
 def unknown_words_note(words: Sequence[str], uses_prompt: bool = True) -> str:
@@ -143,4 +150,4 @@ def unknown_words_note(words: Sequence[str], uses_prompt: bool = True) -> str:
         note = f"never seen in training: <b>{escape(', '.join(words))}</b>"
     else:
         return ""
-    return f'<p class="unknown-words" role="status">{note}</p>'
+    return _note(note)

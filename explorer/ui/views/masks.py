@@ -54,7 +54,7 @@ def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, An
     return rows
 
 
-def what_it_is(header: FileHeader) -> str:
+def what_it_is(header: Any) -> str:
     """Say in words what a file holds: a schedule or widths, for one ratio or every ratio."""
     ratios = "every ratio" if header.kind == "importance" else "one ratio"
     if header.prunes == "widths":
