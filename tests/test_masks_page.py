@@ -193,7 +193,7 @@ def test_invalid_mask_is_one_sentence_and_the_view_stays(mask_page, shared_visit
 
 def test_widths_are_shown_and_compared_with_others(visitor):
     page = on_tab(visitor, "emoji-dit/ecodiff")
-    expect(tile(page, "removed", "#mask-summary")).to_contain_text(re.compile(r"(19|20)\.\d%"))
+    expect(tile(page, "removed", "#mask-summary")).to_contain_text(re.compile(r"(19|20)\.\d %"))
     expect(page.locator("#mask-heads .heatmaplayer")).to_be_attached()
     assert not page.locator("#mask-keep").is_visible() and not page.locator("#mask").is_visible()
     choose(page, "#mask-other", re.compile("Magnitude"))

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
 from explorer.pruners import method_title
+from explorer.ui.markup import percent
 
 pytestmark = pytest.mark.browser
 
@@ -95,7 +96,7 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
     importance = Importance.load(saved.value.path())
     for share in (0.3, 0.6):  # the slider moves through the importance
         page.locator("#ratio input[type=number]").fill(str(share))
-        expect(page.locator(".tiles")).to_contain_text(f"{importance.at(share).macs_fraction:.1%}")
+        expect(page.locator(".tiles")).to_contain_text(percent(importance.at(share).macs_fraction))
     assert not visitor.errors and not visitor.foreign
 
 
@@ -105,7 +106,7 @@ def test_importance_replaces_a_method_and_refuses_other_steps(opened_visitor):
     expect(page.locator("#steps input")).to_have_value("20")
     page.click("#generate")
     expect(page.locator("#verdict")).to_contain_text("SSIM", timeout=120_000)
-    expect(page.locator("#pictures")).to_contain_text("DiP-GO at 70%")
+    expect(page.locator("#pictures")).to_contain_text("DiP-GO at 70 %")
     expect(page.locator(".history")).to_contain_text("dog, dipgo-dpm++-20 70 %")
     page.locator("#steps input").fill("5")
     page.locator("#steps input").press("Enter")

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from explorer.bundled import masks as bundled
 from explorer.experiment import widths_at
 from explorer.ui.components import NO_FIGURE
-from explorer.ui.markup import width_title
+from explorer.ui.markup import percent, width_title
 from explorer.ui.tabs import widths
 
 short_title = partial(width_title, with_threshold=False)  # by which the list names files
@@ -49,8 +49,8 @@ def test_kept_widths_follow_the_slider(of_model):
         box.fill(str(share))
         box.press("Enter")
         kept = widths_at(widths.file_request(model, header, share))
-        expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept.params_fraction:.1%}")
-        expect(page.locator("#widths-summary")).to_contain_text(f"{kept.macs_fraction:.1%}")
+        expect(page.locator("#widths-summary")).to_contain_text(percent(1 - kept.params_fraction))
+        expect(page.locator("#widths-summary")).to_contain_text(percent(kept.macs_fraction))
     assert not of_model.errors and not of_model.foreign
 
 
@@ -141,11 +141,11 @@ def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
     box.press("Enter")
     header = bundled.width_headers("emoji-dit")["magnitude"]
     kept = widths_at(widths.file_request("emoji-dit", header, 0.13)).params_fraction
-    expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept:.1%}")
+    expect(page.locator("#widths-summary")).to_contain_text(percent(1 - kept))
     page.wait_for_url(re.compile("widths=magnitude.*widths_ratio=0.13"))
     page.reload()
     expect(page.locator("#widths-bars .plot")).to_contain_text("neurons stay")
-    expect(page.locator("#widths-summary")).to_contain_text(f"{1 - kept:.1%}")
+    expect(page.locator("#widths-summary")).to_contain_text(percent(1 - kept))
     expect(page.locator("#widths-file input")).to_have_value(magnitude)
     page.get_by_role("tab", name="Explore").click()
     expect(page.locator("#prune-widths input")).to_have_value("")
@@ -159,7 +159,7 @@ def test_address_restores_the_smallest_and_largest_widths(visitor):
     for share, reached in {"0.95": "0.95", "0": "0", "0.999": "0.99"}.items():
         page.goto(f"{visitor.served}?{query}{share}")
         kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
-        expect(page.locator("#widths-summary")).to_contain_text(f"removed{1 - kept:.1%}of")
+        expect(page.locator("#widths-summary")).to_contain_text(f"removed{percent(1 - kept)}of")
         page.locator("#widths-ratio input[type=number]").press("Enter")
         page.wait_for_url(re.compile(f"widths_ratio={reached}(&|$)"))
     assert not visitor.errors
@@ -177,7 +177,7 @@ def test_tab_that_is_opened_before_the_address_was_read_shows_what_it_names():
     query = {"widths": "magnitude", "widths_ratio": "0.13"}
     opened_early = widths.Selection("emoji-unet", None, 0.2)
     shown = widths.show_tab(VIEW, opened_early, query)
-    assert shown.items() >= widths.from_url(VIEW, query).items() and "13.0%" in shown["summary"]
+    assert shown.items() >= widths.from_url(VIEW, query).items() and "13.0 %" in shown["summary"]
     assert (shown["file"]["value"], shown["ratio"]["value"]) == ("magnitude", 0.13)
     later = widths.show_tab(VIEW, opened_early._replace(file="ecodiff", ratio=0.3), query)
     assert later["file"]["value"] == "ecodiff" and "value" not in later["ratio"]

@@ -18,6 +18,11 @@ COUNT_EVERY_S = 0.3  # reporting every call would leave the browser no time for 
 ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "our variant"}
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share as the page's scripts do, 12.5 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def width_title(header: WidthHeader, with_threshold: bool = True) -> str:
     """Name a file of widths, for lists; `with_threshold`: Diff-Pruning's, by which some files differ alone."""
     config, name = header.pruner.config, header.pruner.name
@@ -38,15 +43,15 @@ def provenance(header: FileHeader, source: str) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in config.items())
     model = f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"
     asked, reached = header.ratio.asked, header.ratio.reached
-    ratio = "any" if header.kind == "importance" else "set by hand" if asked is None else f"{asked:.1%} asked"
-    ratio += f", {reached:.1%} reached" if reached is not None else ""
+    ratio = "any" if header.kind == "importance" else "set by hand" if asked is None else f"{percent(asked)} asked"
+    ratio += f", {percent(reached)} reached" if reached is not None else ""
     versions = ", ".join(f"{name} {number}" for name, number in list(header.versions.items())[:6])
     facts = {
         "source": source,
         "model": model,
         "method": header.pruner.name,
         "settings": settings[:MAX_SETTINGS],
-        "ratio": f"{ratio} of the {RATIO_OF[header.ratio.of]}; at most {header.max_ratio:.1%}",
+        "ratio": f"{ratio} of the {RATIO_OF[header.ratio.of]}; at most {percent(header.max_ratio)}",
         "made": f"{header.created:%d %b %Y, %H:%M}, with {versions}",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
@@ -57,16 +62,16 @@ def width_tiles(widths: Widths) -> str:
     """Show what is left of a network, in tiles."""
     header = widths.header
     params, macs = widths.params_fraction * header.params, widths.macs_fraction * header.macs
-    removed = f"of the parameters; at most {header.max_ratio:.1%} is possible"
+    removed = f"of the parameters; at most {percent(header.max_ratio)} is possible"
     by_kind = ", ".join(f"{kind} {count:,}" for kind, count in widths.removed_by_kind.items())
     kinds = f"of {header.params / 1e6:.2f} M; removed: {by_kind}"
     memory = f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}"
     return tiles(
         [
-            ("removed", f"{1 - widths.params_fraction:.1%}", removed),
+            ("removed", percent(1 - widths.params_fraction), removed),
             ("parameters", f"{params / 1e6:.2f} M", kinds),
             ("memory", f"{params * 4 / 1e6:.1f} MB", memory),
-            ("MACs per call", f"{widths.macs_fraction:.1%}", f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
+            ("MACs per call", percent(widths.macs_fraction), f"{macs / 1e9:.3g} of {header.macs / 1e9:.3g} G"),
             ("ideal speed", f"{1 / widths.macs_fraction:.2f}×", "if time followed MACs; press Generate to measure"),
         ]
     )

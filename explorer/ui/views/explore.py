@@ -13,6 +13,7 @@ from explorer.measures.table import METRICS
 from explorer.models import prompts
 from explorer.pruners import SAMPLER_TITLES, method_title
 from explorer.sampling.generate import Frame
+from explorer.ui.markup import percent
 from explorer.ui.views.heatmap import graph_json
 
 PLAN_FIELDS = (
@@ -45,7 +46,7 @@ def new_cards(request: ExperimentRequest, plan: SchedulePlan) -> dict[str, Card]
     baseline = f"{SAMPLER_TITLES[plan.baseline_sampler]}, {plan.baseline_steps} steps"
     return {
         "original": Card("original", f"{SAMPLER_TITLES[request.sampler]}, {plan.calls} calls", 1.0),
-        "pruned": Card("pruned", f"{method}, {100 * plan.reached:.0f} % skipped", plan.kept),
+        "pruned": Card("pruned", f"{method}, {percent(plan.reached, 0)} skipped", plan.kept),
         "baseline": Card("baseline", baseline, plan.baseline_kept),
     }
 
@@ -56,7 +57,7 @@ def cards_json(cards: Mapping[str, Card], request: ExperimentRequest, run: int) 
     method = "a schedule edited by hand" if request.manual_schedule else method_title(request.method)
     footer = (
         f"“{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance "
-        f"{request.guidance:g}, {method} at {100 * (1 - (cards['pruned'].kept or 0)):.0f} %."
+        f"{request.guidance:g}, {method} at {percent(1 - (cards['pruned'].kept or 0), 0)}."
     )
     return {"run": run, "cards": {role: _card_json(card) for role, card in cards.items()}, "footer": footer}
 

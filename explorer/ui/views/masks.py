@@ -20,7 +20,7 @@ from explorer.pruners import SAMPLER_TITLES
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
 from explorer.ui.components import figure_json, user_errors
-from explorer.ui.markup import cards, throttle, tiles, width_tiles, width_title
+from explorer.ui.markup import cards, percent, throttle, tiles, width_tiles, width_title
 from explorer.ui.views.heatmap import graph_json
 from explorer.ui.views.prune_command import slug
 
@@ -171,7 +171,7 @@ def size_note(mask: Schedule) -> str:
     if mask.keep.size <= MAX_CELLS:
         return ""
     size = f"{mask.header.calls:,} calls of {len(mask.header.units):,} units"
-    return f"<p>{size} are too many to show; {mask.macs_fraction:.1%} of the MACs stay.</p>"
+    return f"<p>{size} are too many to show; {percent(mask.macs_fraction)} of the MACs stay.</p>"
 
 
 def width_summary(widths: Widths, other: tuple[str, Widths] | None) -> str:
@@ -185,8 +185,8 @@ def width_summary(widths: Widths, other: tuple[str, Widths] | None) -> str:
     return width_tiles(widths) + tiles(
         [
             ("elements that differ", f"{sum(differing.values()):,}", where),
-            ("parameters there", f"{second.params_fraction:.1%}", f"in {name}; {widths.params_fraction:.1%} here"),
-            ("MACs there", f"{second.macs_fraction:.1%}", f"of a call; {widths.macs_fraction:.1%} here"),
+            ("parameters there", percent(second.params_fraction), f"in {name}; {percent(widths.params_fraction)} here"),
+            ("MACs there", percent(second.macs_fraction), f"of a call; {percent(widths.macs_fraction)} here"),
         ]
     )
 

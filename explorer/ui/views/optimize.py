@@ -20,6 +20,7 @@ from explorer.jobs.manager import ACTIVE, JobManager
 from explorer.pruners import PRUNERS, method_title
 from explorer.ui.budgets import ENDING
 from explorer.ui.components import alert, user_errors
+from explorer.ui.markup import percent
 
 MAX_ROWS = 50
 FILTERS = ("all", "mine", "unfinished")
@@ -91,7 +92,8 @@ class JobView:
         share = min(calls / of, 0.99) if of else 0.0
         early = "finished early at " if job.state == "done" and unfinished else ""
         step = f"{early}step {job.done} of {job.total}" if job.total else "its first step" if calls else "not begun"
-        within = f" and {share:.0%} of the next" if of else f", {calls} calls of the network into it" if calls else ""
+        begun = f", {calls} calls of the network into it" if calls else ""
+        within = f" and {percent(share, 0)} of the next" if of else begun
         return step + within, share
 
     @staticmethod
@@ -124,7 +126,7 @@ def _row(row: JobRow, owner: str) -> dict[str, Any]:
         "cells": [
             name,
             STATE_WORDS.get(row.state, row.state),
-            f"{share:.0%}",
+            percent(share, 0),
             begun,
             "yours" if row.owner == owner else "",
         ],

@@ -11,6 +11,7 @@ from explorer.masks.width_header import WidthHeader
 from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
+from explorer.ui.markup import percent
 from explorer.ui.views.explore import compare_ssim
 from explorer.ui.views.use_it import Use
 
@@ -76,7 +77,7 @@ def generated_sentence(request: ExperimentRequest) -> str:
     """Say which request pictures belong to."""
     return (
         f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
-        f"{method_title(request.method)} at {request.ratio:.0%} of the parameters."
+        f"{method_title(request.method)} at {percent(request.ratio, 0)} of the parameters."
     )
 
 
