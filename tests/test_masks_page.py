@@ -172,6 +172,7 @@ def test_a_manual_mask_is_kept_saved_uploaded_and_deleted(visitor, visitors, tmp
     page.reload()  # the browser remembers whose it is
     page.wait_for_selector("#mask .drawn")
     page.click("#mask-delete")
+    page.get_by_role("button", name="Really delete?").click()
     expect(page.locator("#mask-head h2")).to_have_count(0)
     expect(page.locator("#masks tr", has_text="manual")).to_have_count(0)
     assert not visitor.errors

@@ -136,6 +136,7 @@ def test_a_job_is_paused_resumed_finished_and_deleted(opened_visitor):
     row = page.locator("#jobs tr", has_text="yours").first
     expect(row).to_contain_text("done")  # the list is updated at the end as well
     page.click("#job-delete")
+    page.get_by_role("button", name="Really delete?").click()
     expect(page.locator("#job .waiting")).to_be_visible()
     expect(page.locator("#job .curves")).to_be_hidden()
     expect(page).not_to_have_url(re.compile("job="))
@@ -150,6 +151,7 @@ def test_long_step_shows_its_progress(opened_visitor):
     page.click("#job-stop")
     wait_for(page, "paused")
     page.click("#job-delete")
+    page.get_by_role("button", name="Really delete?").click()
     assert not opened_visitor.errors
 
 
