@@ -3,12 +3,14 @@
 import json
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from explorer.jobs import tasks
 from explorer.models import catalogue, own_config
 from explorer.models.architectures import DENOISERS
 from explorer.ui import footer
+from explorer.ui.own_model import brought_by
 from explorer.ui.views.own_model import NO_NUMBERS, describe
 from tests.conftest import ddpm_unet, dit, sd_unet, sdxl_unet
 
@@ -112,6 +114,11 @@ def test_what_diffusers_cannot_build_is_one_sentence(changes):
     with pytest.raises(ValueError) as caught:
         describe(run_here, "x", json.dumps(UNET | changes))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("data", [None, 5, [], {}, {"name": "x"}, "text"])
+def test_an_event_without_its_fields_brings_nothing(data):
+    assert brought_by(gr.EventData(None, data)) == (None, None)
 
 
 @pytest.mark.parametrize(

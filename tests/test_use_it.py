@@ -165,6 +165,11 @@ def test_a_value_that_no_control_has_is_one_sentence(ratio):
         shown(ratio=ratio)
 
 
+def test_a_file_without_a_ratio_is_one_sentence():
+    with pytest.raises(ValueError, match="choose a ratio"):
+        of_file("emoji-unet/dipgo-ddim-25", None)
+
+
 def foreign(tmp_path, name, config):
     """Upload a file that claims to be of another model and method."""
     importance = load(ENTRIES["emoji-unet/dipgo-ddim-25"].path)

@@ -33,12 +33,20 @@ def make_drawer(runs: VisitorRuns) -> gr.HTML:
     def on_describe(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         with user_errors() as sentences:
             runs.count_change(request)
-            name, config = (getattr(event, field, None) for field in ("name", "config"))
-            return describe(runs.of(request, "own-model"), name, config) | {"answer": next(ANSWERS)}
+            found = describe(runs.of(request, "own-model"), *brought_by(event))
+            return found | {"answer": next(ANSWERS)}
         return {"error": sentences[0], "answer": next(ANSWERS)}
 
     drawer.describe(on_describe, None, drawer, **INSTANT)
     return drawer
+
+
+def brought_by(event: gr.EventData) -> tuple[Any, Any]:
+    """Read the name and the text that an event brings; None for what a client left out."""
+    try:
+        return event.name, event.config
+    except (AttributeError, TypeError):
+        return None, None
 
 
 def connect_choice(model: gr.Dropdown, fallback: str) -> Any:

@@ -34,7 +34,7 @@ export function mountOwnModel({ element, props, watch, trigger }) {
     say("", false);
   });
   find(".describe").addEventListener("click", () => {
-    say("One moment: this takes a few seconds.", false);
+    say("One moment: this can take half a minute.", false);
     trigger("describe", { name: name.value, config: config.value });
   });
   name.addEventListener("input", writeCommands);

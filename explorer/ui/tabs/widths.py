@@ -132,8 +132,9 @@ def _make_view() -> View:
         ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="widths-ratio", scale=3)
         with gr.Column(scale=1, min_width=150):
             generate = gr.Button("Generate", variant="primary", elem_id="widths-generate")
-            stop = gr.Button("Stop", elem_id="widths-stop")
-            use = use_it.make_button("widths")
+            with gr.Row(elem_classes="buttons"):
+                stop = gr.Button("Stop", elem_id="widths-stop", min_width=60)
+                use = use_it.make_button("widths", min_width=60)
     alert_box = markup(elem_id="widths-alert")
     summary = markup(elem_id="widths-summary")
     pictures = markup(elem_id="widths-pictures")
