@@ -213,6 +213,22 @@ def test_your_model_is_described_and_the_page_stays_as_it_was(page, shared_visit
     assert not shared_visitor.errors and not shared_visitor.foreign
 
 
+def test_your_model_leaves_an_importance_in_place_of_the_method(visitor):
+    page = visitor.open("method=importance%3Aemoji-unet%2Fdipgo-dpm%2B%2B-20&ratio=0.7&prompt=dog").page
+    method, computed = page.input_value("#method input"), visitor.computed()
+    own_model(page)
+    close(page)
+    visitor.settled("document.querySelector('#method input').value")
+    assert (page.input_value("#method input"), visitor.computed()) == (method, computed)
+    page.click("#model input")
+    page.get_by_role("option", name="emoji-dit", exact=True).click()
+    expect(page.locator("#method input")).to_have_value("Whole calls")
+    own_model(page)
+    expect(page.locator("#model input")).to_have_value("emoji-dit")
+    close(page)
+    assert not visitor.errors
+
+
 @pytest.mark.parametrize("which", ["use-it", "own-model"])
 def test_the_drawers_have_no_axe_violations_in_light_and_dark(page, which):
     page.add_style_tag(content=NO_TRANSITIONS)

@@ -1,6 +1,7 @@
 """ "Your model ..." among the models of Explore: a drawer that says what can be pruned of a network of one's own."""
 
 import json
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -12,10 +13,10 @@ from explorer.ui.views.own_model import describe
 
 CHOICE = ("Your model …", "your model")  # the last model of the list; the browser chooses the one before again
 ANSWERS = count()  # each is another value, also where nothing has changed
-CHOOSE_JS = """async (model) => {
-    if (model !== CHOICE) return model;
+CHOOSE_JS = """async (model, changed) => {
+    if (model !== CHOICE) return [model, `${performance.now()}`];
     const { openOwnModel } = await import(new URL("explorer/static/ownModel.js", document.baseURI));
-    return openOwnModel(FALLBACK);
+    return [openOwnModel(FALLBACK), changed];
 }"""
 
 
@@ -49,7 +50,10 @@ def brought_by(event: gr.EventData) -> tuple[Any, Any]:
         return None, None
 
 
-def connect_choice(model: gr.Dropdown, fallback: str) -> Any:
-    """Have the entry of the list open the drawer instead; returns the event after which the model is a real one."""
+def connect_choice(model: gr.Dropdown, fallback: str) -> Callable[..., Any]:
+    """Have the entry of the list open the drawer instead; returns the event of another model, as `model.input` was."""
     js = CHOOSE_JS.replace("CHOICE", json.dumps(CHOICE[1])).replace("FALLBACK", json.dumps(fallback))
-    return model.input(None, model, model, js=js, api_visibility="private")
+    changed = gr.Textbox(visible="hidden", elem_id="model-changed")
+    both = [model, changed]
+    model.input(None, both, both, js=js, api_visibility="private")
+    return changed.change
