@@ -94,7 +94,7 @@ def _largest(value: Any, default: float) -> float:
 
 def _num_blocks(config: Mapping[str, Any]) -> int:
     lists = [config.get(name) for name in ("block_out_channels", "down_block_types", "up_block_types")]
-    return max([4, *(len(one) for one in lists if isinstance(one, list))])
+    return max((len(one) for one in lists if isinstance(one, list)), default=4)
 
 
 def _num_layers(config: Mapping[str, Any]) -> float:

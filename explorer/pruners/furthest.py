@@ -37,7 +37,7 @@ def _of_schedule(model: Model, method: str, steps: int) -> tuple[float | None, s
 
 def _of_widths(model: Model, axis: str) -> tuple[float | None, str]:
     if axis == "channels" and model.architecture().params > MAX_TRACED_PARAMS:
-        return None, "takes long to count: python -m explorer cost --channel-ratio"
+        return None, "not counted here: it takes long"
     return _largest(model, "random-width", {"axis": axis})
 
 

@@ -1,6 +1,7 @@
 """ "Your model ..." among the models of Explore: a drawer that says what can be pruned of a network of one's own."""
 
 import json
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -12,10 +13,10 @@ from explorer.ui.views.own_model import describe
 
 CHOICE = ("Your model …", "your model")  # the last model of the list; the browser chooses the one before again
 ANSWERS = count()  # each is another value, also where nothing has changed
-CHOOSE_JS = """async (model) => {
-    if (model !== CHOICE) return model;
+CHOOSE_JS = """async (model, changed) => {
+    if (model !== CHOICE) return [model, `${performance.now()}`];
     const { openOwnModel } = await import(new URL("explorer/static/ownModel.js", document.baseURI));
-    return openOwnModel(FALLBACK);
+    return [openOwnModel(FALLBACK), changed];
 }"""
 
 
@@ -33,15 +34,26 @@ def make_drawer(runs: VisitorRuns) -> gr.HTML:
     def on_describe(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
         with user_errors() as sentences:
             runs.count_change(request)
-            name, config = (getattr(event, field, None) for field in ("name", "config"))
-            return describe(runs.of(request, "own-model"), name, config) | {"answer": next(ANSWERS)}
+            found = describe(runs.of(request, "own-model"), *brought_by(event))
+            return found | {"answer": next(ANSWERS)}
         return {"error": sentences[0], "answer": next(ANSWERS)}
 
     drawer.describe(on_describe, None, drawer, **INSTANT)
     return drawer
 
 
-def connect_choice(model: gr.Dropdown, fallback: str) -> Any:
-    """Have the entry of the list open the drawer instead; returns the event after which the model is a real one."""
+def brought_by(event: gr.EventData) -> tuple[Any, Any]:
+    """Read the name and the text that an event brings; None for what a client left out."""
+    try:
+        return event.name, event.config
+    except (AttributeError, TypeError):
+        return None, None
+
+
+def connect_choice(model: gr.Dropdown, fallback: str) -> Callable[..., Any]:
+    """Have the entry of the list open the drawer instead; returns the event of another model, as `model.input` was."""
     js = CHOOSE_JS.replace("CHOICE", json.dumps(CHOICE[1])).replace("FALLBACK", json.dumps(fallback))
-    return model.input(None, model, model, js=js, api_visibility="private")
+    changed = gr.Textbox(visible="hidden", elem_id="model-changed")
+    both = [model, changed]
+    model.input(None, both, both, js=js, api_visibility="private")
+    return changed.change

@@ -34,7 +34,7 @@ export function mountOwnModel({ element, props, watch, trigger }) {
     say("", false);
   });
   find(".describe").addEventListener("click", () => {
-    say("One moment: this takes a few seconds.", false);
+    say("One moment: this can take half a minute.", false);
     trigger("describe", { name: name.value, config: config.value });
   });
   name.addEventListener("input", writeCommands);
@@ -57,9 +57,11 @@ export function mountOwnModel({ element, props, watch, trigger }) {
   watch("value", receive);
 }
 
-/** Focus the list of models again, which loses the focus with each choice, and keep it folded. */
+/** Focus the list of models again, which loses the focus with each choice, and keep it folded. It unfolds when it gets the
+ * focus, so a click on it begins without. */
 function returnFocus() {
   const list = document.querySelector("#model input");
   list?.focus();
+  list?.addEventListener("pointerdown", () => list.blur(), { once: true });
   setTimeout(() => list?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })));
 }

@@ -83,6 +83,7 @@ const number = (text) => (text === undefined || text === "" ? undefined : Number
 const nothingMeasured = (place) => ({ facts: {}, note: place === "optimize" ? "Time and closeness are measured on Masks: press Generate there." : "Press Generate on this tab to measure time and closeness." });
 
 function measuredOnExplore({ hardware }, edited) {
+  if (!parts.view) return nothingMeasured("explore");
   const canvases = [...parts.view.element.querySelectorAll(".viewer .card")].map((card) => [card.dataset.role, card.querySelector(".picture")]);
   const images = Object.fromEntries(canvases.filter(([, canvas]) => canvas.width));
   const withImages = (facts) => Object.fromEntries(Object.entries(facts).map(([role, own]) => [role, { ...own, image: images[role] }]));

@@ -192,8 +192,8 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
     of_model = [method, made.by_name["ratio"], *groups, view.names, view.unknown_words]
-    chosen_model = own_model.connect_choice(model, DEFAULTS["model"])
-    known = chosen_model.then(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT)
+    on_other_model = own_model.connect_choice(model, DEFAULTS["model"])
+    known = on_other_model(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT)
     known.then(**set_request)
     chosen_js = frontend.chosen_values_js(made.by_name)
     chosen = view.pictures.choose(None, None, made.inputs, js=chosen_js, api_visibility="private")

@@ -128,12 +128,13 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
 def _make_view() -> View:
     with gr.Row():
         file = gr.Dropdown([], label="Learned by", elem_id="widths-file", scale=2)
-        label, info = "Pruning ratio", "share of the network's parameters to remove"
+        label, info = "How many of the parameters to remove", "heads, neurons or channels, for all calls"
         ratio = gr.Slider(0, 0.9, 0.2, step=0.01, label=label, info=info, elem_id="widths-ratio", scale=3)
         with gr.Column(scale=1, min_width=150):
             generate = gr.Button("Generate", variant="primary", elem_id="widths-generate")
-            stop = gr.Button("Stop", interactive=False, elem_id="widths-stop")
-            use = use_it.make_button("widths")
+            with gr.Row(elem_classes="buttons"):
+                stop = gr.Button("Stop", interactive=False, elem_id="widths-stop", min_width=60)
+                use = use_it.make_button("widths", min_width=60)
     alert_box = markup(elem_id="widths-alert")
     summary = markup(elem_id="widths-summary")
     pictures = markup(elem_id="widths-pictures")

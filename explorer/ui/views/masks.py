@@ -68,8 +68,10 @@ def title(entry: MaskEntry) -> str:
     return width_title(entry.header) if entry.header.prunes == "widths" and not by_visitor else entry.name
 
 
-def clamp_ratio(header: FileHeader, ratio: float) -> float:
-    """Limit a ratio to what a file can reach."""
+def clamp_ratio(header: FileHeader, ratio: float | None) -> float:
+    """Limit a ratio to what a file can reach. Raises ValueError where a client sent none."""
+    if ratio is None:
+        raise ValueError("choose a ratio first")
     return min(max(float(ratio), 0.0), header.max_ratio)
 
 
