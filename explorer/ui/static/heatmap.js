@@ -64,7 +64,7 @@ export class Heatmap {
     const page = getComputedStyle(this.box);
     const ink = (name) => page.getPropertyValue(name).trim();
     const { only, other } = this.style.colours;
-    return { method: ink("--method") || ink("--computed"), quiet: "#7d8590", only, other, text: ink("--body-text-color"), subdued: ink("--body-text-color-subdued") };
+    return { font: page.fontFamily, method: ink("--method") || "#0072b2", quiet: "#7d8590", only, other, text: ink("--body-text-color"), subdued: ink("--body-text-color-subdued") };
   }
 
   /** Say what the cells mean: their looks and numbers, or a colour scale. */

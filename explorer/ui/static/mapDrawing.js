@@ -119,7 +119,7 @@ function drawBars(pen, { callShares, unitShares }, { left, right, cell, tops, ro
   unitShares.forEach((share, unit) => pen.fillRect(right + 4, tops[unit], (RIGHT - 6) * share, rowHeight - 1));
 }
 
-function drawSketch(pen, { units }, { tops, rowHeight }, { text, quiet }) {
+function drawSketch(pen, { units }, { tops, rowHeight }, { text, quiet, font }) {
   const groups = new Map();
   const deepest = Math.max(1, ...units.map((_, unit) => placeOf(units, unit).depth));
   units.forEach((_, unit) => {
@@ -136,7 +136,7 @@ function drawSketch(pen, { units }, { tops, rowHeight }, { text, quiet }) {
   });
   pen.globalAlpha = 1;
   pen.fillStyle = text;
-  pen.font = `600 13px ${getComputedStyle(document.body).fontFamily}`;
+  pen.font = `600 13px ${font}`;
   pen.textAlign = "center";
   for (const [group, [from, to]] of groups) {
     pen.save();
@@ -156,10 +156,10 @@ function sketchSampler(pen, x, y, width, height, direction) {
   pen.lineTo(x + lower, y + height);
 }
 
-function drawTicks(pen, { timesteps }, { left, right, cell, bottom }, { subdued }) {
+function drawTicks(pen, { timesteps }, { left, right, cell, bottom }, { subdued, font }) {
   const step = TICK_STEPS.find((one) => one * cell >= MIN_TICK_DISTANCE) ?? 500;
   pen.fillStyle = subdued;
-  pen.font = `13px ${getComputedStyle(document.body).fontFamily}`;
+  pen.font = `13px ${font}`;
   pen.textAlign = "center";
   for (let call = 0; call < timesteps.length; call += step) pen.fillText(call, left + (call + 0.5) * cell, bottom + 14);
   pen.textAlign = "left";

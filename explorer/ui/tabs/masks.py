@@ -1,7 +1,6 @@
 """The Masks tab: all masks there are, where they come from, how two differ; upload, edit, keep and download them."""
 
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -24,7 +23,6 @@ from explorer.ui.components import (
     url_key_handler,
     user_errors,
 )
-from explorer.ui.markup import provenance
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views import masks as views
 from explorer.ui.views.masks import FIRST_RATIOS, Selection
@@ -124,7 +122,7 @@ def _make_selected() -> dict[str, Any]:
     hidden: dict[str, Any] = dict(visible=False, min_width=80)
     right: dict[str, Any] = dict(alert=markup(elem_id="mask-alert"), head=markup(elem_id="mask-head"))
     with gr.Row():
-        label, info = "Pruning ratio", "at which an importance is shown"
+        label, info = "How much to prune", "an importance has a mask for every ratio"
         right["ratio"] = gr.Slider(0, 0.95, 0.5, step=0.01, label=label, info=info, visible=False, elem_id="mask-ratio")
         right["other"] = gr.Dropdown([], label="Compare with", visible=False, elem_id="mask-other", interactive=True)
     with gr.Row(elem_classes=["buttons", "many"]):
@@ -262,7 +260,7 @@ def show_mask(
         largest = slider_maximum(header)
         is_importance, show = header.kind == "importance", gr.update(visible=True)
         return view.emptied() | {
-            view.head: f"<h2>{escape(views.title(entry))}</h2>{provenance(mask.header, entry.source)}",
+            view.head: views.head(entry, mask.header),
             view.ratio: gr.update(visible=is_importance, maximum=max(largest, 0.01), value=min(ratio, largest)),
             view.other: gr.update(choices=[("nothing", ""), *choices], value=other or "", visible=bool(choices)),
             view.importance: gr.update(visible=is_importance),

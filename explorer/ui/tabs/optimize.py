@@ -131,7 +131,7 @@ def _make_selected() -> dict[str, Any]:
         right["save"] = gr.Button("Download", elem_id="job-save", min_width=80, visible=False)
         right["masks"] = gr.Button("Open in Masks", elem_id="job-masks", min_width=80, visible=False)
     with gr.Row(visible=False) as right["result"]:
-        label, info = "Pruning ratio", "at which it opens in Explore"
+        label, info = "How much to skip", "when it opens in Explore"
         shared = dict(step=0.01, label=label, info=info, elem_id="job-ratio", scale=3)
         right["ratio"] = gr.Slider(0, MAX_SLIDER_RATIO, 0.5, **shared)
         right["explore"] = gr.Button("Open in Explore", variant="primary", elem_id="job-explore", min_width=140)

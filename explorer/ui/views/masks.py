@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from html import escape
 from time import localtime, strftime
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from explorer.masks.file_format import FileHeader, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
-from explorer.pruners import SAMPLER_TITLES
+from explorer.pruners import SAMPLER_TITLES, method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
 from explorer.ui.components import figure_json, user_errors
-from explorer.ui.markup import cards, percent, throttle, tiles, width_tiles, width_title
+from explorer.ui.markup import cards, percent, provenance, throttle, tiles, width_tiles, width_title
 from explorer.ui.views.heatmap import graph_json
 from explorer.ui.views.prune_command import slug
 
@@ -52,6 +53,15 @@ def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, An
         made = strftime("%d %b %Y", localtime(entry.created))
         rows.append({"id": entry.id, "cells": [name, model, made]})
     return rows
+
+
+def head(entry: MaskEntry, header: FileHeader) -> str:
+    """Say what a file is, and folded, where the mask with this `header` comes from."""
+    said = f"{method_title(header.pruner.name)}: {what_it_is(entry.header)}, {entry.source}"
+    details = (
+        f"<details class='numbers'><summary>Where it comes from</summary>{provenance(header, entry.source)}</details>"
+    )
+    return f"<h2>{escape(title(entry))}</h2><p>{escape(said)}</p>{details}"
 
 
 def what_it_is(header: Any) -> str:
