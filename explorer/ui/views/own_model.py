@@ -12,6 +12,7 @@ from explorer.models.pipelines import PIPELINES
 from explorer.pruners import method_title
 from explorer.pruners.furthest import Furthest
 from explorer.ui.budgets import ENDING
+from explorer.ui.markup import percent
 from explorer.ui.views.prune_command import LEARNED_METHOD, first_commands, learning_note
 
 STEPS = 50
@@ -50,7 +51,7 @@ def _described(found: Mapping[str, Any], name: str) -> dict[str, Any]:
         "title": f"{name or 'Your model'}: what its architecture says, without weights.",
         "facts": facts,
         "furthest": _furthest_rows(found["furthest"]),
-        "units": [[unit, f"{share / macs:.1%}"] for unit, share in found["units"]],
+        "units": [[unit, percent(share / macs)] for unit, share in found["units"]],
     } | _commands(has_names)
 
 
@@ -63,6 +64,6 @@ def _furthest_rows(furthest: Iterable[Furthest]) -> list[list[str]]:
     """List method, what it removes and the largest share; methods that reach the same stand together."""
     together: dict[tuple[str, str], list[str]] = {}
     for method, axis, ratio, reason in furthest:
-        reached = reason if ratio is None else f"{ratio:.0%} of the {'parameters' if axis else 'MACs'}"
+        reached = reason if ratio is None else f"{percent(ratio, 0)} of the {'parameters' if axis else 'MACs'}"
         together.setdefault((axis or "calls of units", reached), []).append(method_title(method))
     return [[", ".join(titles), what, reached] for (what, reached), titles in together.items()]

@@ -23,6 +23,7 @@ from explorer.models.catalogue import available_models
 from explorer.pruners import PRUNERS, SAMPLER_TITLES, method_title
 from explorer.ui import url_state
 from explorer.ui.budgets import ENDING
+from explorer.ui.markup import percent
 from explorer.ui.views.masks import Selection, clamp_ratio, mask_of, trajectory_request
 from explorer.ui.views.prune_command import file_name, learning_note, method_and_config, prune_command, python_lines
 
@@ -115,8 +116,8 @@ def _method(use: Use, method: str) -> str:
 
 def _reached(mask: Any) -> str:
     if mask.prunes == "widths":
-        return f"{1 - mask.params_fraction:.1%} of the parameters removed"
-    return f"{max(0.0, 1 - mask.macs_fraction):.1%} of the arithmetic skipped"
+        return f"{percent(1 - mask.params_fraction)} of the parameters removed"
+    return f"{percent(max(0.0, 1 - mask.macs_fraction))} of the arithmetic skipped"
 
 
 def _holds(use: Use) -> str:
