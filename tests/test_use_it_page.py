@@ -66,7 +66,7 @@ def test_the_drawer_shows_what_is_shown_and_gives_the_focus_back(page, tmp_path)
     assert cells(drawer, "arithmetic") == ["100.0\u00a0%", "19.9\u00a0%", "20.0\u00a0%"]
     assert cells(drawer, "ideal speed")[1] == "5.01×" and "×)" in cells(drawer, "measured time")[1]
     assert page.locator(".headline").inner_text().replace("\n", " ").find(cells(drawer, "closeness")[1][:4]) >= 0
-    expect(drawer.locator(".saves .footer")).to_contain_text("AMD EPYC")
+    expect(drawer.locator(".saves .hint")).to_contain_text("AMD EPYC")
     assert page.evaluate("document.activeElement.closest('dialog') !== null")
     file = download(page, drawer.locator(".download"), tmp_path)
     assert f'"{file.name}"' in drawer.locator(".python").inner_text()

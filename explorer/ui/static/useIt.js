@@ -30,7 +30,7 @@ export function mountUseIt({ element, props, watch }) {
     const measured = measuredNow(value);
     shown = { ...value, measured, rows: costRows(value.saves, measured), link: linkOf(value.query) };
     fillTable(find(".saves table"), shown.rows, true);
-    find(".saves .footer").textContent = measured.note;
+    find(".saves .hint").textContent = measured.note;
     find(".name").textContent = value.file.name;
     find(".holds").textContent = value.holds;
     find(".python").textContent = value.python;
