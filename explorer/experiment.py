@@ -24,6 +24,7 @@ from explorer.masks.block_graph import BlockGraph
 from explorer.masks.result import PruningResult
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
+from explorer.masks.width_header import WidthHeader
 from explorer.measures.table import PAGE_METRICS
 from explorer.models import catalogue
 from explorer.models.model import Model
@@ -167,6 +168,12 @@ def find_result(model: Model, request: ExperimentRequest) -> Any:
 @lru_cache(maxsize=8)
 def _widths_at(model_id: str, method: str, settings: str, ratio: float) -> Widths:
     return bundled.find_widths(model_id, method, json.loads(settings)).at(ratio)
+
+
+def request_of_widths(model_id: str, header: WidthHeader, ratio: float, **others: Any) -> ExperimentRequest:
+    """Make the request that a bundled file of widths answers at a ratio; `others`: prompt, seed, trajectory."""
+    settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
+    return ExperimentRequest(model=model_id, method=header.pruner.name, settings=settings, ratio=ratio, **others)
 
 
 def widths_at(request: ExperimentRequest) -> Widths:

@@ -1,5 +1,6 @@
 """The Width pruning tab in a real browser: files, kept widths, the three pictures, errors."""
 
+import io
 import re
 from functools import partial
 from types import SimpleNamespace
@@ -7,10 +8,13 @@ from urllib.parse import parse_qs, urlparse
 
 import gradio as gr
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from explorer.bundled import masks as bundled
-from explorer.experiment import widths_at
+from explorer.bundled.width_examples import nearest_example, read_examples, read_picture
+from explorer.experiment import request_of_widths, widths_at
+from explorer.models.catalogue import EMBEDDED
 from explorer.ui.components import NO_FIGURE
 from explorer.ui.markup import percent, width_title
 from explorer.ui.tabs import widths
@@ -48,7 +52,7 @@ def test_kept_widths_follow_the_slider(of_model):
     for share in (0.1, 0.3):
         box.fill(str(share))
         box.press("Enter")
-        kept = widths_at(widths.file_request(model, header, share))
+        kept = widths_at(request_of_widths(model, header, share))
         expect(page.locator("#widths-summary")).to_contain_text(percent(1 - kept.params_fraction))
         expect(page.locator("#widths-summary")).to_contain_text(percent(kept.macs_fraction))
     assert not of_model.errors and not of_model.foreign
@@ -81,7 +85,7 @@ def test_pruned_network_generates_with_the_original_and_the_baseline(of_model):
     sources = [pictures.nth(number).get_attribute("src") for number in range(3)]
     assert pictures.count() == 3 and len(set(sources)) >= 2
     text = page.locator("#widths-pictures").inner_text()
-    assert text.count("×") == 2 and "Generated for “dog”, seed 0, 4 steps" in text
+    assert text.count("ideal") == 2 and "Generated for “dog”, seed 0, 4 steps" in text
     assert not of_model.errors
 
 
@@ -140,7 +144,7 @@ def test_widths_are_selected_on_explore_and_restored_from_the_address(visitor):
     box.fill("0.13")
     box.press("Enter")
     header = bundled.width_headers("emoji-dit")["magnitude"]
-    kept = widths_at(widths.file_request("emoji-dit", header, 0.13)).params_fraction
+    kept = widths_at(request_of_widths("emoji-dit", header, 0.13)).params_fraction
     expect(page.locator("#widths-summary")).to_contain_text(percent(1 - kept))
     page.wait_for_url(re.compile("widths=magnitude.*widths_ratio=0.13"))
     page.reload()
@@ -158,7 +162,7 @@ def test_address_restores_the_smallest_and_largest_widths(visitor):
     query = "model=emoji-ddpm&method=uniform&tab=widths&widths=taylor-channels&widths_ratio="
     for share, reached in {"0.95": "0.95", "0": "0", "0.999": "0.99"}.items():
         page.goto(f"{visitor.served}?{query}{share}")
-        kept = widths_at(widths.file_request("emoji-ddpm", header, float(reached))).params_fraction
+        kept = widths_at(request_of_widths("emoji-ddpm", header, float(reached))).params_fraction
         expect(page.locator("#widths-summary")).to_contain_text(f"removed{percent(1 - kept)}of")
         page.locator("#widths-ratio input[type=number]").press("Enter")
         page.wait_for_url(re.compile(f"widths_ratio={reached}(&|$)"))
@@ -212,3 +216,32 @@ def test_events_on_explore_keep_what_other_tabs_wrote_into_the_address(visitor):
         width_title(bundled.width_headers("emoji-unet")["magnitude"])
     )
     assert not visitor.errors
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_every_bundled_file_has_pictures_that_were_drawn_beforehand(model):
+    examples, headers = read_examples(model), bundled.width_headers(model)
+    assert examples and examples.files.keys() == headers.keys()
+    for name, header in headers.items():
+        own = examples.files[name]
+        assert own and all(example.ratio <= header.max_ratio for example in own)
+        for example in own:
+            for picture in (examples.original, example.pruned, example.baseline):
+                image = Image.open(io.BytesIO(read_picture(model, picture)))
+                assert image.size[0] >= 32 and -1 <= picture.ssim <= 1
+    assert nearest_example(model, name, 0.0) == own[0] and nearest_example(model, name, 1.0) == own[-1]
+    assert nearest_example(model, "../../etc", 0.2) is None and read_examples("../emoji-unet") is None
+
+
+def test_pictures_drawn_beforehand_follow_the_ratio_until_a_visitor_generates(of_model):
+    page, box = of_model.page, of_model.page.locator("#widths-ratio input[type=number]")
+    page.reload()
+    page.get_by_role("tab", name="Width pruning").click()
+    expect(page.locator("#widths-pictures .footer")).to_contain_text("Drawn beforehand at")
+    expect(page.locator("#widths-pictures img")).to_have_count(3)
+    shown = page.locator("#widths-pictures img").nth(1).get_attribute("src")
+    box.fill("0.1")
+    box.press("Enter")
+    expect(page.locator("#widths-pictures .footer")).to_contain_text("Drawn beforehand at 10 %")
+    assert page.locator("#widths-pictures img").nth(1).get_attribute("src") != shown
+    assert not of_model.errors

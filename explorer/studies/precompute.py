@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import experiment
-from explorer.bundled import gallery
+from explorer.bundled import gallery, width_examples
 from explorer.bundled import masks as bundled
 from explorer.models import catalogue
 from explorer.models.model import Model
@@ -180,6 +180,14 @@ def make_gallery(num_images: int, report: Report) -> None:
     pack(model, runs, gallery.FOLDER)
 
 
+def generate_width_examples(num_images: int, report: Report) -> None:
+    """Generate the pictures that Width pruning shows before a visitor generates any."""
+    from explorer.studies.width_pictures import generate_examples
+
+    for model_id in catalogue.EMBEDDED:
+        run_to_completion(generate_examples(model_id, width_examples.FOLDER / model_id), report)
+
+
 def measure_features(num_images: int, report: Report) -> None:
     """Measure how similar features are along the trajectories that the page begins with, on a third of the pictures."""
     from explorer.measures.feature_similarity import measure
@@ -250,6 +258,7 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "head-to-head": evaluate_head_to_head,
     "seeds": evaluate_seeds,
     "gallery": make_gallery,
+    "width-examples": generate_width_examples,
     "features": measure_features,
     "figures": draw_result_figures,
 }

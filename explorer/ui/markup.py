@@ -4,6 +4,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
+from types import MappingProxyType
 
 from explorer.masks.file_format import FileHeader
 from explorer.masks.width import Widths
@@ -13,6 +14,7 @@ from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 
 RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
+MAX_OF_IDEAL = 1.5  # a measured speed beyond it is not what pruning saves
 MAX_SETTINGS = 600  # characters of a file's settings that are shown
 COUNT_EVERY_S = 0.3  # reporting every call would leave the browser no time for clicks on a slow machine
 ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "our variant"}
@@ -83,19 +85,35 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{"".join(boxes)}</dl>'
 
 
-def cards(frames: Mapping[str, Frame], pictures: Mapping[str, bytes], titles: Mapping[str, str]) -> str:
-    """Show pictures, finished or not; `titles`: role -> what it is called."""
-    shown = (_card(role, escape(title), frames, pictures.get(role)) for role, title in titles.items())
+def cards(
+    frames: Mapping[str, Frame],
+    pictures: Mapping[str, bytes],
+    titles: Mapping[str, str],
+    kept: Mapping[str, float] = MappingProxyType({}),
+) -> str:
+    """Show pictures, finished or not; `titles`: role -> what it is called, `kept`: role -> its share of the MACs."""
+    shown = (
+        _card(role, escape(title), frames, pictures.get(role), kept.get(role, 0.0)) for role, title in titles.items()
+    )
     return f'<div class="cards{" four" if len(titles) > 3 else ""}">{"".join(shown)}</div>'
 
 
-def _card(role: str, title: str, frames: Mapping[str, Frame], picture: bytes | None) -> str:
+def _speed(frame: Frame, original: Frame, kept: float) -> str:
+    """Say how much faster a picture was than the full run, next to the most that its share of the MACs can bring; what
+    is far from that tells of a busy machine."""
+    speed, ideal = original.seconds / frame.seconds, 1 / (kept or frame.calls / original.calls)
+    if not 1 / MAX_OF_IDEAL < speed / ideal < MAX_OF_IDEAL:
+        return f"ideal {ideal:.2f}×, the machine is busy"
+    return f"{speed:.2f}×, ideal {ideal:.2f}×"
+
+
+def _card(role: str, title: str, frames: Mapping[str, Frame], picture: bytes | None, kept: float) -> str:
     frame, original = frames.get(role), frames.get("original")
     image = f'<img alt="{title}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
     calls = f"{frame.call} of {frame.calls} calls" if frame else "waits" if frames else "Press Generate"
-    seconds = f"{frame.seconds:.2f}" if frame else "–"
-    if frame and frame.done and role != "original" and original:
-        seconds += f" ({original.seconds / frame.seconds:.2f}×)"
+    seconds = f"{frame.seconds:.2f}" if frame and frame.seconds else "–"
+    if frame and frame.done and frame.seconds and role != "original" and original:
+        seconds += f" ({_speed(frame, original, kept)})"
     ssim = METRICS["ssim"]
     facts = (("seconds", seconds), (ssim.label, ssim.format(frame.ssim if frame else None)))
     rows = "".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)

@@ -73,10 +73,9 @@ function galleryFacts({ table, hit, baseline, metrics, samplers }, role) {
   return { what, rows: factRows(metrics, result.kept, seconds, result.each.ssim[sample], result.each.psnr[sample]) };
 }
 
-/** Tell whether a measured speed can be what the schedule saves, and not what else the machine did. */
-function isPlausible({ speedup: [speedup], kept }) {
-  return speedup * kept < MAX_OF_IDEAL && speedup * kept > 1 / MAX_OF_IDEAL;
-}
+/** Tell whether a measured speed can be what keeping a share of the arithmetic saves, and not what else the machine did. */
+export const isPlausibleSpeed = (speed, kept) => speed * kept < MAX_OF_IDEAL && speed * kept > 1 / MAX_OF_IDEAL;
+const isPlausible = ({ speedup: [speed], kept }) => isPlausibleSpeed(speed, kept);
 
 /** Write the cost in numbers. */
 export function tileMarkup(shown) {

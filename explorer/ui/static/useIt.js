@@ -1,6 +1,7 @@
 // "Use it": what is shown on a tab, as lines of Python, commands, a file, and a report. Python sends plain values, which are
 // written as text; what was measured is known here alone.
 
+import { isPlausibleSpeed } from "./captions.js";
 import { binary, fillCommands, fillTable, mountDrawer, openDrawer, saveFile } from "./drawer.js";
 import { baselineMethod, galleryHit } from "./galleryLookup.js";
 import { paintReport } from "./report.js";
@@ -109,9 +110,10 @@ function measuredOnExplore({ hardware }, edited) {
 function costRows({ full, kept, params, baseline, baselineKept }, { facts, ...measured }) {
   const { original, pruned, baseline: other } = facts;
   const keptThere = measured.baselineKept ?? baselineKept;
-  const seconds = (fact) => {
+  const seconds = (fact, share) => {
     if (!fact?.seconds) return NONE;
     const speed = fact.speedup ?? (original?.seconds && fact !== original ? original.seconds / fact.seconds : undefined);
+    if (speed && !isPlausibleSpeed(speed, share)) return "– (the machine was busy)";
     return `${fact.seconds.toFixed(2)} s${speed ? ` (${times(speed)})` : ""}`;
   };
   const closeness = (fact) => (fact?.psnr === undefined ? NONE : fact.psnr > 99 ? "the same" : `${fact.psnr.toFixed(1)} dB`);
@@ -120,7 +122,7 @@ function costRows({ full, kept, params, baseline, baselineKept }, { facts, ...me
     ["arithmetic (MACs) left", percent(1), percent(kept), percent(keptThere)],
     ...(params < 1 ? [["parameters left", percent(1), percent(params), percent(1)]] : []),
     ["ideal speed", times(1), times(1 / kept), times(1 / keptThere)],
-    ["measured time", seconds(original), seconds(pruned), seconds(other)],
+    ["measured time", seconds(original, 1), seconds(pruned, kept), seconds(other, keptThere)],
     ["closeness to the full run", NONE, closeness(pruned), closeness(other)],
   ];
 }

@@ -8,7 +8,7 @@ import gradio as gr
 
 from explorer import figures
 from explorer.bundled import masks as bundled
-from explorer.experiment import ExperimentRequest, widths_at
+from explorer.experiment import ExperimentRequest, request_of_widths, widths_at
 from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
 from explorer.masks.width import Widths
@@ -32,8 +32,10 @@ from explorer.ui.markup import cards, throttle, width_tiles, width_title
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views.use_it import Use
 from explorer.ui.views.widths import (
+    GENERATED,
     PAPER_THRESHOLD,
-    file_request,
+    TITLES,
+    example_cards,
     file_with_threshold,
     footer,
     request_for,
@@ -52,7 +54,6 @@ CURVE_CAPTION = (
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
 )
 WAITING = "The figure is loading."
-TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
 
 
 class View(NamedTuple):
@@ -77,7 +78,15 @@ class View(NamedTuple):
     @property
     def shown(self) -> list[Any]:
         """What showing a file changes."""
-        figures_shown = [self.heads_column, self.heads, self.bars, self.loss_column, self.timesteps, self.loss_curve]
+        figures_shown = [
+            self.pictures,
+            self.heads_column,
+            self.heads,
+            self.bars,
+            self.loss_column,
+            self.timesteps,
+            self.loss_curve,
+        ]
         return [self.file, self.ratio, self.alert, self.summary, *figures_shown]
 
 
@@ -95,16 +104,18 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     markup(INTRO)
     view = _make_view()
     model, request = explore.request["model"], explore.request
-    shown = dict(inputs=[model, view.file, view.ratio, view.threshold], trigger_mode="always_last", **INSTANT_TYPED)
+    selected = [model, view.file, view.ratio, view.threshold]
+    shown = dict(inputs=selected, trigger_mode="always_last", **INSTANT_TYPED)
 
-    def on_tab(gradio_request: gr.Request, *selected: Any) -> dict:
-        return show_tab(view, Selection(*selected), gradio_request.query_params)
+    def on_tab(gradio_request: gr.Request, pictures: str | None, *selected: Any) -> dict:
+        answer = show_tab(view, Selection(*selected), gradio_request.query_params)
+        return answer | ({view.pictures: gr.skip()} if GENERATED in (pictures or "") else {})
 
-    tab.select(on_tab, outputs=view.shown, **shown | {"trigger_mode": "once"})
+    tab.select(on_tab, [view.pictures, *selected], view.shown, trigger_mode="once", **INSTANT_TYPED)
     # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
     dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
     gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
-    picked = [*view.shown, view.threshold, view.pictures]
+    picked = [*view.shown, view.threshold]
     view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
     _connect_generate(runs, view, request)
 
@@ -181,9 +192,7 @@ def list_files(model: str, file: str | None = None) -> dict:
     """Offer the width files of a model, and choose one."""
     headers = bundled.width_headers(model)
     titles = {name: width_title(header, with_threshold=False) for name, header in headers.items()}
-    shown = {
-        title: name for name, title in reversed(titles.items())
-    }  # of some thresholds, the paper's is the first file
+    shown = {title: name for name, title in reversed(titles.items())}  # of the thresholds, the paper's, which is first
     shown |= {titles[file]: file} if file in titles else {}
     choices = [(title, shown[title]) for title in dict.fromkeys(titles.values())]
     return gr.update(choices=choices, value=file, visible=bool(headers))
@@ -216,17 +225,20 @@ def show(view: View, selection: Selection) -> dict:
     if not headers:
         sentence = f"no widths come with the project for {model}; make some on Optimize, and open them in Masks"
         no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
-        empty = {view.summary: "", view.timesteps: ""} | dict.fromkeys((view.heads, view.bars), NO_FIGURE)
+        empty = {view.summary: "", view.timesteps: "", view.pictures: ""} | dict.fromkeys(
+            (view.heads, view.bars), NO_FIGURE
+        )
         return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}
     file = file if file in headers else next(iter(headers))
     header = headers[file]
     largest = slider_maximum(header)
-    widths = widths_at(file_request(model, header, min(max(ratio, 0.0), largest)))
+    widths = widths_at(request_of_widths(model, header, min(max(ratio, 0.0), largest)))
     return {
         view.file: list_files(model, file),
         view.ratio: gr.update(maximum=largest) | ({"value": largest} if ratio > largest else {}),
         view.alert: "",
         view.summary: width_tiles(widths),
+        view.pictures: example_cards(model, file, ratio),
         view.heads_column: gr.update(visible=any(dim.endswith(":heads") for dim in widths.keep)),
         view.heads: figure_json(figures.head_map(widths.keep)),
         view.bars: figure_json(figures.share_bars(widths.keep)),
@@ -251,13 +263,10 @@ def on_drag(view: View, selection: Selection) -> dict:
 
 
 def on_file(view: View, selection: Selection) -> dict:
-    """Show a file of the list, and the threshold that it was learned with, and no pictures of another one."""
+    """Show a file of the list, and the threshold that it was learned with."""
     header = bundled.width_headers(selection.model).get(selection.file or "")
     threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {
-        view.threshold: threshold,
-        view.pictures: "",
-    }
+    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {view.threshold: threshold}
 
 
 def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:
@@ -267,10 +276,11 @@ def generate(run: RunTask, view: View, file: str | None, ratio: float, values: M
     with user_errors() as sentences:
         request = request_for(file, ratio, values)
         frames, pictures = dict[str, Frame](), dict[str, bytes]()
+        kept = {"pruned": widths_at(request).macs_fraction}
         for frame in throttle(run(tasks.compare, request)):
             frames[frame.role] = frame
             pictures |= {frame.role: frame.picture} if frame.picture else {}
-            yield {view.pictures: cards(frames, pictures, TITLES)}
-        yield {view.pictures: cards(frames, pictures, TITLES) + footer(request, frames)}
+            yield {view.pictures: cards(frames, pictures, TITLES, kept)}
+        yield {view.pictures: cards(frames, pictures, TITLES, kept) + footer(request, frames)}
     if sentences:
         yield {view.alert: alert(sentences), view.pictures: nothing}

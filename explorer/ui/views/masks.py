@@ -249,6 +249,7 @@ def generate_pictures(
         runs["other"] = (_other_request(library, entry, selection, explore), other[1], False)
     frames: dict[str, Frame] = {}
     pictures: dict[str, bytes] = {}
+    kept = {"pruned": runs["pruned"][1].macs_fraction} | ({"other": other[1].macs_fraction} if other else {})
     yield cards(frames, pictures, titles)
     for role, arguments in runs.items():
         for frame in throttle(run(tasks.compare, *arguments)):
@@ -257,7 +258,7 @@ def generate_pictures(
             shown = role if frame.role == "pruned" else frame.role
             frames[shown] = frame
             pictures |= {shown: frame.picture} if frame.picture else {}
-            yield cards(frames, pictures, titles)
+            yield cards(frames, pictures, titles, kept)
 
 
 def _other_request(

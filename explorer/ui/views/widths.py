@@ -5,17 +5,20 @@ from html import escape
 from typing import Any
 
 from explorer.bundled import masks as bundled
-from explorer.experiment import ExperimentRequest, widths_at
+from explorer.bundled import width_examples
+from explorer.experiment import ExperimentRequest, request_of_widths, widths_at
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
 from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
-from explorer.ui.markup import percent
+from explorer.ui.markup import cards, percent
 from explorer.ui.views.explore import compare_ssim
 from explorer.ui.views.use_it import Use
 
 PAPER_THRESHOLD = 0.05  # of Diff-Pruning
+TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
+GENERATED = "Generated for"  # the words before the request of pictures that a visitor generated
 SAME_AS_EXPLORE = ("prompt", "seed", "steps", "sampler", "guidance", "baseline_sampler")
 
 
@@ -41,16 +44,28 @@ def threshold_overlap(headers: Mapping[str, WidthHeader], file: str, widths: Wid
     if paper == file:
         return f"{sentence}: the paper's."
     ratio = min(widths.header.ratio.asked or 0.0, headers[paper].max_ratio)
-    keep = widths_at(file_request(header.model.id, headers[paper], ratio)).keep
+    keep = widths_at(request_of_widths(header.model.id, headers[paper], ratio)).keep
     others = sum(int((kept & ~keep[dim]).sum()) for dim, kept in widths.keep.items())
     total = sum(int(kept.sum()) for kept in widths.keep.values())
     return f"{sentence}: {others:,} of {total:,} are others than those of the paper's {PAPER_THRESHOLD:g}."
 
 
-def file_request(model: str, header: WidthHeader, ratio: float, **others: Any) -> ExperimentRequest:
-    """Make the request that a file answers at a ratio."""
-    settings = {name: value for name, value in header.pruner.config.items() if name not in ("ratio", "seed")}
-    return ExperimentRequest(model=model, method=header.pruner.name, settings=settings, ratio=ratio, **others)
+def example_cards(model: str, file: str, ratio: float) -> str:
+    """Show the pictures that were generated beforehand for a file, at the nearest of its ratios; empty without any."""
+    examples, example = width_examples.read_examples(model), width_examples.nearest_example(model, file, ratio)
+    if examples is None or example is None:
+        return ""
+    shown = {"original": examples.original, "pruned": example.pruned, "baseline": example.baseline}
+    pictures = {role: width_examples.read_picture(model, picture) for role, picture in shown.items()}
+    frames = {
+        role: Frame(role, one.calls, one.calls, pictures[role], 0.0, True, one.ssim, one.psnr)
+        for role, one in shown.items()
+    }
+    said = (
+        f"Drawn beforehand at {percent(example.ratio, 0)}: “{examples.prompt}”, seed {examples.seed}, {examples.steps} "
+        "steps. Press Generate for the prompt and the steps of Explore."
+    )
+    return f'{cards(frames, pictures, TITLES)}<p class="footer">{escape(said)}</p>'
 
 
 def request_for(file: str | None, ratio: float, values: Mapping[str, Any]) -> ExperimentRequest:
@@ -63,7 +78,7 @@ def request_for(file: str | None, ratio: float, values: Mapping[str, Any]) -> Ex
     if file not in headers:
         raise ValueError(f"there are no widths to generate with for {on_explore.model}")
     same = {name: getattr(on_explore, name) for name in SAME_AS_EXPLORE}
-    return file_request(on_explore.model, headers[file], ratio, **same)
+    return request_of_widths(on_explore.model, headers[file], ratio, **same)
 
 
 def use_of_widths(file: str | None, ratio: float, values: Mapping[str, Any]) -> Use:
@@ -76,7 +91,7 @@ def use_of_widths(file: str | None, ratio: float, values: Mapping[str, Any]) -> 
 def generated_sentence(request: ExperimentRequest) -> str:
     """Say which request pictures belong to."""
     return (
-        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
+        f"{GENERATED} “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
         f"{method_title(request.method)} at {percent(request.ratio, 0)} of the parameters."
     )
 
