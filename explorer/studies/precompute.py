@@ -171,13 +171,16 @@ def evaluate_seeds(num_images: int, report: Report) -> None:
 
 
 def make_gallery(num_images: int, report: Report) -> None:
-    """Render and pack the gallery that the slider shows."""
+    """Render and pack the galleries that the slider shows, but those that are complete already."""
+    from explorer.studies.galleries import GALLERIES
     from explorer.studies.gallery_pack import pack
     from explorer.studies.gallery_render import render
 
-    model, runs = catalogue.load(UNET), _runs_folder("gallery")
-    run_to_completion(render(model, runs), report)
-    pack(model, runs, gallery.FOLDER)
+    for name, shown in GALLERIES.items():
+        model, runs, target = catalogue.load(name), _runs_folder(f"gallery/{name}"), gallery.GALLERIES / name
+        if gallery.check_gallery(target, model.revision) != gallery.GalleryCheck(usable=True):
+            run_to_completion(render(model, shown, runs), report)
+            pack(model, shown, runs, target)
 
 
 def measure_features(num_images: int, report: Report) -> None:

@@ -2,10 +2,11 @@
 // Here: what a visitor does, and what Python answers.
 
 import { playExample, play } from "./autoplay.js";
-import { controlsFor, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
+import { fetchGallery, galleryFacts } from "./gallery.js";
+import { controlsFor, controlsForSample, findSample, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
 import { Heatmap } from "./heatmap.js";
 import { Filmstrip, History } from "./history.js";
-import { Strips, paint } from "./pictures.js";
+import { paint } from "./pictures.js";
 import { paintOverlay, render, renderPictures } from "./render.js";
 import { pack } from "./schedule.js";
 import { filmstrip, history, openedWith, parts, setShared, state, strips, table } from "./state.js";
@@ -13,8 +14,23 @@ import { MODES, ROLES, fillMethods, fillModes, fillSamples, fillViewer, savePict
 import { nextStep } from "./tour.js";
 import { writeExplore } from "./urlState.js";
 
-/** Take over the controls' values, by name. `byVisitor`: whether a visitor changed them, so that Python may be called. */
+let shownModel; // whose gallery is shown
+let numWaiting = 0; // requests that wait for a gallery, or for a request before them that does
+let waiting = Promise.resolve();
+
+/** Take over the controls' values, by name, with the gallery of their model. `byVisitor`: whether a visitor changed them,
+ * so that Python may be called. */
 export function setRequest(values, byVisitor) {
+  const modelOf = () => values.model ?? state.request.model ?? shownModel;
+  if (!numWaiting && modelOf() === shownModel) return followRequest(values, byVisitor);
+  numWaiting++;
+  waiting = waiting.then(() => showGallery(modelOf())).then(() => {
+    numWaiting--;
+    followRequest(values, byVisitor);
+  });
+}
+
+function followRequest(values, byVisitor) {
   const before = state.request;
   state.request = { ...before, ...values };
   const unchanged = Object.entries(values).every(([name, value]) => before[name] === value || name === "show");
@@ -37,8 +53,7 @@ function useGallerySettings() {
   const { request } = state;
   const name = Object.keys(table?.methods ?? {}).find((one) => table.methods[one].granularity && table.methods[one].method === request.method);
   const settings = name && controlsFor(name);
-  const sample = table?.samples.some(({ prompt, seed }) => prompt === request.prompt?.trim() && same(seed, request.seed));
-  if (settings && sample && !Object.entries(settings).every(([field, value]) => same(value, request[field]))) return choose(settings);
+  if (settings && findSample() >= 0 && !Object.entries(settings).every(([field, value]) => same(value, request[field]))) return choose(settings);
   render();
   writeExplore();
   parts.view?.trigger("plan");
@@ -63,15 +78,7 @@ export async function mountView(part) {
   document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone
   if (openedWith.get("view") in MODES) setMode(openedWith.get("view"));
   watch("value", () => receive(props.value));
-  if (props.folder) {
-    const loaded = await (await fetch(`${props.folder}table.json`)).json();
-    setShared({ strips: new Strips(props.folder, props.missing), table: loaded });
-    fillMethods(element.querySelector(".methods .row"), table.methods);
-    showSamples(document.querySelector("#lead .samples"));
-  }
-  const warnings = element.querySelector(".warnings");
-  warnings.hidden = !props.warnings.length;
-  warnings.textContent = props.warnings.join(". ");
+  await showGallery(openedWith.get("model") ?? props.model);
   // only now: until then the page keeps the request in `explorerRequest`
   window.explorer = { setRequest, manualSchedule: () => (state.edited ? pack(state.edited) : ""), chosenValues, unit: () => state.unit };
   if (window.explorerRequest) setRequest(window.explorerRequest, true);
@@ -173,10 +180,26 @@ function stripIsHere() {
   return hit && strips.get(hit.sample, hit.method);
 }
 
+/** Show a model's gallery in place of another's. Without one there are no scenes, and no methods to compare. */
+async function showGallery(model) {
+  if (model === shownModel) return;
+  setShared(await fetchGallery(model));
+  shownModel = model;
+  const { element } = parts.view;
+  fillMethods(element.querySelector(".methods .row"), table?.methods ?? {});
+  element.querySelector(".all-prompts").replaceChildren();
+  showSamples(document.querySelector("#lead .samples"));
+  const { warnings } = galleryFacts(model);
+  element.querySelector(".warnings").hidden = !warnings.length;
+  element.querySelector(".warnings").textContent = warnings.join(". ");
+}
+
 function showSamples(box) {
-  fillSamples(box, table.samples);
+  fillSamples(box, table?.samples ?? []);
+  const buttons = [...box.children]; // another model's may take their place before they are painted
+  const from = strips;
   const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 300));
-  later(() => table.samples.forEach((_, sample) => strips.load(sample, "full").then((image) => paint(box.children[sample].firstChild, image))));
+  later(() => buttons.forEach((button, sample) => from.load(sample, "full").then((image) => paint(button.firstChild, image))));
 }
 
 let settling;
@@ -211,7 +234,7 @@ function onClick({ target }) {
   if (!button || button.closest(".history")) return;
   const { mode, sample, method } = button.dataset;
   if (mode) setMode(mode);
-  else if (sample !== undefined) choose({ prompt: table.samples[sample].prompt, seed: table.samples[sample].seed });
+  else if (sample !== undefined) choose(controlsForSample(sample));
   else if (method) choose(controlsFor(method));
   else if (button.matches(".play")) play(button, table?.ratios ?? [0.2, 0.4, 0.6, 0.8]);
   else if (button.matches(".start-tour")) nextStep();
