@@ -3,10 +3,11 @@
 import pytest
 from playwright.sync_api import expect
 
+from explorer.bundled import gallery
 from explorer.experiment import ExperimentRequest, compare, load_cached, plan
 from explorer.models import catalogue
 from explorer.models.prompts import model_names, uses_prompt
-from explorer.ui import url_state
+from explorer.pruners import method_title
 
 pytestmark = pytest.mark.browser
 
@@ -40,8 +41,7 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     page = visitor.open("prompt=dog&method=dipgo&steps=25&ratio=0.5").page
     page.click("#model input")
     page.get_by_role("option", name=model, exact=True).click()
-    offered = url_state.offered_methods(model)
-    expect(page.locator("#method input")).to_have_value("DiP-GO" if "dipgo" in offered else "Whole calls")
+    expect(page.locator("#method input")).to_have_value(method_title(gallery.opening_values(model)["method"]))
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)
