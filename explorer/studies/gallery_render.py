@@ -25,7 +25,7 @@ from explorer.pruners.objective import Objective
 from explorer.studies.galleries import REFERENCE, Gallery, GalleryMethod
 
 SPACING_IMAGES = 8  # on which few-step samplers choose their spacing
-TUNING_IMAGES, TUNING_SEED = 16, 1000  # on which methods choose among the settings that are tried
+TUNING_IMAGES, TUNING_SEED = 8, 1000  # on which methods choose among the settings that are tried
 RATIO_TOLERANCE = 0.03  # from the requested ratio: a method that gets no closer is left out there
 TUNED = "tuned.json"  # of each method with several settings, the best ones at each ratio
 

@@ -72,7 +72,7 @@ def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Pro
         for extrapolation in EXTRAPOLATIONS:
             settings = {"spacing": "ends", **extrapolation._asdict()}
             config = method_config("uniform", settings | {"ratio": ratio}, vars(reference))
-            mask = run_to_completion(PRUNERS["uniform"].run(model, [], config))
+            mask: Any = run_to_completion(PRUNERS["uniform"].run(model, [], config))
             run = (reference.sampler, reference.steps)
             candidates.append(Candidate("uniform", *run, ratio, settings | {"how": "fixed"}, mask=mask))
         candidates += few_step_baselines(model, reference, 1 - ratio, objective, ALL_FEW_STEPS)

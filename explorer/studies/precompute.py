@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 Report = Callable[[Progress], None]
 
 UNET, DIT = "emoji-unet", "emoji-dit"
-# What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances. Which order
-# each row has was chosen on search names.
+# What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
 TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     UNET: {
         ("ddim", 25): {"order": 0},
