@@ -76,6 +76,7 @@ def test_an_operators_model_goes_from_its_folder_to_a_file_for_the_same_folder(p
     visitor = visitors(url).open(TRAJECTORY)
     page = visitor.page
     choose(page, "#model", "tiny-sd")
+    expect(page.locator("#lead .samples button")).to_have_count(0)  # those of another model are gone
     visitor.generate()
     assert len(visitor.pictures()) == 3 and "model=tiny-sd" in page.url
 

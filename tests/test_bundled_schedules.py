@@ -10,11 +10,16 @@ from explorer.bundled import masks as bundled
 from explorer.bundled.gallery import GalleryCheck, check_gallery
 from explorer.experiment import prune
 from explorer.models import catalogue
+from explorer.models.prompts import split, training_names
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
-from explorer.studies import gallery_render
+from explorer.studies.galleries import GALLERIES
+from explorer.studies.gallery_render import TUNING_IMAGES, TUNING_SEED
 
 pytestmark = pytest.mark.slow
+
+# of GALLERIES, those that are in assets/: `precompute gallery` makes the others
+PACKED = [name for name in GALLERIES if (gallery.GALLERIES / name / gallery.TABLE).is_file()]
 
 
 @pytest.fixture
@@ -67,13 +72,40 @@ def test_dipgo_files_cover_four_trajectories_and_both_algorithms(sampler, steps,
         assert abs(reached - ratio) <= largest / graph.macs_per_call / importance.header.calls
 
 
-def test_bundled_gallery_is_complete_and_matches_the_bundled_model():
-    assert check_gallery(gallery.FOLDER, catalogue.weights_revision("emoji-unet")) == GalleryCheck(usable=True)
-    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("model_id", PACKED)
+def test_bundled_gallery_is_complete_and_matches_the_bundled_model(model_id):
+    folder, planned = gallery.GALLERIES / model_id, GALLERIES[model_id]
+    assert check_gallery(folder, catalogue.weights_revision(model_id)) == GalleryCheck(usable=True)
+    table = json.loads((folder / gallery.TABLE).read_text(encoding="utf-8"))
     samples = [(sample["prompt"], sample["seed"]) for sample in table["samples"]]
-    assert samples == [tuple(sample) for sample in gallery_render.gallery_samples()]
-    assert len({prompt for prompt, _ in samples}) >= 12
-    assert table["ratios"] == list(gallery_render.RATIOS) and list(table["methods"]) == list(gallery_render.METHODS)
-    assert sum(file.stat().st_size for file in gallery.FOLDER.iterdir()) < 40e6
+    assert table["model"] == model_id and samples == [tuple(sample) for sample in planned.samples]
+    assert table["ratios"] == list(planned.ratios) and list(table["methods"]) == list(planned.methods)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 40e6
     results = [result for method in table["methods"].values() for result in method["results"] if result]
     assert all(len(result["each"]["ssim"]) == len(samples) and result["seconds"] > 0 for result in results)
+
+
+def test_every_embedded_model_has_a_gallery_that_was_not_tuned_on_its_scenes():
+    assert set(GALLERIES) == set(catalogue.EMBEDDED)
+    for model_id in ("emoji-dit", "emoji-ddpm"):  # some of the U-Net's scenes are names for tuning
+        searched = split(training_names(model_id), "search")
+        tuning_seeds = {*range(TUNING_SEED, TUNING_SEED + TUNING_IMAGES), *range(16)}
+        for prompt, seed in GALLERIES[model_id].samples:
+            assert prompt not in searched if prompt else seed not in tuning_seeds
+
+
+@pytest.mark.parametrize("model_id", PACKED)
+def test_a_model_opens_with_a_result_of_its_gallery(model_id):
+    values = gallery.opening_values(model_id)
+    table = json.loads((gallery.GALLERIES / model_id / gallery.TABLE).read_text(encoding="utf-8"))
+    index, sample = table["ratios"].index(values["ratio"]), table["samples"][0]
+    assert values["seed"] == sample["seed"] and values.get("prompt", "") == sample["prompt"]
+    own = [one for one in table["methods"].values() if one["method"] == values["method"] and one["results"][index]]
+    psnr = max(one["results"][index]["means"]["psnr"][0] for one in own)
+    rivals = [one["results"][index] for one in table["methods"].values() if one["results"][index]]
+    assert psnr == max(result["means"]["psnr"][0] for result in rivals) >= gallery.CLOSE_DB
+    assert gallery.opening_values(model_id, 0.41)["ratio"] == 0.4
+
+
+def test_no_other_model_has_a_gallery():
+    assert gallery.opening_values("sd15") == gallery.opening_values("../gallery/emoji-unet") == {}

@@ -10,20 +10,29 @@ from safetensors.numpy import load_file
 
 from explorer.bundled import gallery
 from explorer.bundled.gallery import GalleryCheck, check_gallery
-from explorer.evaluation.candidates import ReferenceRun
+from explorer.evaluation.candidates import ReferenceRun, Sample
 from explorer.evaluation.evaluate import image_files
 from explorer.evaluation.results import read_results
 from explorer.experiment import ExperimentRequest, compare
+from explorer.masks.block_graph import Extrapolation
 from explorer.masks.encoding import decode_bits
 from explorer.masks.schedule import Schedule
 from explorer.models import catalogue
 from explorer.progress import run_to_completion
 from explorer.studies import gallery_pack, gallery_render
+from explorer.studies.galleries import GALLERIES, Gallery
 
 pytestmark = pytest.mark.slow
 
 NAMES = ("uniform", "random", "ddim-steps")
 RATIOS = (0.25, 0.5, 0.95)
+UNET = gallery.GALLERIES / "emoji-unet"
+# a small gallery with several settings of whole calls to choose from
+TINY = Gallery(
+    tuple(Sample(prompt, seed) for prompt in ("dog", "cat", "owl") for seed in (0, 1)),
+    RATIOS,
+    {name: GALLERIES["emoji-dit"].methods[name] for name in NAMES},
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +41,11 @@ def made(sd_folder, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     for module in (gallery_render, gallery_pack):
         patch.setattr(module, "REFERENCE", ReferenceRun("ddim", 8))
-        patch.setattr(module, "RATIOS", RATIOS)
-        patch.setattr(module, "METHODS", {name: gallery_render.METHODS[name] for name in NAMES})
-    patch.setattr(gallery_render, "PROMPTS", ("dog", "cat", "owl"))
+    patch.setattr(gallery_render, "TUNING_IMAGES", 2)
     patch.setattr(gallery_render, "split_names", lambda model, purpose: ["fox"])
     model, folder = catalogue.load(sd_folder), tmp_path_factory.mktemp("gallery")
-    run_to_completion(gallery_render.render(model, folder / "rendered"))
-    gallery_pack.pack(model, folder / "rendered", folder / "packed")
+    run_to_completion(gallery_render.render(model, TINY, folder / "rendered"))
+    gallery_pack.pack(model, TINY, folder / "rendered", folder / "packed")
     yield model, folder / "rendered", folder / "packed"
     patch.undo()
 
@@ -53,7 +60,7 @@ def test_a_result_holds_the_schedule_and_the_numbers_of_what_was_generated(made)
     assert [sample["prompt"] for sample in table["samples"]] == ["dog", "dog", "cat", "cat", "owl", "owl"]
     rows = read_results(rendered / "0.5.parquet")[1]
     result = table["methods"]["random"]["results"][1]
-    own = rows[rows.method == "random"].set_index(["prompt", "seed"]).loc[gallery_render.gallery_samples()]
+    own = rows[rows.method == "random"].set_index(["prompt", "seed"]).loc[list(TINY.samples)]
     assert result["each"]["ssim"] == pytest.approx(own.ssim.to_list(), rel=1e-4)
     assert result["means"]["ssim"][0] == pytest.approx(own.ssim.mean(), rel=1e-4)
     assert result["means"]["ssim"][1] <= result["means"]["ssim"][0] <= result["means"]["ssim"][2]
@@ -66,10 +73,10 @@ def test_a_result_holds_the_schedule_and_the_numbers_of_what_was_generated(made)
 
 
 def test_a_packed_table_has_the_fields_of_the_committed_one(made):
-    table, committed = read_table(made[2]), json.loads((gallery.FOLDER / gallery.TABLE).read_text(encoding="utf-8"))
+    table, committed = read_table(made[2]), json.loads((UNET / gallery.TABLE).read_text(encoding="utf-8"))
     assert set(table) == set(committed)
     for name in NAMES:
-        assert set(table["methods"][name]) == set(committed["methods"][name])
+        assert set(table["methods"][name]) - {"settings_at"} == set(committed["methods"][name])
     results = [one["methods"]["random"]["results"][1] for one in (table, committed)]
     assert set(results[0]) == set(results[1])
     assert set(table["leaders"][1]) == set(committed["leaders"][1])
@@ -79,6 +86,19 @@ def test_gallery_method_is_left_out_at_ratios_out_of_range(made):
     methods = read_table(made[2])["methods"]
     assert methods["uniform"]["results"][2] is None  # 1 of 8 calls is the fewest
     assert methods["ddim-steps"]["results"][1]["steps"] == 4 and "keep" not in methods["ddim-steps"]
+
+
+def test_each_ratio_has_the_settings_that_end_nearest_on_pictures_for_tuning(made):
+    _, rendered, packed = made
+    rows = read_results(rendered / "tuning.parquet")[1]
+    rows = rows[rows.method == "uniform"]
+    assert set(rows.prompt) == {"fox"} and not {*rows.seed} & {sample.seed for sample in TINY.samples}
+    means = rows[rows.ratio == 0.5].groupby("settings").psnr_box.mean()
+    best = json.loads(json.loads(means.idxmax())["how"])
+    method = read_table(packed)["methods"]["uniform"]
+    assert method.get("settings_at", [method["settings"]] * 3)[1] == best
+    header = Schedule.load(rendered / "0.5-uniform.safetensors").header
+    assert Extrapolation.of(header) == (best["order"], best["max_extrapolation"])
 
 
 def test_sprite_strip_holds_the_generated_pixels_exactly(made):
@@ -96,7 +116,7 @@ def test_rendered_samples_are_not_rendered_again(made, monkeypatch):
     model, rendered, _ = made
     monkeypatch.setattr(gallery_render, "evaluate", None)
     before = {file: file.stat().st_mtime_ns for file in rendered.rglob("*")}
-    run_to_completion(gallery_render.render(model, rendered))
+    run_to_completion(gallery_render.render(model, TINY, rendered))
     assert {file: file.stat().st_mtime_ns for file in rendered.rglob("*")} == before
 
 
@@ -131,7 +151,7 @@ def test_manifest_records_versions_and_hardware(made):
 
 
 def test_what_is_drawn_anew_has_the_numbers_of_the_gallery():
-    table = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
+    table = json.loads((UNET / gallery.TABLE).read_text())
     index, sample = table["ratios"].index(0.9), next(one for one in table["samples"] if one["prompt"] == "octopus")
     each = table["methods"]["dipgo"]["results"][index]["each"]
     request = {"prompt": "octopus", "seed": sample["seed"], "method": "dipgo", "steps": table["steps"], "ratio": 0.9}

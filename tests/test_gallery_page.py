@@ -21,7 +21,8 @@ pytestmark = pytest.mark.browser
 if TYPE_CHECKING:
     from tests.page_fixtures import Visitor
 
-TABLE = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
+FOLDER = gallery.GALLERIES / "emoji-unet"
+TABLE = json.loads((FOLDER / gallery.TABLE).read_text())
 SAMPLE = TABLE["samples"][0]
 INDEX = TABLE["ratios"].index(0.5)
 QUERY = (
@@ -98,7 +99,7 @@ def test_a_step_of_the_slider_changes_everything_within_one_event_and_requests_n
 
 
 def test_pictures_and_numbers_are_those_of_the_gallery_and_the_leader_is_named_with_n_and_interval(gallery_page):
-    strip = np.array(Image.open(gallery.FOLDER / "00-dipgo.webp"))
+    strip = np.array(Image.open(FOLDER / "00-dipgo.webp"))
     tiles = strip.reshape(64, len(TABLE["ratios"]), 64, 3).cumsum(axis=1, dtype=np.uint8)
     shown = np.array(gallery_page.evaluate(PIXELS), np.uint8).reshape(64, 64, 3)
     assert np.array_equal(shown, tiles[:, INDEX])

@@ -8,6 +8,7 @@ from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
 from explorer.evaluation.evaluate import evaluate
 from explorer.evaluation.results import read_results
 from explorer.experiment import prune
+from explorer.masks.block_graph import Extrapolation
 from explorer.models import catalogue
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
@@ -77,6 +78,14 @@ def test_two_baselines_are_tuned_without_earlier_results(evaluated, monkeypatch)
     monkeypatch.setattr(head_to_head, "bundled_candidates", lambda model, reference, ratio: [])
     candidates = run_to_completion(head_to_head.with_two_baselines(evaluated[0], REFERENCE))
     assert [one.method for one in candidates] == ["uniform", "unipc-steps"]
+
+
+def test_fixed_baselines_are_every_extrapolation_and_three_samplers(evaluated, monkeypatch):
+    monkeypatch.setattr(head_to_head, "bundled_candidates", lambda model, reference, ratio: [])
+    candidates = run_to_completion(head_to_head.with_fixed_baselines(evaluated[0], REFERENCE))
+    whole = [Extrapolation.of(one.mask.header) for one in candidates if one.mask]
+    assert whole == list(head_to_head.EXTRAPOLATIONS) and len({one.key for one in candidates}) == 6
+    assert [one.method for one in candidates if not one.mask] == list(head_to_head.ALL_FEW_STEPS)
 
 
 def test_rows_of_the_committed_results_are_rebuilt_although_their_keys_are_older():

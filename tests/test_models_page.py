@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from explorer.experiment import ExperimentRequest, compare, load_cached, plan
 from explorer.models import catalogue
 from explorer.models.prompts import model_names, uses_prompt
+from explorer.pruners import method_title
 from explorer.ui import url_state
 
 pytestmark = pytest.mark.browser
@@ -40,8 +41,9 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     page = visitor.open("prompt=dog&method=dipgo&steps=25&ratio=0.5").page
     page.click("#model input")
     page.get_by_role("option", name=model, exact=True).click()
-    offered = url_state.offered_methods(model)
-    expect(page.locator("#method input")).to_have_value("DiP-GO" if "dipgo" in offered else "Whole calls")
+    expect(page.locator("#method input")).to_have_value(
+        method_title(url_state.opening_values(model, "dipgo").get("method", "dipgo"))
+    )
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)

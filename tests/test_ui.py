@@ -144,6 +144,12 @@ def test_an_address_that_names_a_model_alone_opens_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(url_state, "available_models", lambda: ["emoji-unet", "emoji-nothing"])
     values, sentences = url_state.read({"model": "emoji-nothing"}, DEFAULTS)
     assert not sentences and (values["model"], values["method"], values["ratio"]) == ("emoji-nothing", "uniform", 0.5)
+    monkeypatch.setattr(url_state, "available_models", lambda: ["emoji-unet", "emoji-ddpm"])
+    values, _ = url_state.read({"model": "emoji-ddpm", "ratio": "0.42"}, DEFAULTS)
+    opening = url_state.opening_values("emoji-ddpm", "dipgo", 0.4)
+    assert (values["method"], values["ratio"]) == (opening["method"], 0.42)
+    values, _ = url_state.read({"model": "emoji-ddpm", "method": "random", "seed": "5"}, DEFAULTS)
+    assert (values["method"], values["ratio"], values["seed"], values["prompt"]) == ("random", 0.8, 5, PROMPT)
     values, _ = url_state.read({"model": "emoji-unet"}, DEFAULTS)
     assert (values["model"], values["method"], values["ratio"]) == ("emoji-unet", "dipgo", 0.8)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from safetensors.numpy import load_file
 
-from explorer.bundled import gallery
+from explorer.bundled.gallery import MANIFEST, TABLE, FileRecord, Manifest
 from explorer.evaluation.evaluate import image_files
 from explorer.evaluation.results import hardware, read_results, versions
 from explorer.evaluation.statistics import paired_difference, summarize
@@ -21,7 +21,8 @@ from explorer.masks.schedule import Schedule, ScheduleImportance
 from explorer.measures.table import PAGE_METRICS
 from explorer.models.model import Model
 from explorer.sampling.schedulers import make_scheduler
-from explorer.studies.gallery_render import METHODS, RATIOS, REFERENCE, gallery_samples, image_dir, settings_at
+from explorer.studies.galleries import REFERENCE, Gallery
+from explorer.studies.gallery_render import image_dir, settings_at
 
 # names in the table -> columns of the rows of each picture, and of their summary
 NEARNESS = {metric.name: metric.page_column for metric in PAGE_METRICS}
@@ -32,35 +33,35 @@ GRANULARITIES: tuple[Granularity, ...] = ("stage", "layer")
 WHITE = 255
 
 
-def pack(model: Model, source: Path, target: Path) -> None:
+def pack(model: Model, gallery: Gallery, source: Path, target: Path) -> None:
     """Pack what `gallery_render.render` left in `source`. What was in `target` is deleted."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         old.unlink()
-    tables = [read_results(source / f"{ratio}.parquet")[1] for ratio in RATIOS]
-    keys = [json.loads((source / f"{ratio}.json").read_text(encoding="utf-8")) for ratio in RATIOS]
+    tables = [read_results(source / f"{ratio}.parquet")[1] for ratio in gallery.ratios]
+    keys = [json.loads((source / f"{ratio}.json").read_text(encoding="utf-8")) for ratio in gallery.ratios]
     full = tables[0][tables[0].method == "full"].key.iloc[0]
-    table = _shared_facts(model) | {"original": _result(tables[0], full)}
-    table["methods"] = {name: _method(source, name, tables, keys) for name in METHODS}
+    table = _shared_facts(model, gallery) | {"original": _result(gallery, tables[0], full)}
+    table["methods"] = {name: _method(gallery, source, name, tables, keys) for name in gallery.methods}
     table["leaders"] = [_leader(rows, key) for rows, key in zip(tables, keys, strict=True)]
-    _write_json(target / gallery.TABLE, table)
+    _write_json(target / TABLE, table)
     original = _read_pictures(source, full)
     _write_strips(original[:, None], target, "full")
-    for name in METHODS:
+    for name in gallery.methods:
         pictures = [_read_pictures(source, key[name]) if name in key else np.full_like(original, WHITE) for key in keys]
         _write_strips(np.stack(pictures, axis=1), target, name)
-    manifest = gallery.Manifest(
+    manifest = Manifest(
         format=2,
         model=model.record,
-        files={file.name: gallery.FileRecord.of(file) for file in sorted(target.iterdir())},
+        files={file.name: FileRecord.of(file) for file in sorted(target.iterdir())},
         versions=versions(),
         hardware=hardware(),
         created=datetime.now(timezone.utc),
     )
-    _write_json(target / gallery.MANIFEST, manifest.model_dump(mode="json"))
+    _write_json(target / MANIFEST, manifest.model_dump(mode="json"))
 
 
-def _shared_facts(model: Model) -> dict[str, Any]:
+def _shared_facts(model: Model, gallery: Gallery) -> dict[str, Any]:
     """Return what all methods share: the trajectory, the samples, the ratios, the units."""
     scheduler = make_scheduler(REFERENCE.sampler, model.scheduler_config)
     scheduler.set_timesteps(REFERENCE.steps)
@@ -69,8 +70,8 @@ def _shared_facts(model: Model) -> dict[str, Any]:
         "model": model.id,
         **vars(REFERENCE),
         "timesteps": [float(timestep) for timestep in scheduler.timesteps],
-        "samples": [sample._asdict() for sample in gallery_samples()],
-        "ratios": RATIOS,
+        "samples": [sample._asdict() for sample in gallery.samples],
+        "ratios": gallery.ratios,
         "graphs": {
             granularity: {"units": [unit.model_dump() for unit in graph.units], "macs_fixed": graph.macs_fixed}
             for granularity, graph in graphs.items()
@@ -79,17 +80,19 @@ def _shared_facts(model: Model) -> dict[str, Any]:
 
 
 def _method(
-    source: Path, name: str, tables: Sequence[pd.DataFrame], keys: Sequence[Mapping[str, str]]
+    gallery: Gallery, source: Path, name: str, tables: Sequence[pd.DataFrame], keys: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     """Describe one method with its result at every ratio; None where it cannot remove so much."""
-    method = METHODS[name]
+    method = gallery.methods[name]
     about: dict[str, Any] = {"title": method.title, "method": method.method, "settings": dict(method.settings)}
-    settings = [settings_at(name, ratio) for ratio in RATIOS]
+    settings = [settings_at(gallery, name, ratio, source) for ratio in gallery.ratios]
     if any(each != settings[0] for each in settings):
         about["settings_at"] = settings
+    elif method.tried:
+        about["settings"] = settings[0]
     results: list[dict[str, Any] | None] = []
-    for ratio, rows, key in zip(RATIOS, tables, keys, strict=True):
-        result = _result(rows, key[name]) if name in key else None
+    for ratio, rows, key in zip(gallery.ratios, tables, keys, strict=True):
+        result = _result(gallery, rows, key[name]) if name in key else None
         file = source / f"{ratio}-{name}.safetensors"
         if result and file.exists():
             schedule = Schedule.load(file)
@@ -103,9 +106,9 @@ def _method(
     return about | {"results": results}
 
 
-def _result(rows: pd.DataFrame, key: str) -> dict[str, Any]:
+def _result(gallery: Gallery, rows: pd.DataFrame, key: str) -> dict[str, Any]:
     """Return what one candidate costs and loses: each measure of each sample, and means with intervals."""
-    own = rows[rows.key == key].set_index(["prompt", "seed"]).loc[gallery_samples()]
+    own = rows[rows.key == key].set_index(["prompt", "seed"]).loc[list(gallery.samples)]
     with_full = rows[rows.key.isin(own.key) | (rows.method == "full")]
     summary = summarize(with_full).set_index("key").loc[key]
     each = {name: [_round(value) for value in own[column]] for name, column in PICTURE_COLUMNS.items() if column in own}

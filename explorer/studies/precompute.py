@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 
 Report = Callable[[Progress], None]
 
+UNET, DIT = "emoji-unet", "emoji-dit"
 # What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
-TRAJECTORIES: Mapping[tuple[str, int], Mapping[str, Any]] = {
-    ("ddim", 25): {"order": 0},
-    ("dpm++", 20): {"order": 0},
-    ("pndm", 50): {"init": "even"},
-    ("ddim", 50): {},
+TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
+    UNET: {
+        ("ddim", 25): {"order": 0},
+        ("dpm++", 20): {"order": 0},
+        ("pndm", 50): {"init": "even"},
+        ("ddim", 50): {},
+    },
+    DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {}},
 }
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
 RESULTS = catalogue.ASSETS / "results"
-UNET = "emoji-unet"
 
 
 def measure_catalogue(num_images: int, report: Report) -> None:
@@ -49,12 +52,13 @@ def measure_catalogue(num_images: int, report: Report) -> None:
 
 
 def learn_schedules(num_images: int, report: Report) -> None:
-    """Learn schedules for emoji-unet by DiP-GO, with our algorithm and with the published one."""
-    model = catalogue.load(UNET)
-    for ((sampler, steps), own), name in itertools.product(TRAJECTORIES.items(), ("", "published-")):
-        out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
-        chosen = PUBLISHED | FEWER_ITERATIONS if name else own
-        _learn_dipgo(model, {"sampler": sampler, "steps": steps, **chosen}, out, report)
+    """Learn schedules by DiP-GO with our algorithm, for emoji-unet also with the published one."""
+    for model_id, trajectories in TRAJECTORIES.items():
+        model, names = catalogue.load(model_id), ("", "published-") if model_id == UNET else ("",)
+        for ((sampler, steps), own), name in itertools.product(trajectories.items(), names):
+            out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
+            chosen = PUBLISHED | FEWER_ITERATIONS if name else own
+            _learn_dipgo(model, {"sampler": sampler, "steps": steps, **chosen}, out, report)
 
 
 def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
@@ -140,17 +144,18 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
     """
     from explorer.evaluation.candidates import ReferenceRun
     from explorer.evaluation.results import read_results
-    from explorer.studies.head_to_head import with_strongest_baselines, with_two_baselines
+    from explorer.studies.head_to_head import with_fixed_baselines, with_strongest_baselines, with_two_baselines
 
-    model = catalogue.load(UNET)
     work: Generator[Progress, None, list[Candidate]]
-    for sampler, steps in TRAJECTORIES:
-        reference, earlier = ReferenceRun(sampler, steps), RESULTS / f"{model.id}-{sampler}-{steps}.parquet"
+    for model_id, (sampler, steps) in [(name, run) for name, runs in TRAJECTORIES.items() for run in runs]:
+        model, reference = catalogue.load(model_id), ReferenceRun(sampler, steps)
+        earlier = RESULTS / f"{model_id}-{sampler}-{steps}.parquet"
         if earlier.exists():
             work = with_strongest_baselines(model, reference, read_results(earlier)[1])
             count = 2 * num_images
         else:
-            work, count = with_two_baselines(model, reference), max(2, num_images // 4)
+            work = (with_two_baselines if model_id == UNET else with_fixed_baselines)(model, reference)
+            count = max(2, num_images // 4)
         _evaluate(model, reference, run_to_completion(work, report), count, "head-to-head", report)
 
 
@@ -171,13 +176,16 @@ def evaluate_seeds(num_images: int, report: Report) -> None:
 
 
 def make_gallery(num_images: int, report: Report) -> None:
-    """Render and pack the gallery that the slider shows."""
+    """Render and pack the galleries that the slider shows, but those that are complete already."""
+    from explorer.studies.galleries import GALLERIES
     from explorer.studies.gallery_pack import pack
     from explorer.studies.gallery_render import render
 
-    model, runs = catalogue.load(UNET), _runs_folder("gallery")
-    run_to_completion(render(model, runs), report)
-    pack(model, runs, gallery.FOLDER)
+    for name, shown in GALLERIES.items():
+        model, runs, target = catalogue.load(name), _runs_folder(f"gallery/{name}"), gallery.GALLERIES / name
+        if gallery.check_gallery(target, model.revision) != gallery.GalleryCheck(usable=True):
+            run_to_completion(render(model, shown, runs), report)
+            pack(model, shown, runs, target)
 
 
 def generate_width_examples(num_images: int, report: Report) -> None:

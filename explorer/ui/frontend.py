@@ -8,6 +8,7 @@ import gradio as gr
 import plotly.graph_objects as go
 
 from explorer.bundled import gallery
+from explorer.experiment import ExperimentRequest
 from explorer.figures.style import COLOURS, METHOD_COLOURS, bare_layout
 from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
@@ -17,6 +18,8 @@ from explorer.ui import url_state
 from explorer.ui.components import LIBRARY, STATIC, figure_json, mount_script
 from explorer.ui.views.heatmap import heatmap_style
 
+GALLERY_ADDRESS = "explorer/gallery/"
+DEFAULT_MODEL = ExperimentRequest.model_fields["model"].default  # which an address does not need to name
 # Fills the last input with the mask that was edited by hand.
 WITH_EDITS_JS = "(...values) => [...values.slice(0, -1), window.explorerManualMask?.() ?? '']"
 # Suggests the names that a model knows.
@@ -58,12 +61,12 @@ EDITABLE_MAP = (
 
 def head_markup() -> str:
     """Make what the page's head holds: the script that goes before Gradio's own, and the links by which the browser
-    fetches scripts and table while those are still loading."""
+    fetches scripts and the first model's table while those are still loading."""
     scripts = ("eventStream.js", "confirmDelete.js")
     first = [f'<script type="module" src="explorer/static/{file}"></script>' for file in scripts]
     fonts = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
     links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
-    table = f'<link rel="preload" as="fetch" crossorigin href="explorer/gallery/{gallery.TABLE}">'
+    table = f'<link rel="preload" as="fetch" crossorigin href="{GALLERY_ADDRESS}{DEFAULT_MODEL}/{gallery.TABLE}">'
     return "".join([*first, *fonts, *links, table, f"<style>{_option_styles()}</style>"])
 
 
@@ -87,16 +90,14 @@ def pictures(**kwargs: Any) -> gr.HTML:
 
     Its events: `plan`, where the gallery has no answer, and `choose`, when something in it was clicked.
     """
-    checked = gallery.check_gallery(gallery.FOLDER, catalogue.weights_revision("emoji-unet"))
     return gr.HTML(
         value=None,
         html_template=(STATIC / "view.html").read_text(encoding="utf-8"),
         js_on_load=mount_script("mountView({ element, props, watch, trigger })", 'emits "plan" and "choose"'),
         apply_default_css=False,
         script="view.js",
-        folder="explorer/gallery/" if checked.usable else "",
-        missing=list(checked.missing),
-        warnings=list(checked.warnings),
+        model=DEFAULT_MODEL,
+        galleries={model: _gallery_facts(model) for model in catalogue.EMBEDDED},
         metrics=_metric_rows(),
         samplers=SAMPLER_TITLES,
         titles={name: method.title for name, method in PRUNERS.items()},
@@ -113,6 +114,16 @@ def _setting_defaults() -> dict[str, Any]:
         f"{method}.{name}": field.default
         for method in methods_for("schedule")
         for name, field in PRUNERS[method].config.model_fields.items()
+    }
+
+
+def _gallery_facts(model: str) -> dict[str, Any]:
+    """Say where the browser finds a model's gallery, "" for nowhere, and what is wrong with it."""
+    checked = gallery.check_gallery(gallery.GALLERIES / model, catalogue.weights_revision(model))
+    return {
+        "folder": f"{GALLERY_ADDRESS}{model}/" if checked.usable else "",
+        "missing": list(checked.missing),
+        "warnings": list(checked.warnings),
     }
 
 

@@ -31,7 +31,7 @@ def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
     """Make the routes, to be given to FastAPI before Gradio's own."""
     routes: list[BaseRoute] = [
         _files("/explorer/static", STATIC),
-        _files("/explorer/gallery", gallery.FOLDER),
+        _files("/explorer/gallery", gallery.GALLERIES),
         _files("/explorer/plotly", PLOTLY.parent),
     ]
     if README.is_file():

@@ -6,9 +6,11 @@ writes them (`static/urlState.js`), here they are read.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
+from explorer.bundled import gallery
 from explorer.bundled import masks as bundled
 from explorer.errors import format_error
 from explorer.experiment import ExperimentRequest
@@ -112,8 +114,10 @@ def read(
             header = find_importance(method, library)[1]
             learned = {"model": header.model.id, "sampler": header.sampler, "steps": header.steps}
             given = {"guidance": header.guidance} | given | learned | {"method": PLACEHOLDER}
-        request = check_offered(ExperimentRequest(**_fit_model(defaults, given) | given))
-        settings = _read_settings(request.method, query)
+        chosen = _fit_model(defaults, given)
+        plain = {name: value for name, value in chosen.items() if name in REQUEST_KEYS}
+        request = check_offered(ExperimentRequest(**plain | given))
+        settings = _read_settings(request.method, chosen | dict(query))
     except ValueError as error:
         return defaults, [f"This address is no view: {format_error(error)}"]
     values = request.model_dump(include=set(REQUEST_KEYS)) | settings
@@ -121,15 +125,35 @@ def read(
 
 
 def _fit_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose other defaults where an address names a model alone: its first method, at a ratio that suits any."""
+    """Choose other defaults where an address names another model without a method."""
     model = str(given.get("model", defaults["model"]))
-    if "method" in given or model not in available_models() or defaults["method"] in offered_methods(model):
+    if "method" in given or model == defaults["model"] or model not in available_models():
         return dict(defaults)
-    return {**defaults, "method": offered_methods(model)[0], "ratio": SAFE_RATIO}
+    return dict(defaults) | opening_values(model, defaults["method"], _read_ratio(given))
 
 
-def _read_settings(method: str, query: Mapping[str, str]) -> dict[str, Any]:
-    """Read a method's own settings from an address, by the names of their controls."""
+def _read_ratio(given: Mapping[str, Any]) -> float | None:
+    """Read the ratio of an address, which is checked later."""
+    with suppress(KeyError, ValueError):
+        return float(given["ratio"])
+    return None
+
+
+def opening_values(model: str, method: str, ratio: float | None = None) -> dict[str, Any]:
+    """Choose what to show of a model that takes another's place: what its gallery opens with, by the names of controls.
+
+    The method's other settings are their defaults. Without a gallery nothing changes, unless the model lacks the
+    `method`: then it is its first one, at a ratio that suits any.
+    """
+    if values := gallery.opening_values(model, ratio):
+        own, fields = values["method"], PRUNERS[values["method"]].config.model_fields
+        return {f"{own}.{name}": field.default for name, field in fields.items() if name not in REQUEST_KEYS} | values
+    methods = offered_methods(model)
+    return {} if method in methods else {"method": methods[0], "ratio": SAFE_RATIO}
+
+
+def _read_settings(method: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a method's own settings from an address, or else its defaults, by the names of their controls."""
     config = PRUNERS[method].config
     given = {field: query[f"{method}.{field}"] for field in config.model_fields if f"{method}.{field}" in query}
     checked = config(**given)

@@ -31,7 +31,7 @@ from playwright.async_api import Error as PlaywrightError
 from explorer.bundled import gallery
 from tests.page_fixtures import FLAGS, ROOT
 
-PORT = 7893
+PORT, MODEL = 7893, "emoji-unet"
 PAUSE_S = (0.5, 3.0)  # between two requests of a browsing visitor, at least and at most
 WARM_UP_S = 30  # until the page has loaded its model
 SEARCH_START_S = 20  # in which searches begin before the other visitors
@@ -46,7 +46,7 @@ class LoadTest:
         self.seconds: dict[str, list[float]] = defaultdict(list)  # of each request, by kind
         self.failures: list[str] = []
         self.search_states: list[str] = []  # how far each search was at the end
-        table = json.loads((gallery.FOLDER / gallery.TABLE).read_text())
+        table = json.loads((gallery.GALLERIES / MODEL / gallery.TABLE).read_text())
         samples = range(len(table["samples"]))
         self.strips = [f"{sample:02}-{method}.webp" for sample in samples for method in table["methods"]]
 
@@ -59,7 +59,7 @@ class LoadTest:
             self.failures.append(f"{kind}: {error!r}")
 
     async def browse(self, client: httpx.AsyncClient, seed: int) -> None:
-        rng, files = random.Random(seed), "/explorer/gallery"
+        rng, files = random.Random(seed), f"/explorer/gallery/{MODEL}"
         await self.measure("page", fetch(client, "/"))
         await self.measure("table", fetch(client, f"{files}/{gallery.TABLE}"))
         while time.monotonic() < self.until:

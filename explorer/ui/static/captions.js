@@ -150,12 +150,13 @@ export function captionMarkup(shown) {
 
 function scheduleSentence({ table, hit, state, plan }) {
   if (!hit) return plan ? describeSchedule(plan, state.edited ?? unpack(plan.keep, plan.timesteps.length * plan.graph.units.length)) : "";
-  const { granularity, results, order } = table.methods[hit.method];
+  const { granularity, results, settings_at, order: sameOrder } = table.methods[hit.method];
   const graph = table.graphs[granularity];
   const result = results[hit.ratioIndex];
   if (!state.edited && hit.ratioIndex < 0) return WHOLE;
   if (!state.edited && !result) return "";
   const keep = state.edited ?? unpack(result.keep, table.timesteps.length * graph.units.length);
+  const order = settings_at?.[hit.ratioIndex]?.order ?? sameOrder;
   return describeSchedule({ graph, timesteps: table.timesteps, order, sampler: table.sampler }, keep);
 }
 

@@ -6,11 +6,24 @@ import { parts, state, table } from "./state.js";
 export function galleryHit() {
   const { request } = state;
   const fits = ["model", "sampler", "steps", "guidance"].every((name) => String(request[name]) === String(table?.[name]));
-  const sample = fits ? table.samples.findIndex(({ prompt, seed }) => prompt === request.prompt?.trim() && seed === Number(request.seed)) : -1;
+  const sample = fits ? findSample() : -1;
   if (sample < 0) return null;
   const ratioIndex = nearestRatioIndex();
   const method = Object.keys(table.methods).find((name) => matches(table.methods[name], ratioIndex));
   return method ? { sample, method, ratioIndex } : null;
+}
+
+/** Find the scene of the current prompt and seed; -1 where there is none. A scene without a prompt, of an unconditional
+ * model, fits any. */
+export const findSample = () => {
+  const { prompt, seed } = state.request;
+  return table?.samples.findIndex((one) => (!one.prompt || one.prompt === prompt?.trim()) && one.seed === Number(seed)) ?? -1;
+};
+
+/** List the controls' values that stand for a scene. */
+export function controlsForSample(sample) {
+  const { prompt, seed } = table.samples[sample];
+  return prompt ? { prompt, seed } : { seed };
 }
 
 /** Find the ratio of the gallery nearest to the slider; -1 where nothing is left out. */

@@ -71,7 +71,9 @@ function paintCard(card, facts) {
   card.querySelector("h2").textContent = facts.title;
   card.querySelector("p").textContent = facts.what;
   card.querySelector("dl").innerHTML = facts.rows.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
-  card.querySelector(".picture").setAttribute("aria-label", `${state.request.prompt}, ${facts.title.toLowerCase()}`);
+  const { prompt, seed } = state.request;
+  const scene = table?.samples[0].prompt === "" ? `seed ${seed}` : prompt; // an unconditional model ignores the prompt
+  card.querySelector(".picture").setAttribute("aria-label", `${scene}, ${facts.title.toLowerCase()}`);
   card.querySelector(".counter").textContent = facts.counter ?? "";
   card.querySelector("progress").value = facts.done ?? 1;
   card.dataset.done = facts.done === undefined || facts.done === 1;

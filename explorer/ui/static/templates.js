@@ -6,6 +6,9 @@ export const ROLES = ["original", "pruned", "baseline"];
 const canvas = '<canvas width="0" height="0" aria-hidden="true"></canvas>';
 const fill = (box, rows) => (box.innerHTML = rows.join(""));
 
+/** Name a scene: an unconditional model's has a seed alone. */
+export const sceneName = ({ prompt, seed }) => (prompt ? `${prompt}, seed ${seed}` : `seed ${seed}`);
+
 export const fillModes = (box) =>
   fill(box, Object.entries(MODES).map(([mode, title]) => `<button type="button" role="radio" data-mode="${mode}" aria-checked="${mode === "side"}">${title}</button>`));
 
@@ -19,10 +22,10 @@ export const fillMethods = (box, methods, hues) =>
   fill(box, Object.entries(methods).map(([name, { title }]) => `<button type="button" data-method="${name}" style="--hue: ${hues[name] ?? ""}">${canvas}<span>${title}</span><small></small></button>`));
 
 export const fillSamples = (box, samples) =>
-  fill(box, samples.map(({ prompt, seed }, sample) => `<button type="button" data-sample="${sample}" title="${prompt}, seed ${seed}" aria-label="${prompt}, seed ${seed}">${canvas}</button>`));
+  fill(box, samples.map((one, sample) => `<button type="button" data-sample="${sample}" title="${sceneName(one)}" aria-label="${sceneName(one)}">${canvas}</button>`));
 
 export const fillAllPrompts = (box, samples) =>
-  fill(box, samples.map(({ prompt, seed }, sample) => `<button type="button" data-sample="${sample}" title="${prompt}, seed ${seed}">${canvas}${canvas}<span>${prompt}</span><small></small></button>`));
+  fill(box, samples.map((one, sample) => `<button type="button" data-sample="${sample}" title="${sceneName(one)}">${canvas}${canvas}<span>${one.prompt || sceneName(one)}</span><small></small></button>`));
 
 /** Save the picture of a card as a file whose name says what it is. */
 export function savePicture(card, { prompt, seed, method, ratio, sampler, steps }) {

@@ -3,21 +3,38 @@
 
 import { useArrowKeys } from "./arrowKeys.js";
 import { playExample, play } from "./autoplay.js";
-import { controlsFor, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
+import { fetchGallery, galleryFacts } from "./gallery.js";
+import { controlsFor, controlsForSample, findSample, galleryHit, hasDefaultSettings, same } from "./galleryLookup.js";
 import { Heatmap } from "./heatmap.js";
 import { Filmstrip, History } from "./history.js";
-import { Strips, paint } from "./pictures.js";
+import { paint } from "./pictures.js";
+import { listenToPointer, zoom } from "./pointer.js";
 import { showAtFields } from "./fieldErrors.js";
 import { listenToRatio, ratioEnd } from "./ratioSlider.js";
-import { paintOverlay, render, renderPictures } from "./render.js";
+import { render, renderPictures } from "./render.js";
 import { pack } from "./schedule.js";
 import { filmstrip, history, openedWith, parts, setShared, state, strips, table } from "./state.js";
 import { MODES, ROLES, fillMethods, fillModes, fillSamples, fillViewer, savePicture } from "./templates.js";
 import { nextStep } from "./tour.js";
 import { writeExplore } from "./urlState.js";
 
-/** Take over the controls' values, by name. `byVisitor`: whether a visitor changed them, so that Python may be called. */
+let shownModel; // whose gallery is shown
+let numWaiting = 0; // requests that wait for a gallery, or for a request before them that does
+let waiting = Promise.resolve();
+
+/** Take over the controls' values, by name, with the gallery of their model. `byVisitor`: whether a visitor changed them,
+ * so that Python may be called. */
 export function setRequest(values, byVisitor) {
+  const modelOf = () => values.model ?? state.request.model ?? shownModel;
+  if (!numWaiting && modelOf() === shownModel) return followRequest(values, byVisitor);
+  numWaiting++;
+  waiting = waiting.then(() => showGallery(modelOf())).then(() => {
+    numWaiting--;
+    followRequest(values, byVisitor);
+  });
+}
+
+function followRequest(values, byVisitor) {
   const before = state.request;
   state.request = { ...before, ...values };
   const unchanged = Object.entries(values).every(([name, value]) => before[name] === value || name === "show");
@@ -47,8 +64,7 @@ function useGallerySettings() {
   const { request } = state;
   const name = Object.keys(table?.methods ?? {}).find((one) => table.methods[one].granularity && table.methods[one].method === request.method);
   const settings = name && controlsFor(name);
-  const sample = table?.samples.some(({ prompt, seed }) => prompt === request.prompt?.trim() && same(seed, request.seed));
-  if (settings && sample && !Object.entries(settings).every(([field, value]) => same(value, request[field]))) return choose(settings);
+  if (settings && findSample() >= 0 && !Object.entries(settings).every(([field, value]) => same(value, request[field]))) return choose(settings);
   render();
   writeExplore();
   parts.view?.trigger("plan");
@@ -74,15 +90,7 @@ export async function mountView(part) {
   document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone
   if (openedWith.get("view") in MODES) setMode(openedWith.get("view"));
   watch("value", () => receive(props.value));
-  if (props.folder) {
-    const loaded = await (await fetch(`${props.folder}table.json`)).json();
-    setShared({ strips: new Strips(props.folder, props.missing), table: loaded });
-    fillMethods(element.querySelector(".methods .row"), table.methods, props.hues);
-    showSamples(document.querySelector("#lead .samples"));
-  }
-  const warnings = element.querySelector(".warnings");
-  warnings.hidden = !props.warnings.length;
-  warnings.textContent = props.warnings.join(". ");
+  await showGallery(openedWith.get("model") ?? props.model);
   // only now: until then the page keeps the request in `explorerRequest`
   window.explorer = { setRequest, manualSchedule: () => (state.edited ? pack(state.edited) : ""), chosenValues, unit: () => state.unit };
   if (window.explorerRequest) setRequest(window.explorerRequest, true);
@@ -186,10 +194,26 @@ function stripIsHere() {
   return hit && strips.get(hit.sample, hit.method);
 }
 
+/** Show a model's gallery in place of another's. Without one there are no scenes, and no methods to compare. */
+async function showGallery(model) {
+  if (model === shownModel) return;
+  setShared(await fetchGallery(model));
+  shownModel = model;
+  const { element } = parts.view;
+  fillMethods(element.querySelector(".methods .row"), table?.methods ?? {}, parts.view.props.hues);
+  element.querySelector(".all-prompts").replaceChildren();
+  showSamples(document.querySelector("#lead .samples"));
+  const { warnings } = galleryFacts(model);
+  element.querySelector(".warnings").hidden = !warnings.length;
+  element.querySelector(".warnings").textContent = warnings.join(". ");
+}
+
 function showSamples(box) {
-  fillSamples(box, table.samples);
+  fillSamples(box, table?.samples ?? []);
+  const buttons = [...box.children]; // another model's may take their place before they are painted
+  const from = strips;
   const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 300));
-  later(() => table.samples.forEach((_, sample) => strips.load(sample, "full").then((image) => paint(box.children[sample].firstChild, image))));
+  later(() => buttons.forEach((button, sample) => from.load(sample, "full").then((image) => paint(button.firstChild, image))));
 }
 
 let settling;
@@ -224,33 +248,12 @@ function onClick({ target }) {
   if (!button || button.closest(".history")) return;
   const { mode, sample, method } = button.dataset;
   if (mode) setMode(mode);
-  else if (sample !== undefined) choose({ prompt: table.samples[sample].prompt, seed: table.samples[sample].seed });
+  else if (sample !== undefined) choose(controlsForSample(sample));
   else if (method) choose(controlsFor(method));
   else if (button.matches(".play")) play(button, table?.ratios ?? [0.2, 0.4, 0.6, 0.8]);
   else if (button.matches(".start-tour")) nextStep();
   else if (button.matches(".zoom")) zoom(view, button);
   else if (button.matches(".save")) savePicture(button.closest(".card"), state.request);
-}
-
-/** Magnify the pictures 2 or 4 times, or show them whole again. */
-function zoom(view, button) {
-  view.dataset.zoom = { 1: 2, 2: 4, 4: 1 }[view.dataset.zoom ?? 1];
-  button.textContent = `Zoom ${view.dataset.zoom}×`;
-  button.setAttribute("aria-pressed", view.dataset.zoom !== "1");
-}
-
-/** Move zoom and wipe with the pointer. */
-function onPointerMove(event) {
-  const view = parts.view.element.querySelector(".view");
-  const frame = event.target.closest(".frame")?.getBoundingClientRect();
-  if (!frame) return;
-  const [x, y] = [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height].map((share) => `${100 * share}%`);
-  view.style.setProperty("--x", x);
-  view.style.setProperty("--y", y);
-  if (state.mode === "wipe" && (event.buttons || event.pointerType === "mouse")) {
-    view.style.setProperty("--wipe", x);
-    parts.view.element.querySelector(".wipe input").value = parseFloat(x);
-  }
 }
 
 function listen(element) {
@@ -261,9 +264,7 @@ function listen(element) {
   document.addEventListener("input", onPromptInput);
   for (const box of [element, document.querySelector("#lead")]) box.addEventListener("click", onClick);
   for (const box of [document.querySelector("#lead .samples"), ...element.querySelectorAll(".modes, .methods .row")]) useArrowKeys(box);
-  element.querySelector(".wipe input").addEventListener("input", ({ target }) => element.querySelector(".view").style.setProperty("--wipe", `${target.value}%`));
-  element.querySelector(".gain input").addEventListener("input", paintOverlay);
-  element.querySelector(".viewer").addEventListener("pointermove", onPointerMove);
+  listenToPointer(element);
 }
 
 function onStop() {

@@ -34,7 +34,6 @@ from explorer.ui.views.use_it import Use, use_of_request
 
 PROMPT = "octopus"
 OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
-FALLBACK_METHOD = ExperimentRequest.model_fields["method"].default
 # The page opens with the gallery's best result, next to the strongest few-step sampler; the command line is simpler.
 DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_fields.items()}
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}
@@ -191,7 +190,7 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     changed = [control.input for name, control in made.by_name.items() if name not in ("model", "ratio", "prompt")]
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
     method.input(**show_group)
-    of_model = [method, made.by_name["ratio"], *groups, view.names, view.unknown_words]
+    of_model = [*(one for one in made.inputs if one is not model), *groups, view.names, view.unknown_words]
     on_other_model = own_model.connect_choice(model, DEFAULTS["model"])
     known = on_other_model(partial(on_model, made, view), [model, method, prompt], of_model, **INSTANT)
     known.then(**set_request)
@@ -255,15 +254,15 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
 
 
 def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -> dict:
-    """Offer the names and methods of another model; where it lacks the method, choose the simplest."""
-    methods, others = url_state.offered_methods(model), dict[Any, Any]()
-    if method not in methods:
-        method, others = FALLBACK_METHOD, {made.by_name["ratio"]: url_state.SAFE_RATIO}
-    return others | {
-        **made.show_group(method),
-        made.by_name["method"]: gr.update(value=method, choices=controls.method_choices(methods)),
+    """Offer the names and methods of another model; show its gallery, or change only a method that it lacks."""
+    values = {"method": method, "prompt": prompt} | url_state.opening_values(model, method)
+    offered = controls.method_choices(url_state.offered_methods(model))
+    return {
+        **{made.by_name[name]: value for name, value in values.items() if name in made.by_name},
+        **made.show_group(values["method"]),
+        made.by_name["method"]: gr.update(value=values["method"], choices=offered),
         view.names: names_datalist(prompts.training_names(model)),
-        view.unknown_words: prompt_note(model, prompt),
+        view.unknown_words: prompt_note(model, values["prompt"]),
     }
 
 

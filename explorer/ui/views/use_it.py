@@ -7,6 +7,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from explorer import __version__
@@ -148,15 +149,16 @@ def _saves(use: Use) -> dict[str, Any]:
         "params": mask.params_fraction,
         "baseline": baseline,
         "baselineKept": baseline_kept,
-        "hardware": _gallery_hardware(),
+        "hardware": _gallery_hardware(request.model),
     }
 
 
 @lru_cache
-def _gallery_hardware() -> str:
-    """Name the machine on which the gallery's times were measured."""
+def _gallery_hardware(model: str) -> str:
+    """Name the machine on which the times of a model's gallery were measured."""
+    manifest = gallery.GALLERIES / Path(model).name / gallery.MANIFEST
     try:
-        return gallery.Manifest.model_validate_json((gallery.FOLDER / gallery.MANIFEST).read_bytes()).hardware
+        return gallery.Manifest.model_validate_json(manifest.read_bytes()).hardware
     except (OSError, ValueError):
         return "a machine that is not known"
 
