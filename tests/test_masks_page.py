@@ -85,7 +85,7 @@ def test_an_importance_is_shown_at_any_ratio_and_compared_with_uniform(tab, shar
     page.fill("#mask-ratio input[type=number]", "0.8")
     page.press("#mask-ratio input[type=number]", "Enter")
     mask = load(SHIPPED).at(0.8)
-    expect(tile(page, "MACs kept")).to_have_text(f"{100 * mask.macs_fraction:.1f} %")
+    expect(tile(page, "arithmetic left")).to_have_text(f"{100 * mask.macs_fraction:.1f} %")
     expect(tile(page, "cells computed")).to_have_text(f"{mask.keep.sum()}")
     assert (mask.keep == (cells(page) == 0).T).all()
     choose(page, "#mask-other", "uniform, same cost")
@@ -102,19 +102,19 @@ def test_cells_are_switched_by_click_drag_and_key_and_undone(mask_page, shared_v
     page = mask_page
     before = cells(page)
     call, unit = next((call, 0) for call in range(1, before.shape[1]) if (before[:, call] == 0).all())
-    kept = tile(page, "MACs kept").inner_text()
+    kept = tile(page, "arithmetic left").inner_text()
     page.mouse.click(*at(page, call, unit))
-    expect(tile(page, "MACs kept")).not_to_have_text(kept)
+    expect(tile(page, "arithmetic left")).not_to_have_text(kept)
     expect(page.locator("#mask .edited-note")).to_be_visible()
     assert cells(page)[unit, call] != 0
     page.click("#mask [data-edit=undo]")
-    expect(tile(page, "MACs kept")).to_have_text(kept)
+    expect(tile(page, "arithmetic left")).to_have_text(kept)
     expect(page.locator("#mask .edited-note")).to_be_hidden()
     assert (cells(page) == before).all() and page.locator("#mask [data-edit=undo]").is_disabled()
     page.click("#mask [data-edit=redo]")
-    expect(tile(page, "MACs kept")).not_to_have_text(kept)
+    expect(tile(page, "arithmetic left")).not_to_have_text(kept)
     page.locator("#mask .plot").press("Control+z")
-    expect(tile(page, "MACs kept")).to_have_text(kept)
+    expect(tile(page, "arithmetic left")).to_have_text(kept)
 
     last = before.shape[0] - 1
     page.mouse.move(*at(page, call, 2))
@@ -127,12 +127,12 @@ def test_cells_are_switched_by_click_drag_and_key_and_undone(mask_page, shared_v
     page.locator("#mask .plot").press("ArrowRight")
     page.locator("#mask .plot").press("c")
     assert not (cells(page)[:, 1] == before[:, 1]).all()
-    edited = tile(page, "MACs kept").inner_text()
+    edited = tile(page, "arithmetic left").inner_text()
     choose(page, "#mask-other", "uniform, same cost")
     expect(tile(page, "cells that differ")).to_be_visible()
-    expect(tile(page, "MACs kept")).to_have_text(edited)
+    expect(tile(page, "arithmetic left")).to_have_text(edited)
     page.locator("#mask .plot").press("Control+z")
-    expect(tile(page, "MACs kept")).to_have_text(kept)
+    expect(tile(page, "arithmetic left")).to_have_text(kept)
     assert not shared_visitor.errors
 
 
@@ -184,7 +184,7 @@ def test_invalid_mask_is_one_sentence_and_the_view_stays(mask_page, shared_visit
     upload(page, tmp_path / "evil.safetensors")
     expect(page.locator("#mask-alert [role=alert]")).to_contain_text("is damaged or no safetensors file")
     assert str(tmp_path) not in page.locator("#mask-alert").inner_text()
-    expect(tile(page, "MACs kept")).to_be_visible()
+    expect(tile(page, "arithmetic left")).to_be_visible()
     page = visitor.page
     page.goto(f"{visitor.served}?{QUERY}&mask=..%2F..%2Fetc%2Fpasswd")
     page.get_by_role("tab", name="Masks").click()

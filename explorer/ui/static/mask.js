@@ -41,8 +41,8 @@ export function mountMask({ element, props, watch }) {
 function tileRows({ graph, keep, against, other }) {
   const units = graph.units.length;
   const ofOther = (value) => `${value} in ${other.name}`;
-  const counted = { "cells computed": (table) => sum(table).toLocaleString("en"), "calls entered": (table) => callsEntered(table, units) };
-  const rows = [["MACs kept", percent(cost(graph, keep).kept), other && ofOther(percent(other.kept))]];
+  const counted = { "cells computed": (table) => sum(table).toLocaleString("en"), "calls that run": (table) => callsEntered(table, units) };
+  const rows = [["arithmetic left", percent(cost(graph, keep).kept), other && ofOther(percent(other.kept))]];
   for (const [name, count] of Object.entries(counted)) rows.push([name, count(keep), against && ofOther(count(against))]);
   if (other && !against) rows.push(["cells that differ", "–", "the other has other units or calls: only cost and pictures can be compared"]);
   if (against) rows.push(["cells that differ", sum(keep.map((bit, index) => bit ^ against[index])).toLocaleString("en"), whereTheyDiffer(graph, keep, against)]);

@@ -123,7 +123,7 @@ def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     offered = controls.method_choices(methods)
     made["method"] = gr.Dropdown(offered, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
     shared: dict[str, Any] = dict(value=None, visible=False, interactive=True, elem_id="prune-widths")
-    widths = gr.Dropdown([], label="Or a smaller network", info="fewer heads, neurons or channels", **shared)
+    widths = gr.Dropdown([], label="Or prune widths instead", info="fewer heads, neurons or channels", **shared)
     with gr.Row(elem_classes="buttons"):
         view["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", min_width=80, scale=2)
         view["stop"] = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)

@@ -36,9 +36,9 @@ the map is bright, a layer's output at one call is almost that at the other, and
 that is what makes pruning over time possible. Where it is dark, reuse hurts. The dots are what the schedule on
 Explore reuses.</p>"""
 MAP_CAPTION = (
-    "Cosine of one unit's outputs at two calls, mean over pictures. Dots: what the schedule on Explore reuses."
+    "How alike one layer's outputs at two calls are (cosine, mean over pictures). Dots: what the schedule reuses."
 )
-CURVES_CAPTION = "The same along the line next to the diagonal: each call with the one before. Grey: all other units."
+CURVES_CAPTION = "The same along the line next to the diagonal: each call with the one before. Grey: all other layers."
 TAB = "features"  # whose schedules are computed beside those of Explore
 UNIT_JS = "() => window.explorer.unit()"
 
