@@ -48,7 +48,7 @@ def expect_gallery(page: Page, model: str) -> None:
     )
     expect(page.locator(".frame.noise")).to_have_count(0)
     units = len(table["graphs"]["layer"]["units"])
-    page.wait_for_function("units => document.querySelector('#heatmap .plot').data[0].z.length === units", arg=units)
+    page.wait_for_function("units => document.querySelector('#heatmap .plot').map.units.length === units", arg=units)
     assert page.locator(".methods button").count() == len(table["methods"])
     assert parse_qs(urlparse(page.url).query)["model"] == [model]
 
