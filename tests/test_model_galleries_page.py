@@ -105,5 +105,5 @@ def test_an_address_opens_exactly_what_it_names(visitor: Visitor):
     expect(page.locator(".samples button >> nth=3")).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".methods button[data-method=random]")).to_have_attribute("aria-pressed", "true")
     kept = table["methods"]["random"]["results"][table["ratios"].index(0.3)]["kept"]
-    expect(page.locator(".card[data-role=pruned] dd").first).to_have_text(f"{100 * kept:.1f}%")
+    expect(page.locator(".card[data-role=pruned] dd").first).to_have_text(f"{100 * kept:.1f} %")
     assert not visitor.errors

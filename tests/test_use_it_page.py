@@ -150,7 +150,7 @@ def test_a_mask_and_the_phone(visitors, tmp_path):
     visitor = visitors(viewport={"width": 375, "height": 800})
     page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet%2Fdipgo-ddim-25").page
     page.get_by_role("tab", name="Masks").click()
-    page.wait_for_selector("#mask .heatmaplayer")
+    page.wait_for_selector("#mask .drawn")
     drawer = use(page, "mask")
     box = drawer.bounding_box()
     assert (
