@@ -188,6 +188,14 @@ def make_gallery(num_images: int, report: Report) -> None:
             pack(model, shown, runs, target)
 
 
+def measure_gallery_speeds(num_images: int, report: Report) -> None:
+    """Measure the speed of every entry of the galleries; nothing else may run on the machine meanwhile."""
+    from explorer.studies.gallery_speed import measure_speeds
+
+    for name in catalogue.EMBEDDED:
+        run_to_completion(measure_speeds(catalogue.load(name), gallery.GALLERIES / name), report)
+
+
 def generate_width_examples(num_images: int, report: Report) -> None:
     """Generate the pictures that Width pruning shows before a visitor generates any."""
     from explorer.studies.width_pictures import generate_examples
@@ -266,6 +274,7 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "head-to-head": evaluate_head_to_head,
     "seeds": evaluate_seeds,
     "gallery": make_gallery,
+    "gallery-speeds": measure_gallery_speeds,
     "width-examples": generate_width_examples,
     "features": measure_features,
     "figures": draw_result_figures,
