@@ -34,9 +34,8 @@ def expect_gallery(page: Page, model: str) -> None:
     """Expect the model's own scenes, its opening values in the controls, and three pictures of its gallery."""
     table, values = read_table(model), gallery.opening_values(model)
     scenes = [f"{one['prompt']}, seed {one['seed']}".removeprefix(", ") for one in table["samples"]]
-    page.wait_for_function("all => document.querySelectorAll('#lead .samples button').length === all", arg=len(scenes))
-    shown = page.eval_on_selector_all("#lead .samples button", "all => all.map(one => one.title)")
-    assert shown == scenes
+    titles = "[...document.querySelectorAll('#lead .samples button')].map(one => one.title).join()"
+    page.wait_for_function(f"scenes => {titles} === scenes", arg=",".join(scenes))
     expect(page.locator("#method input")).to_have_value(method_title(values["method"]))
     expect(page.locator("#ratio input[type=number]")).to_have_value(str(values["ratio"]))
     expect(page.locator("#seed input")).to_have_value(str(values["seed"]))

@@ -39,7 +39,7 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
         ("pndm", 50): {"init": "even"},
         ("ddim", 50): {},
     },
-    DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {}},
+    DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}},
 }
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
