@@ -12,6 +12,7 @@ from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance, load
 from explorer.models import catalogue, memory
 from explorer.pruners import method_title
+from explorer.ui.markup import percent
 from tests.conftest import sd_pipeline
 from tests.foreign_fixtures import generate
 from tests.page_fixtures import free_port, serve
@@ -87,7 +88,7 @@ def test_an_operators_model_goes_from_its_folder_to_a_file_for_the_same_folder(p
     expect(page.locator("#method input")).to_have_value("DiP-GO (job)")
     for share in (0.3, 0.6):
         page.locator("#ratio input[type=number]").fill(str(share))
-        expect(page.locator(".tiles")).to_contain_text(f"{Importance.load(file).at(share).macs_fraction:.1%}")
+        expect(page.locator(".tiles")).to_contain_text(percent(Importance.load(file).at(share).macs_fraction))
     visitor.generate()
     assert not visitor.errors and not visitor.foreign
 
