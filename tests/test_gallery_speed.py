@@ -1,4 +1,4 @@
-"""Speeds of a gallery are measured in place: medians with their spread, next to the full run, and nothing else changes."""
+"""Speeds of a gallery are measured in place: medians with their spread, beside the full run; nothing else changes."""
 
 import json
 import shutil

@@ -44,6 +44,8 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     expect(page.locator("#method input")).to_have_value(
         method_title(url_state.opening_values(model, "dipgo").get("method", "dipgo"))
     )
+    page.click("#method input")  # what is learned is for other numbers of steps
+    page.get_by_role("option", name="Whole calls", exact=True).click()
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)

@@ -62,7 +62,7 @@ def own_model(page):
 
 def test_the_drawer_shows_what_is_shown_and_gives_the_focus_back(page, tmp_path):
     drawer = use(page)
-    expect(drawer.locator(".about")).to_contain_text("DiP-GO on emoji-unet, 80.1% of the arithmetic skipped")
+    expect(drawer.locator(".about")).to_contain_text("DiP-GO on emoji-unet, 80.1 % of the arithmetic skipped")
     assert cells(drawer, "arithmetic") == ["100.0\u00a0%", "19.9\u00a0%", "20.0\u00a0%"]
     assert cells(drawer, "ideal speed")[1] == "5.01×" and "×)" in cells(drawer, "measured time")[1]
     assert page.locator(".headline").inner_text().replace("\n", " ").find(cells(drawer, "closeness")[1][:4]) >= 0
