@@ -112,7 +112,7 @@ def test_an_edited_schedule_is_what_is_taken_away(page, tmp_path):
     plot = page.locator("#heatmap .plot")
     plot.press("ArrowRight")
     plot.press("c")
-    computed = page.evaluate("Number(document.querySelector('#heatmap .plot').data[1].name.split(' ').at(-1))")
+    computed = page.evaluate("document.querySelector('#heatmap .plot').map.legend[0].count")
     drawer = use(page)
     expect(drawer.locator(".about")).to_contain_text("A schedule edited by hand")
     assert cells(drawer, "closeness") == ["–", "–", "–"]
