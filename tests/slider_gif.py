@@ -1,7 +1,7 @@
 """Record the animation of the README: the ratio slider of the real page, moved in headless Chromium.
 
-Run by hand: python -m tests.slider_gif [file]. A frame is a screenshot of the controls, the pictures and the heatmap on
-Explore; what lies between pictures and heatmap is hidden, so that both fit into one frame.
+Run by hand: python -m tests.slider_gif [file]. A frame is a screenshot of what Explore shows on one screen: task, slider,
+pictures and map.
 """
 
 import io
@@ -18,8 +18,8 @@ OUT = ROOT / "assets" / "slider.gif"
 CHROMIUM = "/usr/bin/chromium"
 QUERY = "prompt=penguin&seed=0&method=dipgo&steps=50&sampler=ddim&ratio=0.05"
 RATIOS = [round(0.05 * step, 2) for step in range(1, 20)]
-VIEWPORT = {"width": 1280, "height": 1400}
-STYLE = ".methods, .captions, .tiles, .samples, #show, #view { display: none !important }"
+VIEWPORT = {"width": 1280, "height": 1000}
+STYLE = ".samples, .toolbar, #show, #explore-use, .edit-buttons, .as-table { display: none !important }"
 WIDTH = 800  # pixels of a frame
 FRAME_MS, LAST_FRAME_MS = 350, 1500
 COLORS = 128
@@ -29,7 +29,7 @@ MOVE = """ratio => {
     slider.dispatchEvent(new Event("input", { bubbles: true }));
 }"""
 BOX = """() => {
-    const parts = ["#ratio", ".toolbar", "#heatmap .plot"].map((name) => document.querySelector(name));
+    const parts = [".task", "#ratio", ".viewer", "#heatmap .plot"].map((name) => document.querySelector(name));
     const boxes = parts.map((part) => part.getBoundingClientRect());
     const least = (side) => Math.min(...boxes.map((box) => box[side]));
     const most = (side) => Math.max(...boxes.map((box) => box[side]));

@@ -112,7 +112,7 @@ def test_show_describes_every_schedule_file(run, sd_folder, tmp_path):
         (("cost", "--sampler", "heun"), "sampler 'heun' is unknown"),
         (("cost", "--granularity", "head"), "granularity 'head' is unknown"),
         (("cost", "--mask", "missing.safetensors"), "missing.safetensors does not exist"),
-        (("generate", "--prompt", "", "--out", "OUT"), "the prompt is empty"),
+        (("generate", "--prompt", "", "--out", "OUT"), "Type what to draw."),
         (("generate", "--prompt", "x" * 10_000, "--out", "OUT"), "at most 500 characters"),
         (("generate", "--prompt", "dog", "--steps", "0", "--out", "OUT"), "steps"),
         (("generate", "--prompt", "dog", "--guidance", "nan", "--out", "OUT"), "guidance"),
