@@ -1,7 +1,7 @@
 """Record the animation of the README: the ratio slider of the real page, moved in headless Chromium.
 
-Run by hand: python -m tests.slider_gif [file]. A frame is a screenshot of what Explore shows on one screen: task, slider,
-pictures and map.
+Run by hand: python -m tests.slider_gif [file]. A frame is a screenshot of what Explore shows on one screen: task,
+slider, pictures and map.
 """
 
 import io

@@ -124,7 +124,7 @@ def test_an_edited_schedule_is_what_is_taken_away(page, tmp_path):
 def test_what_cannot_be_used_is_one_sentence(page):
     page.fill("#prompt input, #prompt textarea", "")
     page.click("#explore-use")
-    expect(page.locator("#use-it .about.alert")).to_contain_text("the prompt is empty")
+    expect(page.locator("#use-it .about.alert")).to_contain_text("Type what to draw.")
     expect(page.locator("#use-it .content")).to_be_hidden()
     close(page)
     page.fill("#prompt input, #prompt textarea", "octopus")
@@ -138,7 +138,7 @@ def test_generated_widths_are_measured_where_they_are_shown(visitor, tmp_path):
     expect(drawer.locator(".python")).to_contain_text("explorer.prune_widths(model, widths)")
     close(page)
     page.click("#widths-generate")
-    expect(page.locator("#widths-pictures .footer")).to_be_visible(timeout=120_000)
+    expect(page.locator("#widths-pictures .footer")).to_contain_text("Generated for", timeout=120_000)
     drawer = use(page, "widths")
     assert [text.endswith("dB") for text in cells(drawer, "closeness")] == [False, True, True]
     download(page, drawer.locator(".report-png"), tmp_path)
