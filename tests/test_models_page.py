@@ -46,6 +46,7 @@ def test_another_model_is_chosen_and_generates(visitor, model):
     )
     page.click("#method input")  # what is learned is for other numbers of steps
     page.get_by_role("option", name="Whole calls", exact=True).click()
+    page.fill("#ratio input[type=number]", "0.5")
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")
     units = len(load_cached(model).graph().units)

@@ -222,7 +222,7 @@ def test_your_model_leaves_an_importance_in_place_of_the_method(visitor):
     assert (page.input_value("#method input"), visitor.computed()) == (method, computed)
     page.click("#model input")
     page.get_by_role("option", name="emoji-dit", exact=True).click()
-    expect(page.locator("#method input")).to_have_value("Whole calls")
+    expect(page.locator("#method input")).to_have_value("DiP-GO")
     own_model(page)
     expect(page.locator("#model input")).to_have_value("emoji-dit")
     close(page)
