@@ -14,7 +14,7 @@ from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 
 RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
-MAX_OF_IDEAL = 1.5  # a measured speed beyond it is not what pruning saves
+MIN_OF_IDEAL, MAX_OF_IDEAL = 0.5, 1.5  # a measured speed beyond or below is not what pruning saves
 MAX_SETTINGS = 600  # characters of a file's settings that are shown
 COUNT_EVERY_S = 0.3  # reporting every call would leave the browser no time for clicks on a slow machine
 ALGORITHMS = {"hard_concrete": "as published", "gauss_newton": "our variant"}
@@ -102,7 +102,7 @@ def _speed(frame: Frame, original: Frame, kept: float) -> str:
     """Say how much faster a picture was than the full run, next to the most that its share of the MACs can bring; what
     is far from that tells of a busy machine."""
     speed, ideal = original.seconds / frame.seconds, 1 / (kept or frame.calls / original.calls)
-    if not 1 / MAX_OF_IDEAL < speed / ideal < MAX_OF_IDEAL:
+    if not MIN_OF_IDEAL < speed / ideal < MAX_OF_IDEAL:
         return f"ideal {ideal:.2f}×, the machine is busy"
     return f"{speed:.2f}×, ideal {ideal:.2f}×"
 

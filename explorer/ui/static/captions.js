@@ -20,7 +20,7 @@ const ARITHMETIC = "Counted in multiply-accumulate operations (MACs) of the netw
 const LEFT = term("arithmetic left", ARITHMETIC);
 const TITLES = { original: "Original", pruned: "Pruned", baseline: "Same cost, fewer steps" };
 const WHOLE = "Nothing is skipped: this is the full run.";
-const MAX_OF_IDEAL = 1.5; // a measured speed beyond it, or as far below, tells of a busy machine
+const [MIN_OF_IDEAL, MAX_OF_IDEAL] = [0.5, 1.5]; // a measured speed beyond or below tells of a busy machine
 
 /** Name the method that is nearest to the full run at a ratio, on average over the gallery. */
 export function winner({ methods }, ratioIndex) {
@@ -74,7 +74,7 @@ function galleryFacts({ table, hit, baseline, metrics, samplers }, role) {
 }
 
 /** Tell whether a measured speed can be what keeping a share of the arithmetic saves, and not what else the machine did. */
-export const isPlausibleSpeed = (speed, kept) => speed * kept < MAX_OF_IDEAL && speed * kept > 1 / MAX_OF_IDEAL;
+export const isPlausibleSpeed = (speed, kept) => speed * kept < MAX_OF_IDEAL && speed * kept > MIN_OF_IDEAL;
 const isPlausible = ({ speedup: [speed], kept }) => isPlausibleSpeed(speed, kept);
 
 /** Write the cost in numbers. */
