@@ -114,7 +114,7 @@ class Schedule(Mask):
         """
         keep = decode_bits(text, self.keep.shape)
         keep[0] = True
-        record = PrunerRecord(name="manual", config={"edited_from": self.header.pruner.name})
+        record = PrunerRecord(name="manual", config=self.header.pruner.config)  # of what was edited
         header = self.header.model_copy(update={"pruner": record, **provenance()})
         return Schedule(header, self.header.graph.close(keep)).with_reached_ratio(None)
 

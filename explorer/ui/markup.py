@@ -52,7 +52,7 @@ def provenance(header: FileHeader, source: str) -> str:
         "source": source,
         "model": model,
         "method": header.pruner.name,
-        "settings": settings[:MAX_SETTINGS],
+        "edited from" if header.pruner.name == "manual" else "settings": settings[:MAX_SETTINGS],
         "ratio": f"{ratio} of the {RATIO_OF[header.ratio.of]}; at most {percent(header.max_ratio)}",
         "made": f"{header.created:%d %b %Y, %H:%M}, with {versions}",
     }
