@@ -4,6 +4,7 @@
 import { SCALE_CSS, drawMap, hitTest, makeLooks, placesOf } from "./mapDrawing.js";
 import { callsWith, mapOf } from "./mapModel.js";
 import { close } from "./schedule.js";
+import { escaped, percent } from "./text.js";
 import { onThemeChange } from "./theme.js";
 import { UndoStack, onDrag, same } from "./undo.js";
 
@@ -89,7 +90,7 @@ export class Heatmap {
     if (!this.table.open || !this.map) return;
     const kinds = this.map.legend.map(({ name }) => name);
     const cells = (unit) => kinds.map((_, status) => `<td>${callsWith(this.map, unit, status) || "–"}</td>`).join("");
-    const rows = this.map.units.map(({ name }, unit) => `<tr><th scope="row">${escapeText(name)}</th>${cells(unit)}</tr>`);
+    const rows = this.map.units.map(({ name }, unit) => `<tr><th scope="row">${escaped(name)}</th>${cells(unit)}</tr>`);
     const head = ["unit", ...kinds.map((kind) => `${kind} at calls`)].map((text) => `<th scope="col">${text}</th>`);
     this.table.querySelector("table").innerHTML = `<thead><tr>${head.join("")}</tr></thead><tbody>${rows.join("")}</tbody>`;
   }
@@ -118,9 +119,8 @@ export class Heatmap {
   }
 
   wordsFor({ call, unit, isName }) {
-    const percent = (share) => `${(100 * share).toFixed(1)} %`;
-    if (call === undefined) return `${this.map.units[unit].name}: computed in ${percent(this.map.unitShares[unit])} of the calls${isName ? `\na click ${FEATURES}` : ""}`;
-    if (unit === undefined) return `call ${call}: ${percent(this.map.callShares[call])} of its arithmetic is done`;
+    if (call === undefined) return `${this.map.units[unit].name}: computed in ${percent(this.map.unitShares[unit], 1)} of the calls${isName ? `\na click ${FEATURES}` : ""}`;
+    if (unit === undefined) return `call ${call}: ${percent(this.map.callShares[call], 1)} of its arithmetic is done`;
     return this.map.describe(call, unit);
   }
 
@@ -203,5 +203,3 @@ export class Heatmap {
     this.cursor = { call: within(this.cursor.call + right, timesteps.length), unit: within(this.cursor.unit + down, units.length) };
   }
 }
-
-const escapeText = (text) => Object.assign(document.createElement("i"), { textContent: text }).innerHTML;

@@ -1,6 +1,7 @@
 // What the map of a schedule shows, without drawing it: the status of each cell, the shares of calls and units, words.
 
 import { compare, cost, statusOf } from "./schedule.js";
+import { percent } from "./text.js";
 
 const fillIn = (text, facts) => text.replace(/{(\w+)}/g, (_, key) => facts[key]);
 
@@ -18,7 +19,7 @@ export function mapOf(shown, style) {
       unit: graph.units[unit].name,
       call,
       timestep: Number(timesteps[call].toPrecision(6)),
-      share: `${((100 * graph.units[unit].macs) / spent.perCall).toFixed(1)} %`,
+      share: percent(graph.units[unit].macs / spent.perCall, 1),
       status: fillIn(legend.sentences[status[call * width + unit]], { source: sourceCall?.[call * width + unit] }),
     });
   return {
