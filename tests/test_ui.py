@@ -1,5 +1,6 @@
 """The page without a browser: texts, addresses and generated controls."""
 
+import json
 from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
@@ -15,6 +16,7 @@ from explorer.masks.encoding import decode_bits
 from explorer.sampling.generate import Frame
 from explorer.ui import controls, markup, url_state
 from explorer.ui.components import alert, leave_values, user_errors
+from explorer.ui.job_request import preset_of
 from explorer.ui.tabs.explore import DEFAULTS, PROMPT, View, generate
 from explorer.ui.views import explore
 
@@ -258,3 +260,8 @@ def test_a_prompt_that_is_too_long_says_what_is_not_read():
     assert "too long" not in explore.prompt_note("emoji-dit", "dog " * 30)  # which looks its names up
     tokens = load_cached("emoji-unet").pipe.tokenizer(long[: long.index("house")])
     assert len(tokens.input_ids) <= 16 < len(load_cached("emoji-unet").pipe.tokenizer(long, truncation=False).input_ids)
+
+
+@pytest.mark.parametrize("title", [[], {}, 7, None, "<b>"])
+def test_a_preset_that_no_page_sends_is_none_of_the_sizes(title):
+    assert preset_of("dipgo", json.dumps({"dipgo": {"steps": 4}, "of": title})) == ({"steps": 4}, None)

@@ -118,7 +118,7 @@ def preset_of(method: str, preset: str) -> tuple[Mapping[str, Any], str | None]:
         values, title = document[method], document["of"]
     except (ValueError, TypeError, KeyError):
         return {}, GOOD
-    return (values if isinstance(values, dict) else {}), (title if title in PRESETS.get(method, {}) else None)
+    return (values if isinstance(values, dict) else {}), (title if title in [*PRESETS.get(method, {})] else None)
 
 
 def settings_from_controls(keys: tuple[str, ...], values: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -107,9 +107,9 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     selected = [model, view.file, view.ratio, view.threshold]
     shown = dict(inputs=selected, trigger_mode="always_last", **INSTANT_TYPED)
 
-    def on_tab(gradio_request: gr.Request, pictures: str | None, *selected: Any) -> dict:
+    def on_tab(gradio_request: gr.Request, pictures: Any, *selected: Any) -> dict:
         answer = show_tab(view, Selection(*selected), gradio_request.query_params)
-        return answer | ({view.pictures: gr.skip()} if GENERATED in (pictures or "") else {})
+        return answer | ({view.pictures: gr.skip()} if GENERATED in str(pictures) else {})
 
     tab.select(on_tab, [view.pictures, *selected], view.shown, trigger_mode="once", **INSTANT_TYPED)
     # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
