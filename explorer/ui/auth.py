@@ -120,7 +120,6 @@ class Visitor(NamedTuple):
     """What tabs need to know of the visitor."""
 
     token: gr.Textbox  # which comes from the browser with every event
-    loaded: Any  # the event after which it is there
     guard: Guard
 
     def owner(self, token: str, request: gr.Request) -> str:
@@ -151,4 +150,4 @@ def build_login(page: gr.Blocks, guard: Guard) -> Visitor:
     if guard.password:
         loaded.then(on_load, token, form, **INSTANT)
     gr.on([button.click, password.submit], on_sign_in, [token, password], [alert_box, form], **INSTANT_TYPED)
-    return Visitor(token, loaded, guard)
+    return Visitor(token, guard)

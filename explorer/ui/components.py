@@ -32,7 +32,7 @@ class ExploreParts(NamedTuple):
     request: dict[str, gr.components.Component]  # the controls of a request, by name
     heatmap: gr.HTML
     widths: gr.Dropdown  # leads to the tab of width pruning
-    loaded: Any  # the event after which the controls are as the address says
+    loaded: Any  # the event after which the controls are as the address says, which a page without one lacks
     drawer: gr.HTML  # of `use_it`, for all tabs
 
 

@@ -60,9 +60,9 @@ EDITABLE_MAP = (
 
 
 def head_markup() -> str:
-    """Make what the page's head holds: the script that goes before Gradio's own, and the links by which the browser
-    fetches scripts and the first model's table while those are still loading."""
-    scripts = ("eventStream.js", "confirmDelete.js")
+    """Make what the page's head holds: the scripts that go before Gradio's own or run while it mounts the page, and the
+    links by which the browser fetches the other scripts and the first model's table meanwhile."""
+    scripts = ("eventStream.js", "confirmDelete.js", "view.js", "useIt.js")
     first = [f'<script type="module" src="explorer/static/{file}"></script>' for file in scripts]
     fonts = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
     links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
@@ -88,12 +88,13 @@ def lead(**kwargs: Any) -> gr.HTML:
 def pictures(**kwargs: Any) -> gr.HTML:
     """Make the pictures, their numbers and captions.
 
-    Its events: `plan`, where the gallery has no answer, and `choose`, when something in it was clicked.
+    Its events: `address`, where the page was opened with one that says something, `plan`, where the gallery has no
+    answer, and `choose`, when something in it was clicked.
     """
     return gr.HTML(
         value=None,
         html_template=(STATIC / "view.html").read_text(encoding="utf-8"),
-        js_on_load=mount_script("mountView({ element, props, watch, trigger })", 'emits "plan" and "choose"'),
+        js_on_load=mount_script("mountView({ element, props, watch, trigger })", 'emits "address", "plan", "choose"'),
         apply_default_css=False,
         script="view.js",
         model=DEFAULT_MODEL,
@@ -212,6 +213,11 @@ def set_request_js(names: Iterable[str]) -> str:
         if (window.explorer) window.explorer.setRequest(request, true);
         else window.explorerRequest = request;
     }""".replace("NAMES", json.dumps(list(names)))
+
+
+def unless_addressed(js: str) -> str:
+    """Make JavaScript that does nothing where the page's address says what to show."""
+    return f"(...values) => {{ if (!location.search) ({js})(...values); }}"
 
 
 def chosen_values_js(names: Iterable[str]) -> str:

@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import gradio as gr
 
+from explorer.jobs import tasks
 from explorer.jobs.executors.base import SHORT_TASKS, Executor, RunTask, Task, WorkerLostError
 from explorer.ui import budgets
 from explorer.ui.budgets import ENDING, Budgets
+from explorer.ui.components import INSTANT
 
 
 class VisitorRuns:
@@ -34,6 +36,19 @@ class VisitorRuns:
     def stop(self, request: gr.Request, tab: str = "") -> None:
         """End the runs of a visitor of a tab."""
         self._executor.stop(_owner(request, tab))
+
+    def connect_stop(self, button: gr.Button, generating: Any) -> None:
+        """Let a button end what its visitor generates on Explore or Width pruning; it rests once nothing is."""
+
+        def on_stop(request: gr.Request) -> dict:
+            self.stop(request)
+            return gr.update(interactive=False)
+
+        def on_end(request: gr.Request) -> dict:
+            return gr.update(interactive=self.is_busy(request, tasks.compare))
+
+        generating.then(on_end, None, button, **INSTANT)
+        button.click(on_stop, None, button, cancels=[generating], **INSTANT)
 
     def count_change(self, request: gr.Request) -> None:
         """Count what costs seconds and shows nothing. Raises BudgetError for too many of an address within a minute."""

@@ -178,13 +178,14 @@ function markSafeZone(hit) {
   Object.assign(zone.style, { left: `${range.offsetLeft}px`, width: `${(range.offsetWidth * (ratio ?? 0)) / range.max}px`, top: `${range.offsetTop + range.offsetHeight + 3}px` });
 }
 
-/** Fetch what the next movements need: this sample by the current method first, then by all others. */
+/** Fetch what is shown, and then what the next movements need: this sample by all other methods. */
 function preload({ sample, method }) {
-  for (const one of ["full", method, baselineMethod(), ...Object.keys(table.methods)]) loadStrip(sample, one);
+  const shown = ["full", method, baselineMethod()].map((one) => loadStrip(sample, one));
+  Promise.all(shown).then(() => Object.keys(table?.methods ?? {}).forEach((one) => loadStrip(sample, one)));
 }
 
-function loadStrip(sample, method) {
-  if (!strips.get(sample, method)) strips.load(sample, method).then((image) => image && scheduleRender());
+async function loadStrip(sample, method) {
+  if (!strips.get(sample, method) && (await strips.load(sample, method))) scheduleRender();
 }
 
 let scheduled = false;

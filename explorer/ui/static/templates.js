@@ -1,6 +1,5 @@
 // The markup of the viewer. Prompts are those of the gallery, never a visitor's.
 
-export const MODES = { side: "Side by side", wipe: "Wipe", blink: "Blink", difference: "Difference", prompts: "All prompts" };
 export const ROLES = ["original", "pruned", "baseline"];
 
 const canvas = '<canvas width="0" height="0" aria-hidden="true"></canvas>';
@@ -8,9 +7,6 @@ const fill = (box, rows) => (box.innerHTML = rows.join(""));
 
 /** Name a scene: an unconditional model's has a seed alone. */
 export const sceneName = ({ prompt, seed }) => (prompt ? `${prompt}, seed ${seed}` : `seed ${seed}`);
-
-export const fillModes = (box) =>
-  fill(box, Object.entries(MODES).map(([mode, title]) => `<button type="button" role="radio" data-mode="${mode}" aria-checked="${mode === "side"}">${title}</button>`));
 
 export const fillViewer = (box) =>
   fill(box, ROLES.map((role) => `<figure class="card" data-role="${role}"><div class="frame noise"><canvas class="underlay" width="0" height="0" aria-hidden="true"></canvas>

@@ -14,7 +14,7 @@ import { listenToRatio, ratioEnd } from "./ratioSlider.js";
 import { render, renderPictures } from "./render.js";
 import { pack } from "./schedule.js";
 import { filmstrip, history, openedWith, parts, setShared, state, strips, table } from "./state.js";
-import { MODES, ROLES, fillMethods, fillModes, fillSamples, fillViewer, savePicture } from "./templates.js";
+import { ROLES, fillMethods, fillSamples, fillViewer, savePicture } from "./templates.js";
 import { nextStep } from "./tour.js";
 import { writeExplore } from "./urlState.js";
 
@@ -82,14 +82,16 @@ function followMethod(name) {
 export async function mountView(part) {
   parts.view = part;
   const { element, props, watch } = part;
-  fillModes(element.querySelector(".modes"));
   fillViewer(element.querySelector(".viewer"));
   element.querySelector(".card .frame").append(...element.querySelectorAll(".wipe, .gain")); // where they move nothing
   setShared({ filmstrip: new Filmstrip(element.querySelector(".filmstrip")), history: new History(element.querySelector(".history"), returnTo) });
   listen(element);
   document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone
-  if (openedWith.get("view") in MODES) setMode(openedWith.get("view"));
+  const modes = [...element.querySelectorAll(".modes button")].map((button) => button.dataset.mode);
+  if (modes.includes(openedWith.get("view"))) setMode(openedWith.get("view"));
   watch("value", () => receive(props.value));
+  if (openedWith.size) part.trigger("address");
+  else window.explorerReady = true; // there is no tab that the address names
   await showGallery(openedWith.get("model") ?? props.model);
   // only now: until then the page keeps the request in `explorerRequest`
   window.explorer = { setRequest, manualSchedule: () => (state.edited ? pack(state.edited) : ""), chosenValues, unit: () => state.unit };

@@ -12,7 +12,6 @@ from explorer.experiment import ExperimentRequest
 from explorer.jobs import tasks
 from explorer.jobs.executors.base import RunTask
 from explorer.jobs.mask_library import MaskLibrary
-from explorer.models import prompts
 from explorer.models.catalogue import available_models
 from explorer.pruners import PRUNERS, SAMPLER_TITLES
 from explorer.ui import controls, frontend, own_model, url_state, use_it
@@ -31,6 +30,7 @@ from explorer.ui.views.explore import (
 )
 from explorer.ui.views.heatmap import CAPTION
 from explorer.ui.views.use_it import Use, use_of_request
+from explorer.ui.views.widths import width_choices
 
 PROMPT = "octopus"
 OPENING = {"prompt": PROMPT, "seed": "1"}  # at 80 % the same picture, as 10 steps are not; at 95 % it breaks
@@ -39,8 +39,7 @@ DEFAULTS = {name: field.default for name, field in ExperimentRequest.model_field
 DEFAULTS |= {"prompt": PROMPT, "method": "dipgo", "steps": 50, "ratio": 0.8, "baseline_sampler": "unipc"}
 # What the heatmap shows: decisions, or one of the tables that an importance has.
 SHOW = {"what runs": "decision", "what goes first": "removal_ratio", "importance": "score"}
-# Of runs that generate pictures: the browser drops what a run sends after a later one began. A restarted server goes on
-# with larger ones.
+# Of runs: the browser drops what one sends after a later one began. A restarted server goes on with larger ones.
 RUN_NUMBERS = count(time.time_ns() // 1_000_000)
 
 
@@ -114,16 +113,18 @@ def _make_controls(ratio: gr.Slider) -> tuple[Controls, dict[str, Any]]:
     """Make what a visitor sets, and the parts of the view that are among it."""
     models = available_models()
     methods = [*dict.fromkeys(method for model in models for method in url_state.offered_methods(model))]
-    view: dict[str, Any] = dict(names=markup(elem_id="known-names", js_on_load=frontend.SUGGEST_JS))
+    names = names_datalist(DEFAULTS["model"])
+    view: dict[str, Any] = dict(names=markup(names, elem_id="known-names", js_on_load=frontend.SUGGEST_JS))
     made: dict[str, gr.components.Component] = {
         "model": gr.Dropdown([*models, own_model.CHOICE], label="Model", value=DEFAULTS["model"], elem_id="model"),
         "prompt": gr.Textbox(label="Prompt", value=PROMPT, max_lines=1, elem_id="prompt"),
         "ratio": ratio,
     }
-    offered = controls.method_choices(methods)
+    offered = controls.method_choices(url_state.offered_methods(DEFAULTS["model"]))
     made["method"] = gr.Dropdown(offered, label="Pruning method", value=DEFAULTS["method"], elem_id="method")
-    shared: dict[str, Any] = dict(value=None, visible=False, interactive=True, elem_id="prune-widths")
-    widths = gr.Dropdown([], label="Or prune widths instead", info="fewer heads, neurons or channels", **shared)
+    files = width_choices(DEFAULTS["model"])
+    shared: dict[str, Any] = dict(value=None, visible=bool(files), interactive=True, elem_id="prune-widths")
+    widths = gr.Dropdown(files, label="Or prune widths instead", info="fewer heads, neurons or channels", **shared)
     with gr.Row(elem_classes="buttons"):
         view["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", min_width=80, scale=2)
         view["stop"] = gr.Button("Stop", interactive=False, elem_id="stop", min_width=80)
@@ -172,9 +173,10 @@ def _make_map() -> dict[str, Any]:
 def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, made: Controls, view: View) -> Any:
     """Connect controls and view. The browser itself answers what the gallery has; Python is called for the rest.
 
-    Returns the event after which the controls are as the address says.
+    Returns the event after which the controls are as the address says; without an address there is none.
     """
-    set_request = dict(fn=None, inputs=made.inputs, js=frontend.set_request_js(made.by_name), api_visibility="private")
+    js = frontend.set_request_js(made.by_name)
+    set_request: dict[str, Any] = dict(fn=None, inputs=made.inputs, js=js, api_visibility="private")
     model, method, prompt = (made.by_name[name] for name in ("model", "method", "prompt"))
     groups = list(made.groups.values())
     show_group = dict(fn=made.show_group, inputs=method, outputs=groups, **INSTANT)
@@ -185,7 +187,9 @@ def _connect(page: gr.Blocks, runs: VisitorRuns, library: MaskLibrary | None, ma
     def on_plan(request: gr.Request, *values: Any) -> dict:
         return plan(runs.of(request, "plan"), library, view, made.values(values))
 
-    loaded = page.load(on_load, None, [*made.inputs, *groups, view.names, view.unknown_words, view.alert], **INSTANT)
+    page.load(**set_request | {"js": frontend.unless_addressed(js)})
+    of_address = [*made.inputs, *groups, view.names, view.unknown_words, view.alert]
+    loaded = view.pictures.address(on_load, None, of_address, **INSTANT)
     loaded.then(**set_request)
     changed = [control.input for name, control in made.by_name.items() if name not in ("model", "ratio", "prompt")]
     gr.on([*changed, made.by_name["ratio"].release, prompt.submit], **set_request)
@@ -211,13 +215,6 @@ def _connect_generate(runs: VisitorRuns, library: MaskLibrary | None, made: Cont
     def on_generate(request: gr.Request, *values: Any) -> Iterator[dict]:
         yield from generate(runs.of(request), library, view, made.values(values), turns_note(runs.under_way()))
 
-    def update_stop(request: gr.Request) -> dict:
-        return gr.update(interactive=runs.is_busy(request, tasks.compare))
-
-    def on_stop(request: gr.Request) -> dict:
-        runs.stop(request)
-        return gr.update(interactive=False)
-
     starts = [view.generate.click, made.by_name["prompt"].submit]
     started = gr.on(starts, lambda: gr.update(interactive=True), None, view.stop, **INSTANT)
     generating = started.then(
@@ -230,8 +227,7 @@ def _connect_generate(runs: VisitorRuns, library: MaskLibrary | None, made: Cont
         show_progress_on=view.queue_place,
         **INSTANT | {"queue": True, "show_progress": "minimal"},
     )
-    generating.then(update_stop, None, view.stop, **INSTANT)
-    view.stop.click(on_stop, None, view.stop, cancels=[generating], **INSTANT)
+    runs.connect_stop(view.stop, generating)
 
 
 def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Controls, view: View) -> dict:
@@ -247,7 +243,7 @@ def from_url(query: Mapping[str, str], library: MaskLibrary | None, made: Contro
     return {
         **{made.by_name[name]: value for name, value in values.items() if name in made.by_name},
         **made.show_group(method),
-        view.names: names_datalist(prompts.training_names(values["model"])),
+        view.names: names_datalist(values["model"]),
         view.unknown_words: prompt_note(values["model"], values["prompt"]),
         view.alert: alert(sentences),
     }
@@ -261,7 +257,7 @@ def on_model(made: Controls, view: View, model: str, method: str, prompt: str) -
         **{made.by_name[name]: value for name, value in values.items() if name in made.by_name},
         **made.show_group(values["method"]),
         made.by_name["method"]: gr.update(value=values["method"], choices=offered),
-        view.names: names_datalist(prompts.training_names(model)),
+        view.names: names_datalist(model),
         view.unknown_words: prompt_note(model, values["prompt"]),
     }
 

@@ -96,6 +96,7 @@ def build(runs: VisitorRuns, library: MaskLibrary, explore: ExploreParts, tab: g
             right = _make_selected()
     hidden = {name: gr.Textbox(visible="hidden", elem_id=f"mask-{name}") for name in ("id", "edits", "query", "file")}
     view = View(**hidden, **left, **right)
+    explore.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     _connect_selection(runs, library, view, tab, visitor)
     _connect_changes(library, view, visitor)
     _connect_downloads(library, view)
@@ -164,7 +165,6 @@ def _connect_selection(runs: VisitorRuns, library: MaskLibrary, view: View, tab:
 
     listing = dict(fn=on_list, inputs=[token, view.filter], outputs=view.table, **INSTANT_TYPED)
     showing = dict(fn=on_input, outputs=view.shown, trigger_mode="always_last", **INSTANT_TYPED)
-    visitor.loaded.then(url_key_handler("mask"), None, view.id, **INSTANT_TYPED)
     gr.on([tab.select, view.filter.change], **listing)
     tab.select(lambda id: id or views.FIRST_SHOWN, view.id, view.id, **INSTANT_TYPED)
     shown = view.id.change(on_show, [view.id, token], view.shown, **INSTANT_TYPED)

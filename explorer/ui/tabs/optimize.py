@@ -107,6 +107,7 @@ def build(
     view, job_view = View(request=request, **states, **right), JobView(job_manager, executor)
     with settings_column:
         render_settings(page, job_manager, request, visitor, view.alert, view.job)
+    explore.loaded.then(url_key_handler("job"), None, view.job, **INSTANT_TYPED)
     _connect_selection(view, job_view, tab, visitor)
     _connect_actions(job_manager, library, view, job_view, visitor)
 
@@ -169,7 +170,6 @@ def _connect_selection(view: View, job_view: JobView, tab: gr.Tab, visitor: Visi
             view.list_timer: gr.Timer(active=job_view.is_active(id)),
         }
 
-    visitor.loaded.then(url_key_handler("job"), None, view.job, **INSTANT_TYPED).then(**listing)
     shown = view.job.change(on_job, [view.job, view.token], view.shown, **INSTANT_TYPED).then(**listing)
     shown.then(None, view.job, None, js=frontend.write_url_js("job"), api_visibility="private")
     view.timer.tick(**update)

@@ -28,7 +28,7 @@ from explorer.ui.components import (
     slider_maximum,
     user_errors,
 )
-from explorer.ui.markup import cards, throttle, width_tiles, width_title
+from explorer.ui.markup import cards, throttle, width_tiles
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views.use_it import Use
 from explorer.ui.views.widths import (
@@ -41,6 +41,7 @@ from explorer.ui.views.widths import (
     request_for,
     threshold_overlap,
     use_of_widths,
+    width_choices,
 )
 
 INTRO = """<p class="intro">A schedule leaves parts of the network out at some calls; here they are removed for all
@@ -168,13 +169,6 @@ def _connect_generate(runs: VisitorRuns, view: View, request: Mapping[str, gr.co
         given = dict(zip(request, values, strict=True))
         yield from generate(runs.of(gradio_request), view, file, ratio, given)
 
-    def on_stop(gradio_request: gr.Request) -> dict:
-        runs.stop(gradio_request)
-        return gr.update(interactive=False)
-
-    def update_stop(gradio_request: gr.Request) -> dict:
-        return gr.update(interactive=runs.is_busy(gradio_request, tasks.compare))
-
     view.generate.click(lambda: gr.update(interactive=True), None, view.stop, **INSTANT)
     generating = view.generate.click(
         on_generate,
@@ -184,18 +178,13 @@ def _connect_generate(runs: VisitorRuns, view: View, request: Mapping[str, gr.co
         concurrency_limit=None,
         **INSTANT | {"queue": True},
     )
-    generating.then(update_stop, None, view.stop, **INSTANT)
-    view.stop.click(on_stop, None, view.stop, cancels=[generating], **INSTANT)
+    runs.connect_stop(view.stop, generating)
 
 
 def list_files(model: str, file: str | None = None) -> dict:
     """Offer the width files of a model, and choose one."""
-    headers = bundled.width_headers(model)
-    titles = {name: width_title(header, with_threshold=False) for name, header in headers.items()}
-    shown = {title: name for name, title in reversed(titles.items())}  # of the thresholds, the paper's, which is first
-    shown |= {titles[file]: file} if file in titles else {}
-    choices = [(title, shown[title]) for title in dict.fromkeys(titles.values())]
-    return gr.update(choices=choices, value=file, visible=bool(headers))
+    choices = width_choices(model, file)
+    return gr.update(choices=choices, value=file, visible=bool(choices))
 
 
 def from_url(view: View, query: Mapping[str, str], model: str | None = None) -> dict:

@@ -1,7 +1,7 @@
 """What the Explore tab shows: plans and frames, in words and as the browser reads them. Foreign text is escaped."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -118,9 +118,9 @@ def is_only_fewer_steps(request: ExperimentRequest, plan: SchedulePlan) -> bool:
     return plain and not entered.all() and bool(plan.keep[entered].all())
 
 
-def names_datalist(names: Iterable[str]) -> str:
+def names_datalist(model: str) -> str:
     """List the names that a model knows, for the prompt to suggest."""
-    options = "".join(f'<option value="{escape(name)}">' for name in names)
+    options = "".join(f'<option value="{escape(name)}">' for name in prompts.training_names(model))
     return f'<datalist id="known-names-list">{options}</datalist>'
 
 

@@ -12,7 +12,7 @@ from explorer.masks.width_header import WidthHeader
 from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
-from explorer.ui.markup import cards, percent
+from explorer.ui.markup import cards, percent, width_title
 from explorer.ui.views.explore import compare_ssim
 from explorer.ui.views.use_it import Use
 
@@ -20,6 +20,15 @@ PAPER_THRESHOLD = 0.05  # of Diff-Pruning
 TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
 GENERATED = "Generated for"  # the words before the request of pictures that a visitor generated
 SAME_AS_EXPLORE = ("prompt", "seed", "steps", "sampler", "guidance", "baseline_sampler")
+
+
+def width_choices(model: str, file: str | None = None) -> list[tuple[str, str]]:
+    """List the width files of a model as title and name: of those that share a title, `file`, else the paper's
+    threshold, which is the first."""
+    titles = {name: width_title(header, with_threshold=False) for name, header in bundled.width_headers(model).items()}
+    shown = {title: name for name, title in reversed(titles.items())}
+    shown |= {titles[file]: file} if file in titles else {}
+    return [(title, shown[title]) for title in dict.fromkeys(titles.values())]
 
 
 def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold: float) -> str:
