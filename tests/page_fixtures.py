@@ -93,6 +93,8 @@ SETTLED = """async source => {
 
 
 NO_TRANSITIONS = "* { transition: none !important; }"  # colours are those of the new theme at once
+OPENED = """() => document.querySelector("#heatmap .drawn") ||
+    (window.explorerReady && document.querySelector("#heatmap")?.clientWidth === 0)"""
 NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were answered
 
 
@@ -134,9 +136,9 @@ class Visitor:
         self.page.close()
 
     def open(self, query: str = "steps=4&prompt=dog&method=uniform&ratio=0.5") -> "Visitor":
-        """Open the page and wait until the first heatmap is drawn."""
+        """Open the page and wait until the first heatmap is drawn, or the tab that the address names hides it."""
         self.page.goto(f"{self.served}?{query}")
-        self.page.wait_for_selector("#heatmap .drawn", state="attached")  # another tab may be in front
+        self.page.wait_for_function(OPENED)
         return self
 
     def generate(self) -> None:
