@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import experiment
-from explorer.bundled import gallery, width_examples
+from explorer.bundled import gallery, lesson, width_examples
 from explorer.bundled import masks as bundled
 from explorer.models import catalogue
 from explorer.models.model import Model
@@ -217,6 +217,13 @@ def measure_features(num_images: int, report: Report) -> None:
             run_to_completion(measure(model, prompts, sampler=sampler, steps=steps), report).save(out)
 
 
+def make_lesson(num_images: int, report: Report) -> None:
+    """Compute what the SuperNet tab teaches with, from the gallery and the examples of widths too."""
+    from explorer.studies.lesson import make_lesson
+
+    run_to_completion(make_lesson(catalogue.load(UNET), lesson.FOLDER), report)
+
+
 def draw_result_figures(num_images: int, report: Report) -> None:
     """Draw the figures of all results and report their rankings. Needs kaleido (requirements-dev.txt) and a browser."""
     from explorer.evaluation.results import read_results
@@ -277,5 +284,6 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "gallery-speeds": measure_gallery_speeds,
     "width-examples": generate_width_examples,
     "features": measure_features,
+    "lesson": make_lesson,
     "figures": draw_result_figures,
 }

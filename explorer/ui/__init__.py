@@ -37,7 +37,7 @@ from explorer.ui.event_checks import CheckedBlocks
 from explorer.ui.middleware import LOOPBACK, RequestChecks
 from explorer.ui.routes import UPLOAD, make_routes
 from explorer.ui.runs import VisitorRuns
-from explorer.ui.tabs import explore, features, masks, optimize, widths
+from explorer.ui.tabs import explore, features, masks, optimize, supernet, widths
 
 TITLE = "Diffusion Pruning Explorer"
 SUBTITLE = "What a diffusion model can leave out, what that saves, and what the picture loses"
@@ -53,6 +53,7 @@ THEME = gr.themes.Base(primary_hue="sky", neutral_hue="slate", radius_size="lg",
 )
 TABS = {
     "explore": "Explore",
+    "supernet": "SuperNet",
     "features": "Features",
     "widths": "Width pruning",
     "optimize": "Optimize",
@@ -91,6 +92,8 @@ def build(
         with gr.Tabs(elem_id="tabs") as tabs:
             with _make_tab("explore"):
                 parts = explore.build(page, runs, library, drawer)
+            with _make_tab("supernet"):
+                supernet.build(runs)
             with _make_tab("features") as tab:
                 features.build(runs, parts, tab, tabs)
             with _make_tab("widths") as tab:

@@ -25,6 +25,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def data_url(png: bytes) -> str:
+    """Write a PNG as an address that holds it."""
+    return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
 def width_title(header: WidthHeader, with_threshold: bool = True) -> str:
     """Name a file of widths, for lists; `with_threshold`: Diff-Pruning's, by which some files differ alone."""
     config, name = header.pruner.config, header.pruner.name
@@ -109,7 +114,7 @@ def _speed(frame: Frame, original: Frame, kept: float) -> str:
 
 def _card(role: str, title: str, frames: Mapping[str, Frame], picture: bytes | None, kept: float) -> str:
     frame, original = frames.get(role), frames.get("original")
-    image = f'<img alt="{title}" src="data:image/png;base64,{b64encode(picture).decode()}" />' if picture else ""
+    image = f'<img alt="{title}" src="{data_url(picture)}" />' if picture else ""
     calls = f"{frame.call} of {frame.calls} calls" if frame else "waits" if frames else "Press Generate"
     seconds = f"{frame.seconds:.2f}" if frame and frame.seconds else "–"
     if frame and frame.done and frame.seconds and role != "original" and original:

@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 
-from explorer.bundled import gallery
+from explorer.bundled import gallery, lesson
 from explorer.errors import format_error
 from explorer.jobs.mask_library import JOB_PREFIX, MAX_FILE_BYTES, PART, MaskLibrary
 from explorer.ui.auth import TOKEN_HEADER, Guard, Requester
@@ -32,6 +32,7 @@ def make_routes(library: MaskLibrary | None, guard: Guard) -> list[BaseRoute]:
     routes: list[BaseRoute] = [
         _files("/explorer/static", STATIC),
         _files("/explorer/gallery", gallery.GALLERIES),
+        _files("/explorer/lesson", lesson.FOLDER),
         _files("/explorer/plotly", PLOTLY.parent),
     ]
     if README.is_file():

@@ -23,7 +23,7 @@ from explorer.pruners import PRUNERS, methods_for
 MANUAL = "manual_schedule"
 REQUEST_KEYS = tuple(name for name in ExperimentRequest.model_fields if name not in ("settings", MANUAL))
 # What others than Explore write; Explore's own are REQUEST_KEYS, MANUAL, `show`, `view` and settings.
-TAB_KEYS = ("tab", "unit", "widths", "widths_ratio", "job", "mask", "embed")
+TAB_KEYS = ("tab", "scene", "subnet", "lang", "present", "unit", "widths", "widths_ratio", "job", "mask", "embed")
 MAX_CHARACTERS = 60  # of a value of these
 IMPORTANCE = "importance:"  # before an id
 SAFE_RATIO = 0.5  # which every method reaches, and most models bear

@@ -1,9 +1,7 @@
 // What the map of a schedule shows, without drawing it: the status of each cell, the shares of calls and units, words.
 
 import { compare, cost, statusOf } from "./schedule.js";
-import { percent } from "./text.js";
-
-const fillIn = (text, facts) => text.replace(/{(\w+)}/g, (_, key) => facts[key]);
+import { fillIn, percent } from "./text.js";
 
 /** Gather what is drawn. shown: { graph, keep, against, timesteps, values, what, ratio, legend }: `against` is another
  * schedule to compare with; `values` are shown in place of the decisions, where `what` is "removal_ratio" or "score";

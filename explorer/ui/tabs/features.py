@@ -34,7 +34,7 @@ from explorer.ui.runs import VisitorRuns
 INTRO = """<p class="intro">From call to call the picture changes a little, and so does what each layer hands on. Where
 the map is bright, a layer's output at one call is almost that at the other, and can be reused instead of computed:
 that is what makes pruning over time possible. Where it is dark, reuse hurts. The dots are what the schedule on
-Explore reuses.</p>"""
+Explore reuses. <a href="?tab=supernet&scene=similar">In the lesson: little changes from call to call</a></p>"""
 MAP_CAPTION = (
     "How alike one layer's outputs at two calls are (cosine, mean over pictures). Dots: what the schedule reuses."
 )

@@ -30,7 +30,8 @@ from explorer.ui.views.use_it import Use, use_of_file
 
 INTRO = """<p class="intro">A mask is one small file: a schedule says which layers of a network run at which call,
 widths say which heads, neurons and channels stay. An importance is a mask for every ratio. Here are those that come
-with this page, those of your jobs, and those that you upload.</p>"""
+with this page, those of your jobs, and those that you upload.
+<a href="?tab=supernet&scene=gates">In the lesson: who chooses</a></p>"""
 CAPTION = (
     "Click a cell to switch it, drag the mouse across several, click a bar for a whole call or unit; with the "
     "keyboard: arrows, space, c for the call, u for the unit, Ctrl+Z and Ctrl+Y. What no unit reads is removed."

@@ -1,6 +1,5 @@
 """What the Explore tab shows: plans and frames, in words and as the browser reads them. Foreign text is escaped."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -13,7 +12,7 @@ from explorer.measures.table import METRICS
 from explorer.models import prompts
 from explorer.pruners import SAMPLER_TITLES, method_title
 from explorer.sampling.generate import Frame
-from explorer.ui.markup import percent
+from explorer.ui.markup import data_url, percent
 from explorer.ui.views.heatmap import graph_json
 
 PLAN_FIELDS = (
@@ -69,7 +68,7 @@ def _card_json(card: Card) -> dict[str, Any]:
         card_json |= {name: getattr(frame, name) for name in FRAME_FIELDS}
         card_json |= {"ssim": 1.0, "psnr": METRICS["psnr"].best} if card.role == "original" and frame.done else {}
     if picture:
-        card_json["picture"] = "data:image/png;base64," + b64encode(picture).decode()
+        card_json["picture"] = data_url(picture)
     return card_json
 
 

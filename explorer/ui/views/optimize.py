@@ -20,7 +20,7 @@ from explorer.jobs.manager import ACTIVE, JobManager
 from explorer.pruners import PRUNERS, method_title
 from explorer.ui.budgets import ENDING
 from explorer.ui.components import alert, user_errors
-from explorer.ui.markup import percent
+from explorer.ui.markup import data_url, percent
 
 MAX_ROWS = 50
 FILTERS = ("all", "mine", "unfinished")
@@ -44,7 +44,7 @@ class JobView:
         value |= {"gates": None, "picture": None}
         if events:
             state, picture = self.store.checkpoint(job.id)
-            value["picture"] = picture and f"data:image/png;base64,{b64encode(picture).decode()}"
+            value["picture"] = picture and data_url(picture)
             value["gates"] = self._gates(job, state)
         return value
 
