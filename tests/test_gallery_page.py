@@ -118,8 +118,10 @@ def test_pictures_and_numbers_are_those_of_the_gallery_and_the_leader_is_named_w
 
 def test_click_selects_another_method_and_its_settings(gallery_page):
     gallery_page.click(".methods button[data-method=uniform]")
-    expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
-    expect(gallery_page.locator("#method input")).to_have_value("Whole calls")
+    expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text(
+        "Skip whole steps (closer together at both ends)"
+    )
+    expect(gallery_page.locator("#method input")).to_have_value("Skip whole steps")
     query = parse_qs(urlparse(gallery_page.url).query)
     assert (query["uniform.spacing"], query["uniform.order"]) == (["ends"], ["1"])
     expect(gallery_page.locator("#settings-uniform")).to_be_attached()
@@ -127,8 +129,10 @@ def test_click_selects_another_method_and_its_settings(gallery_page):
 
 def test_chosen_method_gets_the_settings_of_the_gallery(gallery_page):
     gallery_page.click("#method input")
-    gallery_page.get_by_role("option", name="Whole calls").click()
-    expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text("Whole calls, denser at both ends")
+    gallery_page.get_by_role("option", name="Skip whole steps").click()
+    expect(gallery_page.locator(".card[data-role=pruned] p")).to_contain_text(
+        "Skip whole steps (closer together at both ends)"
+    )
     assert parse_qs(urlparse(gallery_page.url).query)["uniform.spacing"] == ["ends"]
     expect(gallery_page.locator(".view")).to_have_attribute("data-source", "gallery")
 

@@ -45,7 +45,7 @@ def test_another_model_is_chosen_and_generates(visitor, model):
         method_title(url_state.opening_values(model, "dipgo").get("method", "dipgo"))
     )
     page.click("#method input")  # what is learned is for other numbers of steps
-    page.get_by_role("option", name="Whole calls", exact=True).click()
+    page.get_by_role("option", name="Skip whole steps", exact=True).click()
     page.fill("#ratio input[type=number]", "0.5")
     page.fill("#steps input", "4")
     page.press("#steps input", "Enter")

@@ -114,7 +114,7 @@ def test_importance_replaces_a_method_and_refuses_other_steps(opened_visitor):
         "for emoji-unet under dpm++ with 20 steps; choose those"
     )
     page.click("#method input")
-    page.get_by_role("option", name="Whole calls", exact=True).click()
+    page.get_by_role("option", name="Skip whole steps", exact=True).click()
     expect(page.locator("#alert [role=alert]")).to_have_count(0)
     assert not opened_visitor.errors
 

@@ -64,7 +64,7 @@ _S, _W = schedule_configs, width_configs
 PRUNERS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("uniform", "Whole calls", "schedule", _S.UniformConfig, uniform, needs_weights=False),
+        Method("uniform", "Skip whole steps", "schedule", _S.UniformConfig, uniform, needs_weights=False),
         Method("random", "Random units", "schedule", _S.RandomConfig, random, needs_weights=False),
         Method("deepcache", "DeepCache", "schedule", _S.DeepCacheConfig, deepcache, needs_weights=False),
         Method("similarity", "Similarity", "schedule", _S.SimilarityConfig, similarity, cost=lambda c: c.num_images),

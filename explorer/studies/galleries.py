@@ -42,7 +42,9 @@ def _ends(*extrapolations: Extrapolation) -> GalleryMethod:
     """Make whole calls at both ends, with one extrapolation, or with the best of several at each ratio."""
     settings = [MappingProxyType({"spacing": "ends", **how._asdict()}) for how in extrapolations]
     tried = tuple(settings) if len(settings) > 1 else ()
-    return GalleryMethod("Whole calls, denser at both ends", "uniform", settings[0], nested=False, tried=tried)
+    return GalleryMethod(
+        "Skip whole steps (closer together at both ends)", "uniform", settings[0], nested=False, tried=tried
+    )
 
 
 _DIPGO = GalleryMethod("DiP-GO", "dipgo", MappingProxyType({"algorithm": "nested"}))

@@ -38,6 +38,9 @@ BYTES_JS = """() => performance.getEntriesByType("resource")
 ACTS = {  # by name: what is clicked, for how many milliseconds frames are counted
     "following the data": (".lesson .play", 4000),
     "a cascade of nine blocks": ('.lesson .block[data-call="2"][data-unit="8"]', 1500),
+    "unfolding to layers": (".lesson .layers", 1000),
+    "following the data through layers": (".lesson .play", 4000),
+    "a cascade of 28 layers": ('.lesson .block[data-call="3"][data-unit="27"]', 3000),
 }
 
 
@@ -45,7 +48,8 @@ def visit(page: Page, scene: str) -> tuple[float, float]:
     """Open the tab by its address; returns seconds until it can be used, and megabytes of the lesson's own."""
     page.goto(f"http://127.0.0.1:{PORT}/?tab=supernet&scene={scene}")
     page.wait_for_selector(READY)
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("performance.getEntriesByType('resource').some(({ name }) => name.includes('subnets'))")
+    page.wait_for_timeout(500)  # for the last file
     return page.evaluate("window.readyAt") / 1000, page.evaluate(BYTES_JS) / 2**20
 
 
