@@ -73,6 +73,13 @@ def test_rivals_stay_within_their_budgets_and_none_is_ahead_of_the_best_cut():
         assert max(cuts) == results["best"]["psnr"]
 
 
+def test_the_path_of_held_calls_ends_as_close_as_the_prepared_picture():
+    for made, run in TABLE["path"]["runs"]["0"].items():
+        choice = tuple(4 if bit == "1" else 0 for bit in made[1:])
+        assert run["psnr"] == pytest.approx(TABLE["scenes"][0]["psnr"][number_of(choice)], abs=0.05)
+        assert len(run["points"]) == TABLE["steps"]
+
+
 def test_the_recorded_search_ends_in_a_closed_order():
     rank = np.array(TABLE["search"]["rank"])
     graph = catalogue.load("emoji-unet").graph("stage")
@@ -84,8 +91,10 @@ def test_the_recorded_search_ends_in_a_closed_order():
 @pytest.mark.parametrize("language", TEXTS)
 def test_texts_are_whole_in_every_language(language: str):
     texts, english = TEXTS[language], TEXTS["en"]
-    for part in ("words", "glossary"):
+    for part in ("words", "terms", "glossary"):
         assert texts[part].keys() == english[part].keys()
+    assert set(texts["terms"]) <= set(texts["glossary"]) and len(texts["goals"]) == len(english["goals"])
+    assert len(texts["summary"]) == len(english["summary"])
     assert [scene["id"] for scene in texts["scenes"]] == [scene["id"] for scene in english["scenes"]]
     for own, other in zip(texts["scenes"], english["scenes"], strict=True):
         assert own.keys() == other.keys() and own["right"] == other["right"]
@@ -101,7 +110,7 @@ def test_every_word_of_the_scripts_is_in_the_texts_and_none_is_left_over():
     words = TEXTS["en"]["words"]
     assert set(re.findall(r'say\("(\w+)"', code)) <= words.keys()
     of_data = {"heads", "neurons", "channels", *TABLE["rivals"][0]["results"]}
-    named = [word for word in words if re.search(rf"\b{word}\b", code) or word.startswith("legend_")]
+    named = [word for word in words if re.search(rf"\b{word}\b", code) or word.startswith(("legend_", "kind_"))]
     assert words.keys() - {*named} - of_data == set()
 
 

@@ -65,7 +65,7 @@ def make_lesson(model: Model, folder: Path) -> Generator[Progress, None, None]:
         "levels": levels.astype(int).tolist(),
         "scenes": scenes,
         "similarity": similarity.alike.round(4).tolist(),
-        "path": _paths(model, *SCENES[0]),
+        "path": _paths(model, *SCENES[0], folder),
         "search": recorded,
         "rivals": lesson_facts.rivals(graph, ranks, levels, subnets, partial(_closeness, model, *SCENES[0])),
         "fifty": lesson_facts.fifty_calls(model),
@@ -159,35 +159,36 @@ def _feature_maps(model: Model, prompt: str, seed: int) -> list[np.ndarray]:
     return [scaled[column][call] for call in range(RUN["steps"]) for column in range(len(graph.units))]
 
 
-def _paths(model: Model, prompt: str, seed: int) -> dict[str, Any]:
-    """Project latents on the two main directions of a run of many calls: that run, and five calls of which any but the
-    first are skipped, by order of extrapolation and by the calls that are made, `10111` for example."""
-    noise, _ = model.initial_latents([seed])
+def _paths(model: Model, prompt: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Project what the picture is thought to be after each call on the two main directions of a run of many calls: that
+    run, and five calls of which any but the first are skipped, by order of extrapolation and by the calls that are
+    made, `10111` for example. The last pictures of order 1 go into a sheet, in that order."""
+    full = _run(model, prompt, seed, None)
+    reference, graph = model.decode(full[-1].latents), model.graph("stage")
 
     def points(steps: Sequence[Step]) -> np.ndarray:
-        return torch.stack([noise, *(step.latents for step in steps)]).flatten(1).double().numpy()
+        return torch.stack([step.pred_original_sample for step in steps]).flatten(1).double().numpy()
 
     true_path = points(_run(model, prompt, seed, None, TRUE_PATH_STEPS))
     center = true_path.mean(0)
     _, strengths, directions = np.linalg.svd(true_path - center, full_matrices=False)
-
-    def project(steps: Sequence[Step]) -> list[list[float]]:
-        return ((points(steps) - center) @ directions[:2].T).round(2).tolist()
-
-    runs: dict[str, dict[str, Any]] = {}
-    graph, calls = model.graph("stage"), RUN["steps"]
-    for order in (0, 1):
-        for made in _whole_calls(calls):
-            keep = np.repeat(made[:, None], len(graph.units), axis=1)
-            steps = _run(model, prompt, seed, _schedule(model, keep, order))
-            runs.setdefault(str(order), {})["".join(map(str, made.astype(int)))] = project(steps)
+    project = partial(_project, center, directions[:2])
+    runs: dict[str, dict[str, Any]] = {"0": {}, "1": {}}
+    pictures = []
+    for order, made in itertools.product((0, 1), _whole_calls(RUN["steps"])):
+        keep = np.repeat(made[:, None], len(graph.units), axis=1)
+        steps = _run(model, prompt, seed, _schedule(model, keep, order))
+        picture = model.decode(steps[-1].latents)
+        psnr = round(float(METRICS["psnr"].on_pictures(picture, reference)), 2)
+        runs[str(order)]["".join(map(str, made.astype(int)))] = {"points": project(points(steps)), "psnr": psnr}
+        pictures += [_pixels(picture)] if order else []
+    _write_sheet(pictures, folder / SHEET.format(prompt=prompt, seed=seed, part="extrapolated"))
     shares = (strengths**2 / (strengths**2).sum())[:2].round(3).tolist()
-    return {
-        "numbers": noise.numel(),
-        "shares": shares,
-        "true": ((true_path - center) @ directions[:2].T).round(2).tolist(),
-        "runs": runs,
-    }
+    return {"numbers": true_path.shape[1], "shares": shares, "true": project(true_path), "runs": runs}
+
+
+def _project(center: np.ndarray, directions: np.ndarray, points: np.ndarray) -> list[list[float]]:
+    return ((points - center) @ directions.T).round(2).tolist()
 
 
 def _whole_calls(calls: int) -> Iterator[np.ndarray]:

@@ -57,7 +57,7 @@ export class Choice {
     return this.cost.kept;
   }
 
-  /** Switch a block of a call. Returns the blocks that stopped with it, those that run later first. */
+  /** Switch a block of a call; `numWith` others are switched with it. Returns those that stopped, the last to run first. */
   toggle(call, unit) {
     if (call === 0) return [];
     const before = this.keep.slice();
@@ -66,6 +66,7 @@ export class Choice {
     changed[at] = 1 - changed[at];
     if (changed[at]) this.connect(changed, call, unit);
     this.compute(changed);
+    this.numWith = before.reduce((sum, bit, index) => sum + (index !== at && bit !== this.keep[index] ? 1 : 0), 0);
     return Array.from(before.keys()).filter((index) => index !== at && before[index] && !this.keep[index]).reverse();
   }
 

@@ -35,10 +35,16 @@ export class Drawing {
       <rect class="picture-frame" x="${center - PICTURE.size / 2}" y="${PICTURE.top}" width="${PICTURE.size}" height="${PICTURE.size}" rx="8"/><text x="${center}" y="116">${say("call", { call })}</text>
       <rect class="column" x="${x + 4}" y="124" width="186" height="${height - 126}" rx="12"/></g>`;
     const block = ({ call, unit, kind, number, layer, x, y, width, height }) => `<g class="block ${kind}" data-call="${call}" data-unit="${unit}" role="button" tabindex="-1" transform="translate(${x} ${y})">
-      <rect width="${width}" height="${height}" rx="7"/><text x="${width / 2}" y="${height / 2}">${blockName({ kind, number, layer })}</text></g>`;
+      <rect width="${width}" height="${height}" rx="7"/><path class="share" d="M5 ${height - 3.5}h${(width - 10) * this.shareOf(unit)}"/><text x="${width / 2}" y="${height / 2}">${blockName({ kind, number, layer })}</text></g>`;
     return `<svg class="of-${this.choice.granularity}s" viewBox="0 0 ${width} ${height}" role="group" aria-roledescription="drawing"><defs>${arrow}<pattern id="lesson-hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V6" /></pattern></defs>
       ${columns.map(head).join("")}${flows.map((one) => path("flow", one)).join("")}${wires.map((one) => path("wire", one)).join("")}
       ${backups.map((one) => path("backup", one)).join("")}${blocks.map(block).join("")}<circle class="packet" r="6" visibility="hidden"/></svg>`;
+  }
+
+  /** Return how large a block's part of the arithmetic is, compared with the largest one's. */
+  shareOf(unit) {
+    const { units } = this.choice.graph;
+    return (units[unit].macs / Math.max(...units.map(({ macs }) => macs))).toFixed(3);
   }
 
   /** Draw the current choice. `stopped`: the blocks that a click took with it, which fade one after another. */
@@ -74,11 +80,18 @@ export class Drawing {
   }
 
   describe(index) {
-    const { width, graph, status, sourceCall, cost } = this.choice;
-    const block = blockName(this.layout.blocks[index]);
-    const words = [say("computed"), say("reused", { source: sourceCall[index] }), say("dead"), say("skipped")][status[index]];
+    const { width, graph, cost } = this.choice;
     const share = percent(graph.units[index % width].macs / cost.perCall, 1);
-    return say("block", { block, call: say("call", { call: Math.floor(index / width) }), status: words, share });
+    return say("block", { ...this.placeOf(index), status: this.statusWords(index), share });
+  }
+
+  placeOf(index) {
+    return { block: blockName(this.layout.blocks[index]), call: say("call", { call: Math.floor(index / this.choice.width) }) };
+  }
+
+  statusWords(index) {
+    const { status, sourceCall } = this.choice;
+    return [say("computed"), say("reused", { source: sourceCall[index] }), say("dead"), say("skipped")][status[index]];
   }
 
   /** Show pictures above the calls: a tile of `sheets.js` by call, null for none. */
@@ -107,8 +120,12 @@ export class Drawing {
     this.onToggle(Number((block ?? head).dataset.call), block ? Number(block.dataset.unit) : null);
   }
 
+  /** Say what is known of a block, and bring its own second wire out. */
   pointAt(block) {
-    if (block) this.onPoint(Number(block.dataset.call), Number(block.dataset.unit));
+    if (!block) return;
+    const { call, unit } = block.dataset;
+    for (const one of this.svg.querySelectorAll(".backup")) one.classList.toggle("own", one.dataset.call === call && one.dataset.unit === unit);
+    this.onPoint(Number(call), Number(unit), block.getAttribute("aria-label"));
   }
 
   /** Arrows move between blocks; Enter and space switch one, c its whole call. */

@@ -4,7 +4,7 @@ import { STATUS, pack } from "../schedule.js";
 import { percent } from "../text.js";
 import { blockName } from "./drawing.js";
 import { showTile, tileMarkup } from "./sheets.js";
-import { LANGUAGES, say } from "./texts.js";
+import { LANGUAGES, say, withGlossary } from "./texts.js";
 
 const CALLS_ON_EXPLORE = 50;
 
@@ -14,14 +14,13 @@ export function fillFrame(lesson) {
   const scenes = box.querySelector(".scenes");
   scenes.setAttribute("aria-label", say("scenes"));
   scenes.innerHTML = texts.scenes.map(scene).join("");
-  scenes.onclick = ({ target }) => target.closest("button") && lesson.show(Number(target.closest("button").dataset.scene));
-  box.querySelector(".legend").innerHTML = ["computed", "reused", "dead"].map((name) => `<span class="${name}"><i></i>${say(`legend_${name}`)}</span>`).join("");
+  scenes.onclick = ({ target }) => target.closest("button") && lesson.go(Number(target.closest("button").dataset.scene));
   box.querySelector(".in-words summary").textContent = say("inWords");
   const pictures = data.scenes.map(({ prompt }, index) => `<option value="${index}">${prompt}</option>`).join("");
   const buttons = ["play", "step", "reset", "layers"].map((name) => `<button type="button" class="${name}">${say(name)}</button>`).join("");
-  box.querySelector(".result").innerHTML = `<div class="final">${tileMarkup()}</div>
-    <dl><div><dt>${say("left")}</dt><dd class="kept"></dd></div><div><dt>${say("closeness")}</dt><dd class="psnr"></dd></div></dl>
-    <div class="meter"><i></i></div><p class="note" role="status"></p>`;
+  box.querySelector(".result").innerHTML = `<figure class="final">${tileMarkup()}<figcaption>${say("yours")}</figcaption></figure><figure class="reference">${tileMarkup(say("full"))}<figcaption>${say("full")}</figcaption></figure>
+    <dl><div><dt>${withGlossary(`[[arithmetic|${say("left")}]]`)}</dt><dd class="kept"></dd></div><div><dt>${withGlossary(`[[closeness|${say("closeness")}]]`)}</dt><dd class="psnr"></dd></div></dl>
+    <div class="meter"><i></i></div><p class="note"></p>`;
   box.querySelector(".actions").innerHTML = `${buttons}<label class="which">${say("picture")} <select>${pictures}</select></label><a class="explore">${say("explore")}</a>`;
   box.querySelector(".which select").value = lesson.picture;
   box.querySelector(".which select").onchange = ({ target }) => lesson.setPicture(Number(target.value));
@@ -35,8 +34,8 @@ export function fillFrame(lesson) {
 
 function onButton(lesson, target) {
   const actions = {
-    ".back": () => walk(lesson, -1),
-    ".next": () => walk(lesson, 1),
+    ".back": () => lesson.go(lesson.number - 1),
+    ".next": () => lesson.go(lesson.number + 1),
     ".play": () => lesson.togglePlay(),
     ".step": () => lesson.playback.step(),
     ".reset": () => lesson.setKeep(lesson.choice.everything()),
@@ -46,20 +45,24 @@ function onButton(lesson, target) {
   for (const [name, act] of Object.entries(actions)) if (target.closest(name)) act();
 }
 
-/** Go to another scene; who reads aloud hears its sentence. */
-function walk(lesson, step) {
-  lesson.show(lesson.number + step);
-  lesson.box.querySelector(".sentence").focus({ preventScroll: true });
+/** Say what looks mean in this scene: what happens to a block, or how a colour scale runs. */
+export function fillLegend({ box, panel }) {
+  const look = (name) => `<span class="${name}"><i></i>${say(`legend_${name}`)}</span>`;
+  const scale = panel.scale?.map((end) => say(end));
+  box.querySelector(".legend").innerHTML = scale ? `${scale[0]} <i class="scale"></i> ${scale[1]}` : ["computed", "reused", "dead", "share"].map(look).join("");
+  box.querySelector(".reset").hidden = !panel.clickable;
 }
 
 /** Show the last picture, what is left, how close it is, and where it goes on. */
 export function fillResult(lesson, tile) {
   const { box, choice } = lesson;
   showTile(box.querySelector(".final .tile"), tile);
+  showTile(box.querySelector(".reference .tile"), lesson.fullPicture);
+  box.querySelector(".result .note").textContent = lesson.closenessWords();
   box.querySelector(".final .tile").setAttribute("aria-label", `${lesson.scene.prompt}, ${say(choice.isFull ? "full" : "yours")}`);
   box.querySelector(".kept").textContent = percent(choice.kept, 1);
   box.querySelector(".psnr").textContent = lesson.writeCloseness(lesson.psnr);
-  box.querySelector(".meter i").style.width = percent(choice.kept, 2);
+  box.querySelector(".meter i").style.width = `${100 * choice.kept}%`;
   box.querySelector(".layers").textContent = say(choice.granularity === "stage" ? "layers" : "stages");
   box.querySelector(".which").hidden = Boolean(lesson.panel?.onlyFirstScene);
   box.querySelector(".explore").href = exploreAddress(lesson);

@@ -57,9 +57,10 @@ function within(from, to) {
   return `M${from.x + from.width} ${startY}L${to.x} ${endY}`;
 }
 
-/** Connect a block with itself one call later: an arc that dips under the row. */
+/** Connect a block with itself one call later: an arc that dips under the row, or for up blocks rises over it. */
 function across(from, to) {
-  const [y, dip] = [from.y + from.height - 5, 13];
+  const isUp = from.kind === "up";
+  const [y, dip] = [isUp ? from.y + 4 : from.y + from.height - 4, (isUp ? -0.32 : 0.32) * from.height];
   return `M${from.x + from.width - 6} ${y}C${from.x + from.width + 30} ${y + dip} ${to.x - 30} ${y + dip} ${to.x + 4} ${y}`;
 }
 

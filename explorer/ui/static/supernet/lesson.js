@@ -1,19 +1,20 @@
 // The lesson of the SuperNet tab: which scene is shown, what was chosen, and what follows from it on the page.
 
 import { pack, unpack } from "../schedule.js";
+import { percent } from "../text.js";
 import { writeKey } from "../urlState.js";
 import { Choice } from "./choice.js";
-import { Drawing, blockName } from "./drawing.js";
+import { Drawing } from "./drawing.js";
 import { Playback } from "./playback.js";
 import { askQuestion } from "./question.js";
 import { SCENES } from "./scenes.js";
 import { LESSON, tileOf, tileOfPicture } from "./sheets.js";
-import { fillFrame, fillResult, inWords } from "./frame.js";
+import { fillFrame, fillLegend, fillResult, inWords } from "./frame.js";
 import { loadTexts, preferred, say, withGlossary } from "./texts.js";
 
 const KEYS = { scene: "scene", subnet: "subnet", language: "lang", present: "present" }; // in the address
 const DRAW_AFTER_MS = 500; // of rest, where the model has to draw
-const IDENTICAL = 99; // dB
+const [IDENTICAL, HARDLY, CLEARLY] = [99, 35, 25]; // dB, from which on two pictures are the same, look it, and differ a little
 const WITH_LAYERS = ["supernet", "subnet", "game"]; // the other scenes are about stages
 
 export async function mountLesson(part) {
@@ -69,7 +70,10 @@ export class Lesson {
     this.playback?.stop();
     this.drawing = new Drawing(this.box.querySelector(".drawing"), this.choice, {
       onToggle: (call, unit) => this.toggle(call, unit),
-      onPoint: (call, unit) => this.panel?.point?.(call, unit),
+      onPoint: (call, unit, words) => {
+        this.box.querySelector(".pointed").textContent = words;
+        this.panel?.point?.(call, unit);
+      },
     });
     this.playback = new Playback(this.drawing, () => this.showPlaying());
   }
@@ -85,13 +89,22 @@ export class Lesson {
     return this.data.scenes[this.panel?.onlyFirstScene ? 0 : this.picture];
   }
 
+  /** Go to another scene, which begins with everything computed. */
+  go(number) {
+    this.choice.compute(this.choice.everything());
+    this.show(number);
+    this.box.querySelector(".sentence").focus({ preventScroll: true }); // who is read to hears it
+    this.box.scrollIntoView({ block: "start" });
+  }
+
   /** Show a scene of the lesson by its number. */
   show(number) {
     const scene = this.texts.scenes[number];
     this.panel?.leave?.();
     this.playback.stop();
     if (!WITH_LAYERS.includes(scene.id)) this.setGranularity("stage");
-    Object.assign(this, { number, lastChange: "" });
+    this.number = number;
+    for (const line of [".live", ".pointed"]) this.box.querySelector(line).textContent = "";
     this.box.dataset.scene = scene.id;
     this.box.querySelector(".sentence").innerHTML = withGlossary(scene.sentence);
     this.box.querySelector(".todo").innerHTML = withGlossary(scene.task);
@@ -99,6 +112,7 @@ export class Lesson {
     Object.assign(panelBox, { innerHTML: "", onchange: null, onclick: null });
     this.panel = SCENES[scene.id](this, panelBox);
     this.drawing.setState(this.panel);
+    fillLegend(this);
     this.drawing.tint(this.panel.tint ?? null);
     this.box.querySelector(".layers").hidden = !WITH_LAYERS.includes(scene.id);
     askQuestion(this, scene);
@@ -117,10 +131,11 @@ export class Lesson {
     }
     const stopped = this.choice.toggle(call, unit);
     const index = call * this.choice.width + unit;
-    const facts = { block: blockName(this.drawing.layout.blocks[index]), call: say("call", { call }), kept: `${(100 * this.choice.kept).toFixed(1)} %` };
-    const status = this.choice.keep[index] ? say("computed") : say("reused", { source: this.choice.sourceCall[index] });
-    this.lastChange = `${say("change", { ...facts, status })}${stopped.length ? ` ${say("cascade", { count: stopped.length })}` : ""}`;
     this.update([index, ...stopped]);
+    const facts = { ...this.drawing.placeOf(index), status: this.drawing.statusWords(index), kept: percent(this.choice.kept, 1) };
+    const others = this.choice.numWith;
+    const more = others ? ` ${say(this.choice.keep[index] ? "runsWith" : "cascade", { count: others })}` : "";
+    this.lastChange = say("change", facts) + more;
     return this.announce(this.lastChange);
   }
 
@@ -135,21 +150,28 @@ export class Lesson {
     this.drawn = null;
     this.drawing.update(stopped);
     writeKey(KEYS.subnet, choice.isFull ? "" : pack(choice.keep));
-    this.psnr = choice.number < 0 ? null : this.scene.psnr[choice.number];
+    this.psnr = this.panel.psnr?.() ?? (choice.number < 0 ? null : this.scene.psnr[choice.number]);
     this.panel.update?.();
     this.showPictures();
     inWords(this);
     clearTimeout(this.waiting);
-    this.announceLive(choice.number < 0 ? say("live") : "");
-    if (choice.number < 0) this.waiting = setTimeout(() => this.trigger("draw"), DRAW_AFTER_MS);
+    if (choice.number < 0) this.waiting = setTimeout(() => this.askToDraw(), DRAW_AFTER_MS);
+  }
+
+  /** Let the model draw what is not prepared. */
+  askToDraw() {
+    this.announce(`${this.lastChange} ${say("live")}`);
+    this.trigger("draw");
   }
 
   /** Show a picture per call: what the network thinks it is, or what it gets. */
   showPictures(what = this.box.querySelector("[name=lesson-shown]:checked")?.value ?? "predicted") {
-    const { choice, data } = this;
+    const { data } = this;
     const all = Array.from({ length: data.steps }, (_, call) => this.pictureOf(what, call));
+    const last = this.panel?.lastPicture?.();
+    if (last) all[data.steps - 1] = last;
     this.drawing.showPictures(all);
-    fillResult(this, all.at(-1));
+    fillResult(this, last ?? this.pictureOf("predicted", data.steps - 1));
   }
 
   pictureOf(what, call) {
@@ -164,6 +186,11 @@ export class Lesson {
     return (this.choice.levels.length ** this.data.steps - 1) / (this.choice.levels.length - 1);
   }
 
+  /** Find the tile of the full run's picture. */
+  get fullPicture() {
+    return this.tile("subnets", this.numSubnetTiles - 1, this.numSubnetTiles);
+  }
+
   tile(part, index, count) {
     return tileOf(this.scene, part, index, count);
   }
@@ -171,7 +198,7 @@ export class Lesson {
   /** Take what the model has drawn, unless something else has been chosen since. */
   receive(value) {
     if (!value || value.schedule !== pack(this.choice.keep) || value.prompt !== this.scene.prompt) return;
-    this.announceLive(value.error ? say("liveFailed", { reason: value.error }) : "");
+    this.announce(value.error ? say("liveFailed", { reason: value.error }) : this.lastChange);
     if (value.error) return;
     this.drawn = value;
     this.psnr = value.psnr;
@@ -183,12 +210,14 @@ export class Lesson {
     return psnr === null ? "…" : psnr >= IDENTICAL ? say("same") : say("db", { value: psnr.toFixed(1) });
   }
 
-  announce(text) {
-    this.box.querySelector(".live").textContent = text;
+  /** Say how much of a difference can be seen. */
+  closenessWords() {
+    if (this.psnr === null || this.psnr >= IDENTICAL) return "";
+    return say(this.psnr >= HARDLY ? "hardly" : this.psnr >= CLEARLY ? "slightly" : "clearly");
   }
 
-  announceLive(text) {
-    this.box.querySelector(".result .note").textContent = text;
+  announce(text) {
+    this.box.querySelector(".live").textContent = text;
   }
 
   setPresenting(on) {
@@ -232,7 +261,7 @@ export class Lesson {
     if (!this.isPresenting || !this.box.offsetParent || event.target.closest("input, button, textarea, [role=button], [role=radio]")) return;
     const step = { ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1 }[event.key];
     if (event.key === "Escape") this.setPresenting(false);
-    else if (step && this.texts.scenes[this.number + step]) this.show(this.number + step);
+    else if (step && this.texts.scenes[this.number + step]) this.go(this.number + step);
     else return;
     event.preventDefault();
   }

@@ -11,7 +11,7 @@ const GOAL = 0.6; // of the arithmetic
 const PALEST = 0.8; // the cosine that gets no colour
 
 export function chain(lesson, box) {
-  box.innerHTML = segments("shown", { noisy: say("noisy"), predicted: say("predicted") }, "predicted");
+  box.innerHTML = segments("shown", { noisy: say("noisy"), predicted: say("predicted") }, "noisy");
   box.onchange = ({ target }) => lesson.showPictures(target.value);
   return { wires: false, clickable: false };
 }
@@ -19,13 +19,18 @@ export function chain(lesson, box) {
 export function similar(lesson, box) {
   const { similarity, steps } = lesson.data;
   const alike = (call, unit) => (call ? similarity[unit][call - 1][call] : 1);
-  box.innerHTML = `<div class="pair" hidden>${tileMarkup()}${tileMarkup()}</div><p class="said" role="status">${say("similarHint")}</p><p><a class="features"></a></p>`;
+  box.innerHTML = `<div class="pair" hidden><figure>${tileMarkup()}<figcaption></figcaption></figure><figure>${tileMarkup()}<figcaption></figcaption></figure></div><p class="said" role="status">${say("similarHint")}</p><p><a class="features"></a></p>`;
   const [before, now] = box.querySelectorAll(".tile");
   const width = lesson.choice.width;
   const point = (call, unit) => {
     if (!call) return;
     box.querySelector(".pair").hidden = false;
-    [before, now].forEach((tile, index) => showTile(tile, lesson.tile("features", (call - 1 + index) * width + unit, steps * width)));
+    [before, now].forEach((tile, index) => {
+      showTile(tile, lesson.tile("features", (call - 1 + index) * width + unit, steps * width));
+      const name = say("call", { call: call - 1 + index });
+      tile.setAttribute("aria-label", name);
+      tile.nextElementSibling.textContent = name;
+    });
     const block = blockName(lesson.drawing.layout.blocks[unit]);
     box.querySelector(".said").textContent = say("similar", { block, before: call - 1, call, value: percent(alike(call, unit), 1) });
     const link = box.querySelector(".features");
@@ -33,17 +38,11 @@ export function similar(lesson, box) {
     link.href = `?model=${lesson.data.model}&tab=features&unit=${encodeURIComponent(lesson.data.graph.units[unit].name)}`;
   };
   const tint = (index) => (index < width ? 0 : Math.max(0, (alike(Math.floor(index / width), index % width) - PALEST) / (1 - PALEST)));
-  return { wires: false, clickable: false, tint, point };
-}
-
-/** Find between which calls the outputs change most: the first scene's answer is in the data. */
-export function mostChanged({ similarity, steps }) {
-  const mean = (call) => similarity.reduce((sum, table) => sum + table[call][call + 1], 0);
-  return Array.from({ length: steps - 1 }, (_, call) => call).reduce((best, call) => (mean(call) < mean(best) ? call : best), 0);
+  return { wires: false, clickable: false, tint, point, scale: ["tintDifferent", "tintAlike"] };
 }
 
 export function supernet(lesson, box) {
-  box.innerHTML = `<button type="button" class="secondary" aria-pressed="false">${say("wires")}</button><p class="said">${say("fixed")}</p>`;
+  box.innerHTML = `<button type="button" class="secondary" aria-pressed="false">${say("wires")}</button>`;
   const button = box.querySelector("button");
   button.onclick = () => {
     const on = button.getAttribute("aria-pressed") === "false";
@@ -55,12 +54,11 @@ export function supernet(lesson, box) {
 }
 
 export function subnet(lesson, box) {
-  box.innerHTML = `<p class="goal"></p><p class="said" role="status"></p>`;
+  box.innerHTML = `<p class="goal" role="status"></p>`;
   const update = () => {
     const reached = lesson.choice.kept <= GOAL + 1e-9;
-    box.querySelector(".goal").innerHTML = `<b>${say("goal", { budget: percent(GOAL) })}.</b> ${say(reached ? "reached" : "notReached", { kept: percent(lesson.choice.kept, 1) })}`;
+    box.querySelector(".goal").innerHTML = `<b>${say("goal", { budget: percent(GOAL) })}.</b> ${say(reached ? "reached" : "notReached", { kept: percent(lesson.choice.kept, 1), words: lesson.closenessWords() })}`;
     box.querySelector(".goal").classList.toggle("reached", reached);
-    box.querySelector(".said").textContent = lesson.lastChange;
   };
   return { wires: true, clickable: true, update };
 }

@@ -11,5 +11,6 @@ export function bars(rows, from, to) {
   const at = (value) => `${(100 * (Math.min(to, Math.max(from, value)) - from)) / (to - from)}%`;
   const spread = ({ low, high }) => (low === undefined ? "" : `<i class="spread" style="left:${at(low)};width:calc(${at(high)} - ${at(low)})"></i>`);
   const row = (one) => `<tr><th scope="row">${one.label}</th><td class="bar"><i style="width:${at(one.value)};background:${one.hue ?? "var(--lesson-computed)"}"></i>${spread(one)}</td><td>${one.note}</td></tr>`;
-  return `<table class="bars">${rows.map(row).join("")}</table>`;
+  const ticks = Array.from({ length: 5 }, (_, index) => from + ((to - from) * index) / 4).map((value) => `<span>${value}</span>`);
+  return `<table class="bars">${rows.map(row).join("")}<tfoot><tr><td></td><td class="ticks">${ticks.join("")}</td><td></td></tr></tfoot></table>`;
 }

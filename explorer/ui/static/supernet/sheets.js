@@ -2,7 +2,7 @@
 // tile's place in the sheet.
 
 export const LESSON = new URL("../../lesson/", import.meta.url); // where the page serves assets/lesson
-const SIZES = { subnets: 64, noisy: 64, features: 32, widths: 64 }; // of a tile, in pixels
+const SIZES = { subnets: 64, noisy: 64, extrapolated: 64, features: 32, widths: 64 }; // of a tile, in pixels
 const MAX_ACROSS = 32;
 
 /** Name a tile of a scene's sheet; `count` is how many the sheet has. */

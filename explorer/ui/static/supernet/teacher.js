@@ -3,7 +3,6 @@
 import { escaped } from "../text.js";
 import { Choice } from "./choice.js";
 import { Drawing } from "./drawing.js";
-import { mostChanged } from "./panels.js";
 import { LESSON } from "./sheets.js";
 import { loadTexts, preferred, say, withoutGlossary } from "./texts.js";
 
@@ -14,15 +13,15 @@ const page = document.querySelector(".teacher-page");
 document.documentElement.lang = language;
 
 const address = (id) => new URL(`../../../?tab=supernet&scene=${id}&present=1&lang=${language}`, location.href).href;
-const rightAnswer = ({ answers, right }) => answers[right === "most-changed" ? mostChanged(data) : right];
+const rightAnswer = ({ answers, right }) => answers[right];
 const asked = texts.scenes.filter(({ question }) => question);
 
 const goals = `<h2>${say("goals")}</h2><ul>${texts.goals.map((goal) => `<li>${escaped(goal)}</li>`).join("")}</ul>`;
 const scene = (one, number) => `<tr><th scope="row"><a href="${address(one.id)}">${number + 1}. ${escaped(one.title)}</a></th>
   <td>${one.question ? `${withoutGlossary(one.question)}<br/><b>${say("answer")}: ${escaped(rightAnswer(one))}.</b> ` : ""}${escaped(one.teacher)}</td></tr>`;
-const words = Object.entries(texts.glossary).map(([term, line]) => `<p><b>${escaped(term)}</b>: ${escaped(line)}</p>`).join("");
+const words = Object.entries(texts.terms).map(([term, name]) => `<p><b>${escaped(name)}</b>: ${escaped(texts.glossary[term])}</p>`).join("");
 const question = (one, number) => `<p><b>${number + 1}. ${withoutGlossary(one.question)}</b><br/>${one.answers.map((answer) => `<span class="tick">${escaped(answer)}</span>`).join(" &nbsp; ")}</p>`;
-const ownWords = ["SuperNet", "cascade", "gate", "budget"].map((term) => `<p><b>${term}</b><span class="line"></span></p>`).join("");
+const ownWords = ["SuperNet", "cascade", "gate", "budget"].map((term) => `<p><b>${escaped(texts.terms[term])}</b><span class="line"></span></p>`).join("");
 
 page.innerHTML = `<h1>SuperNet</h1>${goals}<h2>${say("links")}</h2><table>${texts.scenes.map(scene).join("")}</table>
   <h2>${say("handout")}</h2><p><button type="button">${say("print")}</button></p>
