@@ -262,6 +262,28 @@ def test_the_data_can_be_followed_step_by_step(visitor: Visitor):
     assert not visitor.errors
 
 
+def test_with_reduced_motion_the_dot_jumps_from_block_to_block(visitors):
+    page = open_lesson(visitors(reduced_motion="reduce"))
+    page.click(".lesson .play")
+    page.wait_for_selector(".lesson .block.active[data-unit='3']")
+    places = page.evaluate(
+        """() => new Promise((resolve) => {
+            const dot = document.querySelector(".lesson .packet");
+            const seen = new Set();
+            const look = () => {
+                seen.add(`${dot.getAttribute("cx")} ${dot.getAttribute("cy")}`);
+                return seen.size < 4 ? requestAnimationFrame(look) : resolve([...seen]);
+            };
+            look();
+        })"""
+    )
+    ends = page.eval_on_selector_all(
+        ".lesson .wire, .lesson .flow",
+        "all => all.map(one => one.getPointAtLength(one.getTotalLength())).map(({ x, y }) => `${x} ${y}`)",
+    )
+    assert set(places) <= {*ends}
+
+
 def test_the_search_is_replayed_and_its_order_serves_every_ratio(visitor: Visitor):
     page = open_lesson(visitor, "&scene=gates")
     page.click(".lesson [data-speed='10']")

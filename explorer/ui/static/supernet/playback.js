@@ -22,10 +22,11 @@ export class Playback {
   play() {
     if (this.at >= this.stops.length) this.at = 0;
     let begun = null;
+    const jumps = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const walk = (now) => {
       begun ??= now;
       const part = (now - begun) / BLOCK_MS;
-      this.place(this.stops[this.at], Math.min(1, part));
+      this.place(this.stops[this.at], jumps ? 1 : Math.min(1, part));
       if (part >= 1) [begun, this.at] = [now, this.at + 1];
       this.frame = this.at < this.stops.length ? requestAnimationFrame(walk) : null;
       if (!this.frame) this.stop();
