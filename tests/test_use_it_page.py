@@ -148,8 +148,8 @@ def test_generated_widths_are_measured_where_they_are_shown(visitor, tmp_path):
 
 def test_a_mask_and_the_phone(visitors, tmp_path):
     visitor = visitors(viewport={"width": 375, "height": 800})
-    page = visitor.open("steps=4&method=uniform&ratio=0.5&prompt=dog&mask=emoji-unet%2Fdipgo-ddim-25").page
-    page.get_by_role("tab", name="Masks").click()
+    mask = "mask=emoji-unet%2Fdipgo-ddim-25"
+    page = visitor.open(f"tab=masks&steps=4&method=uniform&ratio=0.5&prompt=dog&{mask}").page
     page.wait_for_selector("#mask .drawn")
     drawer = use(page, "mask")
     box = drawer.bounding_box()

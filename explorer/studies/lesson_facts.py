@@ -19,9 +19,9 @@ from explorer.models.model import Model
 from explorer.progress import Progress
 from explorer.pruners import PUBLISHED, method_config
 
-# As published, but for a table in place of a network: the page shows each gate's own number. 40 % is the least that
-# two of five calls need.
-SEARCH = PUBLISHED | {"parametrisation": "table", "learning_rate": 1.0, "iterations": 60, "batch": 4, "tau": 0.4}
+# As published, but for a table in place of a network: the page shows each gate's own number. Below half of the MACs are
+# two of five calls.
+SEARCH = PUBLISHED | {"parametrisation": "table", "learning_rate": 1.0, "iterations": 60, "batch": 4, "tau": 0.5}
 BUDGETS = (0.8, 0.6, 0.4)  # shares of the MACs of all calls
 TOLERANCE = 1e-9
 NUM_RANDOM = 8

@@ -1,6 +1,7 @@
 // What a visitor has chosen in the lesson: which block of the SuperNet is computed at which call, and what follows from it.
 
 import { close, cost, statusOf } from "../schedule.js";
+import { same } from "../undo.js";
 
 const GRAPHS = { stage: "graph", layer: "layers" }; // where the lesson has them
 
@@ -57,15 +58,19 @@ export class Choice {
     return this.cost.kept;
   }
 
-  /** Switch a block of a call; `numWith` others are switched with it. Returns those that stopped, the last to run first. */
+  /** Switch a block of a call, and back by a second click; `numWith` others are switched with it. Returns those that stopped, the last to run first. */
   toggle(call, unit) {
     if (call === 0) return [];
     const before = this.keep.slice();
     const changed = this.keep.slice();
     const at = call * this.width + unit;
+    const [first, last] = [call * this.width, (call + 1) * this.width];
+    const undo = this.switched?.at === at && same(this.switched.after, before);
     changed[at] = 1 - changed[at];
-    if (changed[at]) this.connect(changed, call, unit);
+    if (undo) changed.set(this.switched.before.subarray(first, last), first);
+    else if (changed[at]) this.connect(changed, call, unit);
     this.compute(changed);
+    this.switched = { at, before, after: this.keep };
     this.numWith = before.reduce((sum, bit, index) => sum + (index !== at && bit !== this.keep[index] ? 1 : 0), 0);
     return Array.from(before.keys()).filter((index) => index !== at && before[index] && !this.keep[index]).reverse();
   }

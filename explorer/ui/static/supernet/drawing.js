@@ -124,6 +124,7 @@ export class Drawing {
   pointAt(block) {
     if (!block) return;
     const { call, unit } = block.dataset;
+    this.pointed = block;
     for (const one of this.svg.querySelectorAll(".backup")) one.classList.toggle("own", one.dataset.call === call && one.dataset.unit === unit);
     this.onPoint(Number(call), Number(unit), block.getAttribute("aria-label"));
   }

@@ -5,13 +5,14 @@ import { blockName } from "./drawing.js";
 import { say } from "./texts.js";
 
 const STEP_MS = 180; // of the replay
-const GATE = { call: 2 }; // where the gate to drag is, on the last block
+const GATE = { call: 2 }; // where the gate to drag is, on the last block but one
 const sigmoid = (value) => 1 / (1 + Math.exp(-value));
 const [WIDTH, HEIGHT, REACH] = [260, 130, 4]; // of the gate's plot; its number runs from -REACH to REACH
 
 export function gates(lesson, box) {
   const { search } = lesson.data;
-  const index = GATE.call * lesson.choice.width + lesson.choice.width - 1; // of the block that the dragged gate opens
+  const unit = lesson.choice.width - 2;
+  const index = GATE.call * lesson.choice.width + unit; // of the block that the dragged gate opens
   box.innerHTML = `<div class="gate"><label>${say("gate", { block: blockName(lesson.drawing.layout.blocks[index]), call: say("call", GATE) })} <input type="range" min="${-REACH}" max="${REACH}" step="0.1" value="1.2"/></label>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" aria-hidden="true"><path class="hard" d="M0 110H${WIDTH / 2}V20H${WIDTH}"/><path class="smooth" d="${curve()}"/><path class="slope"/><circle r="6"/></svg>
     <p class="key"><span class="all forward"></span><span class="true backward"></span></p></div>
@@ -23,7 +24,7 @@ export function gates(lesson, box) {
     stop();
     lesson.drawing.tint(null);
     const isOn = Number(number.value) > 0;
-    if (Boolean(lesson.choice.keep[index]) !== isOn) lesson.toggle(GATE.call, lesson.choice.width - 1);
+    if (Boolean(lesson.choice.keep[index]) !== isOn) lesson.toggle(GATE.call, unit);
   };
   order.oninput = () => {
     stop();

@@ -104,7 +104,8 @@ export class Lesson {
     this.playback.stop();
     if (!WITH_LAYERS.includes(scene.id)) this.setGranularity("stage");
     this.number = number;
-    for (const line of [".live", ".pointed"]) this.box.querySelector(line).textContent = "";
+    this.announce("");
+    this.drawing.pointed = null;
     this.box.dataset.scene = scene.id;
     this.box.querySelector(".sentence").innerHTML = withGlossary(scene.sentence);
     this.box.querySelector(".todo").innerHTML = withGlossary(scene.task);
@@ -140,6 +141,7 @@ export class Lesson {
   }
 
   setKeep(keep) {
+    this.announce("");
     this.choice.compute(keep);
     this.update();
   }
@@ -149,6 +151,7 @@ export class Lesson {
     const { choice } = this;
     this.drawn = null;
     this.drawing.update(stopped);
+    this.box.querySelector(".pointed").textContent = this.drawing.pointed?.getAttribute("aria-label") ?? "";
     writeKey(KEYS.subnet, choice.isFull ? "" : pack(choice.keep));
     this.psnr = this.panel.psnr?.() ?? (choice.number < 0 ? null : this.scene.psnr[choice.number]);
     this.panel.update?.();

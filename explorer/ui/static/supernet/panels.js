@@ -23,8 +23,9 @@ export function similar(lesson, box) {
   const [before, now] = box.querySelectorAll(".tile");
   const width = lesson.choice.width;
   const point = (call, unit) => {
+    box.querySelector(".pair").hidden = !call;
+    box.querySelector(".said").textContent = say("similarFirst");
     if (!call) return;
-    box.querySelector(".pair").hidden = false;
     [before, now].forEach((tile, index) => {
       showTile(tile, lesson.tile("features", (call - 1 + index) * width + unit, steps * width));
       const name = say("call", { call: call - 1 + index });
