@@ -28,6 +28,7 @@ from explorer.measures.table import METRICS
 from explorer.models.model import Model
 from explorer.models.prompts import split_names
 from explorer.progress import Progress
+from explorer.pruners.dipgo_gradients import kept_share
 from explorer.sampling.rollout import Step, denoise
 from explorer.sampling.schedulers import make_scheduler
 from explorer.studies import lesson_facts
@@ -125,7 +126,7 @@ def _draw_subnets(model: Model, prompt: str, seed: int, levels: np.ndarray, fold
             if choice[:call] not in tiles:
                 tiles[choice[:call]] = _pixels(model.decode(steps[call].pred_original_sample))
         psnr = float(METRICS["psnr"].on_pictures(model.decode(steps[-1].latents), reference))
-        entries.append(Entry(lesson_facts.kept_share(graph, keep), psnr, keep))
+        entries.append(Entry(kept_share(graph, keep), psnr, keep))
     ordered = [tiles[prefix] for prefix in sorted(tiles, key=lambda prefix: (len(prefix), prefix))]
     _write_sheet(ordered, folder / SHEET.format(prompt=prompt, seed=seed, part="subnets"))
     return entries

@@ -18,6 +18,7 @@ from explorer.masks.width import load_widths
 from explorer.models.model import Model
 from explorer.progress import Progress
 from explorer.pruners import PUBLISHED, method_config
+from explorer.pruners.dipgo_gradients import kept_share
 
 # As published, but for a table in place of a network: the page shows each gate's own number. Below half of the MACs are
 # two of five calls.
@@ -96,11 +97,6 @@ def similarity_order(graph: BlockGraph, similarity: np.ndarray) -> np.ndarray:
 def within_budget(graph: BlockGraph, rank: np.ndarray, budget: float) -> np.ndarray:
     """Follow a removal order (T, U) until at most `budget` of the MACs are left; the decisions (T, U)."""
     return rank >= int(np.argmax(graph.saved_macs(rank) >= 1 - budget - TOLERANCE))
-
-
-def kept_share(graph: BlockGraph, keep: np.ndarray) -> float:
-    """Return the share of the MACs that decisions (T, U) keep."""
-    return float(graph.cost(keep).sum() / (graph.macs_per_call * len(keep)))
 
 
 def _measure(graph: BlockGraph, keep: np.ndarray, score: Score) -> Entry:

@@ -16,14 +16,15 @@ export async function loadTexts(language) {
 /** Say one of `words`, with what belongs in its braces. */
 export const say = (key, facts = {}) => fillIn(texts.words[key], facts);
 
+const TERM = /\[\[([^\]|]+)\|?([^\]]*)\]\]/g; // [[term]] or [[term|as it is written]]
 let numTerms = 0;
 
-/** Make markup of a sentence: [[term]] or [[term|as it is written]] gets its line of the glossary. */
+/** Make markup of a sentence, whose terms get their line of the glossary. */
 export const withGlossary = (sentence) =>
-  escaped(sentence).replace(/\[\[([^\]|]+)\|?([^\]]*)\]\]/g, (_, term, written) => {
+  escaped(sentence).replace(TERM, (_, term, written) => {
     const id = `lesson-term-${numTerms++}`;
     return `<span class="glossary"><button type="button" class="term" aria-describedby="${id}">${written || term}</button><span role="tooltip" id="${id}">${escaped(texts.glossary[term])}</span></span>`;
   });
 
 /** Write a sentence without its glossary. */
-export const withoutGlossary = (sentence) => escaped(sentence).replace(/\[\[([^\]|]+)\|?([^\]]*)\]\]/g, (_, term, written) => written || term);
+export const withoutGlossary = (sentence) => escaped(sentence).replace(TERM, (_, term, written) => written || term);
