@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 ROOT = Path(__file__).parent.parent
 VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
@@ -115,6 +116,18 @@ def cell_center(page: Page, where: str, call: int, unit: int) -> tuple[float, fl
     )
 
 
+OPEN: list["Visitor"] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator:
+    """Print with a failure what the open pages show, which is all that is known of one on another machine."""
+    report = yield
+    if report.failed and call.when == "call":
+        report.sections += [("page of a visitor", visitor.describe()) for visitor in OPEN]
+    return report
+
+
 class Visitor:
     """One visitor: a page, its requests to other hosts, and the errors of its scripts."""
 
@@ -122,6 +135,7 @@ class Visitor:
         self.served, self.context, self.foreign, self.errors = served, context, [], []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(120_000)
+        OPEN.append(self)
         self.page.on("request", self._note_foreign)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
@@ -134,6 +148,15 @@ class Visitor:
         forgotten = {"origin": self.served.rstrip("/"), "storageTypes": "cookies,local_storage,indexeddb"}
         self.context.new_cdp_session(self.page).send("Storage.clearDataForOrigin", forgotten)
         self.page.close()
+        OPEN.remove(self)
+
+    def describe(self) -> str:
+        """Write what a failed test leaves on the screen."""
+        try:
+            text = self.page.locator("body").inner_text(timeout=5000)
+        except PlaywrightError as error:
+            text = f"cannot be read: {error}"
+        return "\n".join([self.page.url, *self.errors, text[:3000]])
 
     def open(self, query: str = "steps=4&prompt=dog&method=uniform&ratio=0.5") -> "Visitor":
         """Open the page and wait until the first heatmap is drawn, or the tab that the address names hides it."""

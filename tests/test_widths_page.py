@@ -81,12 +81,32 @@ def test_pruned_network_generates_with_the_original_and_the_baseline(of_model):
     page = of_model.page
     page.click("#widths-generate")
     page.wait_for_selector("#widths-pictures .verdict", timeout=120_000)
-    pictures = page.locator("#widths-pictures img")
+    pictures = page.locator("#widths-generated img")
     sources = [pictures.nth(number).get_attribute("src") for number in range(3)]
     assert pictures.count() == 3 and len(set(sources)) >= 2
     text = page.locator("#widths-pictures").inner_text()
     assert text.count("ideal") == 2 and "Generated for “dog”, seed 0, 4 steps" in text
     assert not of_model.errors
+
+
+def test_a_late_answer_leaves_generated_pictures_and_the_next_choice_does_not(visitor):
+    page, held = opened(visitor, tab="widths", widths="magnitude"), []
+    page.route("**/gradio_api/run/**", lambda route: route.continue_() if held else held.append(route))
+    box = page.locator("#widths-ratio input[type=number]")
+    with page.expect_request("**/gradio_api/run/**"):
+        box.fill("0.1")
+    page.click("#widths-generate")
+    expect(page.locator("#widths-pictures .verdict")).to_be_visible(timeout=120_000)
+    expect(page.locator("#widths-examples")).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("#widths-examples .footer")).to_contain_text("Drawn beforehand at 10 %")
+    expect(page.locator("#widths-pictures .verdict")).to_be_visible()
+    box.press("Enter")
+    box.fill("0.3")
+    expect(page.locator("#widths-examples .footer")).to_contain_text("Drawn beforehand at 30 %")
+    expect(page.locator("#widths-examples")).to_be_visible()
+    expect(page.locator("#widths-generated .cards")).to_have_count(0)
+    assert not visitor.errors
 
 
 @pytest.mark.parametrize(
@@ -237,11 +257,11 @@ def test_pictures_drawn_beforehand_follow_the_ratio_until_a_visitor_generates(of
     page, box = of_model.page, of_model.page.locator("#widths-ratio input[type=number]")
     page.reload()
     page.get_by_role("tab", name="Width pruning").click()
-    expect(page.locator("#widths-pictures .footer")).to_contain_text("Drawn beforehand at")
-    expect(page.locator("#widths-pictures img")).to_have_count(3)
-    shown = page.locator("#widths-pictures img").nth(1).get_attribute("src")
+    expect(page.locator("#widths-examples .footer")).to_contain_text("Drawn beforehand at")
+    expect(page.locator("#widths-examples img")).to_have_count(3)
+    shown = page.locator("#widths-examples img").nth(1).get_attribute("src")
     box.fill("0.1")
     box.press("Enter")
-    expect(page.locator("#widths-pictures .footer")).to_contain_text("Drawn beforehand at 10 %")
-    assert page.locator("#widths-pictures img").nth(1).get_attribute("src") != shown
+    expect(page.locator("#widths-examples .footer")).to_contain_text("Drawn beforehand at 10 %")
+    assert page.locator("#widths-examples img").nth(1).get_attribute("src") != shown
     assert not of_model.errors

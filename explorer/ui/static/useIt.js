@@ -71,7 +71,7 @@ const linkOf = (query) => (query ? `${location.origin}${location.pathname}?${que
 /** Find the seconds and the PSNR of the three pictures that are shown, and the pictures; empty where none is of this mask. */
 function measuredNow({ place, saves, generated, edited }) {
   if (place === "explore") return measuredOnExplore(saves, edited);
-  const box = document.querySelector({ masks: "#mask-pictures", widths: "#widths-pictures" }[place] ?? "#none");
+  const box = document.querySelector({ masks: "#mask-pictures", widths: "#widths-generated" }[place] ?? "#none");
   const isStale = edited || (generated && box?.querySelector(".footer")?.textContent !== generated);
   const cards = isStale || !box ? [] : [...box.querySelectorAll(".card[data-seconds]")];
   if (!cards.length) return nothingMeasured(place);

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -32,7 +33,6 @@ from explorer.ui.markup import cards, throttle, width_tiles
 from explorer.ui.runs import VisitorRuns
 from explorer.ui.views.use_it import Use
 from explorer.ui.views.widths import (
-    GENERATED,
     PAPER_THRESHOLD,
     TITLES,
     example_cards,
@@ -55,6 +55,7 @@ CURVE_CAPTION = (
     "timesteps before the loss first falls below the threshold say which channels matter; the others are mostly noise."
 )
 WAITING = "The figure is loading."
+DROP_OTHERS_JS = "(pictures, ...of) => pictures?.includes(`data-of=\"${of.join(' ')}\"`) ? pictures : ''"
 
 
 class View(NamedTuple):
@@ -67,6 +68,7 @@ class View(NamedTuple):
     use: gr.Button
     alert: gr.HTML
     summary: gr.HTML
+    examples: gr.HTML  # pictures that were generated beforehand, until a visitor has some of their own
     pictures: gr.HTML
     heads_column: gr.Column
     heads: gr.HTML
@@ -80,7 +82,7 @@ class View(NamedTuple):
     def shown(self) -> list[Any]:
         """What showing a file changes."""
         figures_shown = [
-            self.pictures,
+            self.examples,
             self.heads_column,
             self.heads,
             self.bars,
@@ -108,13 +110,16 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     selected = [model, view.file, view.ratio, view.threshold]
     shown = dict(inputs=selected, trigger_mode="always_last", **INSTANT_TYPED)
 
-    def on_tab(gradio_request: gr.Request, pictures: Any, *selected: Any) -> dict:
-        answer = show_tab(view, Selection(*selected), gradio_request.query_params)
-        return answer | ({view.pictures: gr.skip()} if GENERATED in str(pictures) else {})
+    def on_tab(gradio_request: gr.Request, *selected: Any) -> dict:
+        return show_tab(view, Selection(*selected), gradio_request.query_params)
 
-    tab.select(on_tab, [view.pictures, *selected], view.shown, trigger_mode="once", **INSTANT_TYPED)
+    tab.select(on_tab, selected, view.shown, trigger_mode="once", **INSTANT_TYPED)
     # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
     dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
+    # First and in the browser: Gradio begins the events of a control one after another, each when the one before has
+    # been answered, and what Python answers late must not take away what was generated meanwhile.
+    changed = [view.file.input, *dragged, model.change]
+    gr.on(changed, None, [view.pictures, *selected[:3]], view.pictures, js=DROP_OTHERS_JS, api_visibility="private")
     gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
     picked = [*view.shown, view.threshold]
     view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
@@ -149,7 +154,8 @@ def _make_view() -> View:
                 use = use_it.make_button("widths", min_width=60)
     alert_box = markup(elem_id="widths-alert")
     summary = markup(elem_id="widths-summary")
-    pictures = markup(elem_id="widths-pictures")
+    with gr.Column(elem_id="widths-pictures", min_width=0):
+        examples, pictures = markup(elem_id="widths-examples"), markup(elem_id="widths-generated")
     with gr.Row():
         with gr.Column(min_width=320, visible=False) as heads_column:
             heads = plotly_view(WAITING, HEADS_CAPTION, elem_id="widths-heads")
@@ -160,7 +166,7 @@ def _make_view() -> View:
         threshold = gr.Slider(0, 0.5, PAPER_THRESHOLD, step=0.005, label=label, info=info, elem_id="threshold")
         timesteps = markup(elem_id="widths-timesteps")
         loss_curve = plotly_view(WAITING, CURVE_CAPTION, elem_id="loss-curve")
-    controls = (file, ratio, generate, stop, use, alert_box, summary, pictures)
+    controls = (file, ratio, generate, stop, use, alert_box, summary, examples, pictures)
     return View(*controls, heads_column, heads, bars, loss_column, threshold, timesteps, loss_curve)
 
 
@@ -214,7 +220,7 @@ def show(view: View, selection: Selection) -> dict:
     if not headers:
         sentence = f"no widths come with the project for {model}; make some on Optimize, and open them in Masks"
         no_file = {view.file: gr.update(choices=[], value=None), view.alert: alert([sentence])}
-        empty = {view.summary: "", view.timesteps: "", view.pictures: ""} | dict.fromkeys(
+        empty = {view.summary: "", view.timesteps: "", view.examples: ""} | dict.fromkeys(
             (view.heads, view.bars), NO_FIGURE
         )
         return no_file | empty | {view.heads_column: hidden, view.loss_column: hidden}
@@ -227,7 +233,7 @@ def show(view: View, selection: Selection) -> dict:
         view.ratio: gr.update(maximum=largest) | ({"value": largest} if ratio > largest else {}),
         view.alert: "",
         view.summary: width_tiles(widths),
-        view.pictures: example_cards(model, file, ratio),
+        view.examples: example_cards(model, file, ratio),
         view.heads_column: gr.update(visible=any(dim.endswith(":heads") for dim in widths.keep)),
         view.heads: figure_json(figures.head_map(widths.keep)),
         view.bars: figure_json(figures.share_bars(widths.keep)),
@@ -260,7 +266,12 @@ def on_file(view: View, selection: Selection) -> dict:
 
 def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:
     """Generate the three pictures, one update per call; or show an alert."""
-    nothing = cards({}, {}, TITLES)
+    selection = escape(f"{values['model']} {file} {ratio}")
+
+    def of_selection(content: str) -> str:  # which `DROP_OTHERS_JS` reads
+        return f'<div data-of="{selection}">{content}</div>'
+
+    nothing = of_selection(cards({}, {}, TITLES))
     yield {view.alert: "", view.pictures: nothing}
     with user_errors() as sentences:
         request = request_for(file, ratio, values)
@@ -269,7 +280,7 @@ def generate(run: RunTask, view: View, file: str | None, ratio: float, values: M
         for frame in throttle(run(tasks.compare, request)):
             frames[frame.role] = frame
             pictures |= {frame.role: frame.picture} if frame.picture else {}
-            yield {view.pictures: cards(frames, pictures, TITLES, kept)}
-        yield {view.pictures: cards(frames, pictures, TITLES, kept) + footer(request, frames)}
+            yield {view.pictures: of_selection(cards(frames, pictures, TITLES, kept))}
+        yield {view.pictures: of_selection(cards(frames, pictures, TITLES, kept) + footer(request, frames))}
     if sentences:
         yield {view.alert: alert(sentences), view.pictures: nothing}

@@ -18,7 +18,6 @@ from explorer.ui.views.use_it import Use
 
 PAPER_THRESHOLD = 0.05  # of Diff-Pruning
 TITLES = {"original": "Original", "pruned": "Pruned widths", "baseline": "Same cost, fewer steps"}
-GENERATED = "Generated for"  # the words before the request of pictures that a visitor generated
 SAME_AS_EXPLORE = ("prompt", "seed", "steps", "sampler", "guidance", "baseline_sampler")
 
 
@@ -100,7 +99,7 @@ def use_of_widths(file: str | None, ratio: float, values: Mapping[str, Any]) -> 
 def generated_sentence(request: ExperimentRequest) -> str:
     """Say which request pictures belong to."""
     return (
-        f"{GENERATED} “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
+        f"Generated for “{request.prompt}”, seed {request.seed}, {request.steps} steps, guidance {request.guidance:g}, "
         f"{method_title(request.method)} at {percent(request.ratio, 0)} of the parameters."
     )
 
