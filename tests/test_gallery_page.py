@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from explorer.bundled import gallery
+from explorer.figures import plain_name
 from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, cell_center, settled
 
 pytestmark = pytest.mark.browser
@@ -293,7 +294,7 @@ def test_unit_name_opens_its_features(gallery_page):
     gallery_page.mouse.click(x - 40, y)
     gallery_page.wait_for_selector("#similarity .drawn")
     name = TABLE["graphs"]["layer"]["units"][3]["name"]
-    expect(gallery_page.locator("#unit input")).to_have_value(name)
+    expect(gallery_page.locator("#unit input")).to_have_value(plain_name(name))
     expect(gallery_page.get_by_role("tab", name="Features")).to_have_attribute("aria-selected", "true")
 
 

@@ -44,7 +44,7 @@ def test_the_scale_of_features_stays_and_the_unit_is_in_the_address(visitor: Vis
     page.click("#unit input")
     page.get_by_role("option").nth(5).click()
     chosen = page.locator("#unit input").input_value()
-    page.wait_for_function("unit => new URLSearchParams(location.search).get('unit') === unit", arg=chosen)
+    page.wait_for_function("new URLSearchParams(location.search).get('unit')?.startsWith('down_blocks.')")
     assert page.evaluate(scale) == [0, 1]
     page.goto(page.url)
     expect(page.locator("#unit input")).to_have_value(chosen)
@@ -75,6 +75,25 @@ def test_zoom_says_how_far_it_is_and_magnifies_all_three_pictures(visitor: Visit
             ".card .picture", "all => all.map(one => new DOMMatrix(getComputedStyle(one).transform).a)"
         )
         assert scales == [times] * 3
+
+
+LENS = """(card) => {
+    const [picture, lens] = [card.querySelector(".picture"), card.querySelector(".lens")];
+    const at = (canvas, x, y) => canvas.getContext("2d").getImageData(x, y, 1, 1).data.join();
+    return [getComputedStyle(lens).opacity, at(lens, 44, 44), at(lens, 4, 44), at(picture, 16, 32), at(picture, 11, 32)];
+}"""
+
+
+def test_the_lens_shows_the_pixels_under_the_pointer_in_all_three_pictures(visitor: Visitor):
+    page = visitor.open(EXPLORE).page
+    page.wait_for_function("[...document.querySelectorAll('.card .picture')].every((one) => one.width === 64)")
+    box = page.locator(".card .frame").first.bounding_box()
+    page.mouse.move(box["x"] + 16.5 / 64 * box["width"], box["y"] + 32.5 / 64 * box["height"])
+    for opacity, middle, left, pixel, left_pixel in page.eval_on_selector_all(".card", f"all => all.map({LENS})"):
+        assert (opacity, middle, left) == ("1", pixel, left_pixel)
+    page.click(".toolbar .zoom")
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    assert page.locator(".card .lens").first.evaluate("one => getComputedStyle(one).opacity") == "0"
 
 
 def test_nothing_moves_between_the_ways_of_comparing(visitor: Visitor):

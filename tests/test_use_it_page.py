@@ -138,7 +138,7 @@ def test_generated_widths_are_measured_where_they_are_shown(visitor, tmp_path):
     expect(drawer.locator(".python")).to_contain_text("explorer.prune_widths(model, widths)")
     close(page)
     page.click("#widths-generate")
-    expect(page.locator("#widths-pictures .footer")).to_contain_text("Generated for", timeout=120_000)
+    expect(page.locator("#widths-generated .footer")).to_contain_text("Generated for", timeout=120_000)
     drawer = use(page, "widths")
     assert [text.endswith("dB") for text in cells(drawer, "closeness")] == [False, True, True]
     download(page, drawer.locator(".report-png"), tmp_path)

@@ -7,7 +7,7 @@ dark themes.
 
 from explorer.figures.features import adjacent_curves, similarity_map
 from explorer.figures.results import Point, trade_off
-from explorer.figures.style import COLOURS, shorten
+from explorer.figures.style import COLOURS, plain_name
 from explorer.figures.widths import head_map, num_used_timesteps, share_bars, threshold_curve
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "head_map",
     "num_used_timesteps",
     "share_bars",
-    "shorten",
+    "plain_name",
     "similarity_map",
     "threshold_curve",
     "trade_off",

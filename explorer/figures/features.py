@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.figures.style import COLOURS, GRID, bare_layout, empty, shorten, tick_step
+from explorer.figures.style import COLOURS, GRID, bare_layout, empty, plain_name, tick_step
 
 
 def similarity_map(alike: np.ndarray, unit: str, reused: Sequence[tuple[int, int]] = ()) -> go.Figure:
@@ -21,7 +21,7 @@ def similarity_map(alike: np.ndarray, unit: str, reused: Sequence[tuple[int, int
         zmax=1,
         colorscale="Viridis",
         colorbar=dict(title="cosine", thickness=12, outlinewidth=0),
-        hovertemplate=f"<b>{shorten(unit)}</b><br>call %{{y}} with call %{{x}}: %{{z:.4f}}<extra></extra>",
+        hovertemplate=f"<b>{plain_name(unit)}</b><br>call %{{y}} with call %{{x}}: %{{z:.4f}}<extra></extra>",
     )
     if reused:
         figure.add_scatter(
@@ -49,7 +49,7 @@ def adjacent_curves(units: Sequence[str], adjacent: np.ndarray, unit: str) -> go
             y=curve[1:],
             mode="lines",
             line=dict(color=COLOURS[0] if highlighted else "rgba(125,133,144,0.35)", width=3 if highlighted else 1),
-            hovertemplate=f"<b>{shorten(name)}</b><br>call %{{x}}: %{{y:.4f}}<extra></extra>",
+            hovertemplate=f"<b>{plain_name(name)}</b><br>call %{{x}}: %{{y:.4f}}<extra></extra>",
             showlegend=False,
         )
     figure.update_xaxes(title="call", dtick=tick_step(adjacent.shape[1]))

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.figures.style import GRID, bare_layout, empty
+from explorer.figures.style import GRID, METHOD_COLOURS, bare_layout, empty
 
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d8590")  # Okabe and Ito, without yellow
+WITHOUT_HUE = ("#e69f00", "#56b4e9", "#cc79a7", "#7d8590")
 DASHES = ("solid", "dash", "dot")
 
 
@@ -29,7 +30,8 @@ def trade_off(points: Sequence[Point], cost_label: str, quality_label: str) -> g
     if not points:
         return empty("No results to show.")
     figure = go.Figure(layout=bare_layout(height=460))
-    for number, name in enumerate(dict.fromkeys(point.name for point in points)):
+    looks = _line_looks(list(dict.fromkeys(point.name for point in points)))
+    for number, (name, (colour, dash)) in enumerate(looks.items()):
         own = sorted((point for point in points if point.name == name), key=lambda point: point.cost)
         middle = np.array([point.quality for point in own])
         bars = dict(
@@ -40,7 +42,6 @@ def trade_off(points: Sequence[Point], cost_label: str, quality_label: str) -> g
             thickness=1,
             width=3,
         )
-        colour, dash = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
         figure.add_scatter(
             x=[point.cost for point in own],
             y=middle,
@@ -56,6 +57,22 @@ def trade_off(points: Sequence[Point], cost_label: str, quality_label: str) -> g
     figure.update_xaxes(title=cost_label, type="log", showgrid=True, gridcolor=GRID, fixedrange=False)
     figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return figure.update_yaxes(title=quality_label, showgrid=True, gridcolor=GRID, fixedrange=False, tickfont_size=11)
+
+
+def _line_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Choose colour and dash of each name: the hue of the method that it begins with, a dash for each way of that one.
+
+    Where all are ways of one method, its hue would tell nothing apart.
+    """
+    methods = [name.partition(",")[0] for name in names]
+    if len(set(methods)) == 1:
+        return {name: (LINES[at % len(LINES)], DASHES[at // len(LINES) % len(DASHES)]) for at, name in enumerate(names)}
+    others = [method for method in dict.fromkeys(methods) if method not in METHOD_COLOURS]
+    hues = METHOD_COLOURS | {method: WITHOUT_HUE[at % len(WITHOUT_HUE)] for at, method in enumerate(others)}
+    ways = [methods[:at].count(method) for at, method in enumerate(methods)]
+    return {
+        name: (hues[method], DASHES[way % len(DASHES)]) for name, method, way in zip(names, methods, ways, strict=True)
+    }
 
 
 def _log_ticks(values: Sequence[float]) -> list[float]:

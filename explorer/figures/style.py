@@ -1,5 +1,6 @@
-"""What all figures share: colours, layout, names that are short enough for an axis."""
+"""What all figures share: colours, layout, names of layers."""
 
+import re
 from html import escape
 
 import plotly.graph_objects as go
@@ -24,15 +25,26 @@ METHOD_COLOURS = {
     "ecodiff": "#7553a8",
 }
 GRID = "rgba(125,133,144,0.25)"
-ABBREVIATIONS = (("down_blocks", "down"), ("mid_block", "mid"), ("up_blocks", "up"), ("transformer_blocks", "block"))
+PLAIN_NAMES = (  # parts of a path in diffusers -> what they are
+    (r"\b(down|mid|up)_blocks?\b", r"\1"),
+    (r"\battentions\.(\d+)\.transformer_blocks\b", r"transformer \1 block"),
+    (r"\btransformer_blocks\b", "block"),
+    (r"\b(down|up)samplers\.0\b", r"\1sampler"),
+    (r"\b(layer|attention)s\b", r"\1"),
+    (r"\bresnets\b", "residual"),
+    (r"\bconv(\d)\b", r"convolution \1"),
+    (r"\battn1\b", "self-attention"),
+    (r"\battn2\b", "cross-attention"),
+    (r"\bff\b", "feed-forward"),
+)
 TICK_STEPS, MAX_TICKS = (1, 2, 5, 10, 20, 50), 14
 
 
-def shorten(unit: str) -> str:
-    """Shorten a unit's name for an axis: down_blocks.0.layers.1 becomes down 0 layers 1. plotly renders no markup in
+def plain_name(unit: str) -> str:
+    """Name a unit or a layer for readers: down_blocks.0.layers.1 becomes down 0 layer 1. plotly renders no markup in
     it."""
-    for name, abbreviation in ABBREVIATIONS:
-        unit = unit.replace(name, abbreviation)
+    for path, name in PLAIN_NAMES:
+        unit = re.sub(path, name, unit)
     return escape(unit.replace(".", " "), quote=False)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.figures.style import COLOURS, bare_layout, empty, shorten
+from explorer.figures.style import COLOURS, bare_layout, empty, plain_name
 
 REMOVED = COLOURS[3]
 ROW_PX = 15
@@ -16,7 +16,7 @@ def head_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
 
     keep: dimension ("path:heads"; others are left out) -> bool (size,).
     """
-    heads = {_short_path(name): kept for name, kept in keep.items() if name.endswith(":heads")}
+    heads = {_layer_name(name): kept for name, kept in keep.items() if name.endswith(":heads")}
     if not heads:
         return empty("No heads to show.")
     most_heads = max(len(kept) for kept in heads.values())
@@ -37,8 +37,8 @@ def head_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
         colorscale=[(0, REMOVED), (0.5, REMOVED), (0.5, COLOURS[0]), (1, COLOURS[0])],
         **dict(zmin=0, zmax=1, showscale=False, xgap=2, ygap=2),
     )
-    figure.update_xaxes(title=f"{_count(heads)} heads stay", range=[-0.5, most_heads - 0.5], dtick=1)
-    return _with_rows(figure, heads)
+    figure.update_xaxes(range=[-0.5, most_heads - 0.5], dtick=1)
+    return _with_rows(figure, heads, f"{_count(heads)} heads stay")
 
 
 def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
@@ -49,7 +49,7 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
     kinds: dict[str, dict[str, np.ndarray]] = {}
     for dim, kept in keep.items():
         if not dim.endswith(":heads"):
-            kinds.setdefault(dim.rpartition(":")[2], {})[_short_path(dim)] = kept
+            kinds.setdefault(dim.rpartition(":")[2], {})[_layer_name(dim)] = kept
     if not kinds:
         return empty("No neurons or channels to show.")
     layers = {name: kept for own in kinds.values() for name, kept in own.items()}
@@ -71,21 +71,20 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.25, showlegend=False)
-    figure.update_xaxes(
-        title=", ".join(f"{_count(own)} {kind} stay" for kind, own in kinds.items()), range=[0, 1], tickformat=".0%"
-    )
-    return _with_rows(figure, layers)
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    return _with_rows(figure, layers, ", ".join(f"{_count(own)} {kind} stay" for kind, own in kinds.items()))
 
 
-def _short_path(dim: str) -> str:
-    return shorten(dim.rpartition(":")[0]).replace(" attentions ", " attn ")
+def _layer_name(dim: str) -> str:
+    return plain_name(dim.rpartition(":")[0])
 
 
 def _count(rows: Mapping[str, np.ndarray]) -> str:
     return f"{sum(int(kept.sum()) for kept in rows.values()):,} of {sum(map(len, rows.values())):,}"
 
 
-def _with_rows(figure: go.Figure, rows: Mapping[str, np.ndarray]) -> go.Figure:
+def _with_rows(figure: go.Figure, rows: Mapping[str, np.ndarray], title: str) -> go.Figure:
+    figure.update_layout(title=dict(text=title, font_size=13, x=0, xanchor="left", y=1, yanchor="top", pad_t=8))
     return figure.update_yaxes(range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticktext=list(rows))
 
 

@@ -10,7 +10,7 @@ export const sceneName = ({ prompt, seed }) => (prompt ? `${prompt}, seed ${seed
 
 export const fillViewer = (box) =>
   fill(box, ROLES.map((role) => `<figure class="card" data-role="${role}"><div class="frame noise"><canvas class="underlay" width="0" height="0" aria-hidden="true"></canvas>
-    <canvas class="picture" width="0" height="0" role="img"></canvas><span class="counter"></span>
+    <canvas class="picture" width="0" height="0" role="img"></canvas><canvas class="lens" aria-hidden="true"></canvas><span class="counter"></span>
     <button type="button" class="save" title="Save this picture with its settings" aria-label="Save the ${role} picture">↓</button></div>
     <progress max="1" value="1" aria-label="${role}: calls done"></progress><figcaption><h2></h2><p></p><dl></dl></figcaption></figure>`));
 

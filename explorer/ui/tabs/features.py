@@ -108,7 +108,7 @@ def show(run: RunTask, view: View, unit: str | None, own: Similarity | None, val
         column = units.index(unit)
         reused = [call for plan in run(tasks.plan, request) for call in reused_calls(plan, unit)]
         return {
-            view.unit: gr.update(choices=list(units), value=unit),
+            view.unit: gr.update(choices=[(figures.plain_name(one), one) for one in units], value=unit),
             view.measured_on: describe(measured),
             view.similarity: figure_json(figures.similarity_map(measured.alike[column], unit, reused)),
             view.adjacent: figure_json(figures.adjacent_curves(units, measured.adjacent, unit)),

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from explorer.experiment import ExperimentRequest
-from explorer.figures.style import shorten
+from explorer.figures.style import plain_name
 from explorer.jobs import tasks
 from explorer.jobs.estimates import format_duration
 from explorer.jobs.executors.base import Executor
@@ -61,7 +61,7 @@ class JobView:
         shades = (255 * place / max(1, score.size - 1)).astype(np.uint8)
         names = self._unit_names(job.model, job.settings["granularity"], job.settings["reuse"])
         encoded = b64encode(shades.tobytes()).decode()
-        return {"names": [shorten(name) for name in names], "calls": len(score), "bytes": encoded}
+        return {"names": [plain_name(name) for name in names], "calls": len(score), "bytes": encoded}
 
     def _find_unit_names(self, model: str, granularity: str, reuse: str) -> tuple[str, ...]:
         request = ExperimentRequest(model=model, prompt="-", settings={"granularity": granularity, "reuse": reuse})
