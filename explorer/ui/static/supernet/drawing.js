@@ -5,6 +5,7 @@ import { STATUS } from "../schedule.js";
 import { percent } from "../text.js";
 import { PICTURE, layOut } from "./layout.js";
 import { showTile } from "./sheets.js";
+import { swing } from "./swing.js";
 import { say } from "./texts.js";
 
 const LOOKS = ["computed", "reused", "dead", "dead"]; // by STATUS
@@ -60,9 +61,20 @@ export class Drawing {
     });
     for (const one of this.svg.querySelectorAll(".backup")) one.classList.toggle("used", this.isUsed(one.dataset));
     for (const one of this.svg.querySelectorAll(".wire")) one.classList.toggle("cut", this.statusAt(one.dataset.call, one.dataset.to) !== STATUS.computed);
-    for (const one of this.svg.querySelectorAll(".wire")) one.classList.toggle("old", this.statusAt(one.dataset.call, one.dataset.from) === STATUS.reused);
+    this.swingWires();
     for (const one of this.svg.querySelectorAll(".column")) one.classList.toggle("skipped", this.statusAt(one.parentNode.dataset.call, width - 1) !== STATUS.computed);
     this.moveCursor(this.cursor);
+  }
+
+  /** Mark the wires that carry something older, and swing those that did not before, or do no longer. */
+  swingWires() {
+    const changed = [...this.svg.querySelectorAll(".wire")].filter((one) => {
+      const isOld = this.statusAt(one.dataset.call, one.dataset.from) === STATUS.reused;
+      return isOld !== one.classList.contains("old") && (one.classList.toggle("old", isOld), true);
+    });
+    const middle = ({ x, y, width, height }) => [x + width - 6, y + height / 2];
+    const earlier = ({ call, from }) => middle(this.layout.blocks[(call - 1) * this.choice.width + Number(from)]);
+    swing(this.svg, changed.map((wire) => ({ wire, earlier: earlier(wire.dataset), isBack: !wire.classList.contains("old") })));
   }
 
   statusAt(call, unit) {
