@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from explorer import experiment
-from explorer.bundled import lesson
+from explorer.bundled import gallery, lesson
 from explorer.masks.block_graph import BlockGraph
 from explorer.masks.encoding import decode_bits, encode_bits
 from explorer.models import catalogue
@@ -143,3 +143,20 @@ def test_a_subnet_that_is_not_prepared_is_drawn():
 def test_what_cannot_be_drawn_is_one_sentence(schedule: str, prompt: str):
     (answer,) = draw(run_here, schedule, prompt)
     assert answer["error"] and "\n" not in answer["error"] and "picture" not in answer
+
+
+def test_scenes_of_fifty_calls_are_those_of_the_gallery():
+    facts = json.loads((lesson.FOLDER / lesson.TABLE).read_text(encoding="utf-8"))["fifty"]
+    folder = gallery.GALLERIES / lesson.RUN["model"]
+    table = json.loads((folder / gallery.TABLE).read_text(encoding="utf-8"))
+    number, at = table["samples"].index(facts["scene"]), table["ratios"].index(facts["ratio"])
+    sheet = np.asarray(Image.open(lesson.FOLDER / lesson.FIFTY_SHEET).convert("RGB")).astype(float)
+    assert sheet.shape == (64, 64 * (1 + len(facts["shown"])), 3)
+    assert list(facts["shown"].values()) == sorted(facts["shown"].values(), reverse=True)
+    for place, (name, psnr) in enumerate(facts["shown"].items(), start=1):
+        result = table["methods"][name]["results"][at]
+        assert result["each"]["psnr"][number] == pytest.approx(psnr, abs=0.06)
+        assert facts["psnr"][name] == result["means"]["psnr"]
+        strip = np.asarray(Image.open(folder / f"{number:02}-{name}.webp").convert("RGB"))
+        tile = strip.reshape(64, -1, 64, 3).cumsum(axis=1, dtype=np.uint8)[:, at]
+        assert np.abs(sheet[:, 64 * place : 64 * place + 64] - tile).mean() < 4  # the sheet is lossy

@@ -11,6 +11,7 @@ FOLDER = ASSETS / "lesson"
 TABLE = "lesson.json"
 SHEET = "{prompt}-{seed}-{part}.webp"
 WIDTHS_SHEET = "widths.webp"
+FIFTY_SHEET = "fifty.webp"
 SCENES = (("strawberry", 2), ("fox", 0), ("octopus", 1))  # prompt and seed
 RUN: dict[str, Any] = {"model": "emoji-unet", "sampler": "ddim", "steps": 5, "guidance": 3.0}
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from explorer import experiment
-from explorer.bundled.lesson import RUN, SCENES, SHEET, TABLE, WIDTHS_SHEET, request_values
+from explorer.bundled.lesson import FIFTY_SHEET, RUN, SCENES, SHEET, TABLE, WIDTHS_SHEET, request_values
 from explorer.execution.recording import record_outputs
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 from explorer.masks.encoding import encode_bits
@@ -59,6 +59,8 @@ def make_lesson(model: Model, folder: Path) -> Generator[Progress, None, None]:
     ranks = {"dipgo": importance.rank, "similarity": lesson_facts.similarity_order(graph, similarity.alike)}
     fewer_widths, pictures = lesson_facts.widths(model)
     _write_sheet([np.asarray(Image.open(BytesIO(png)).convert("RGB")) for png in pictures], folder / WIDTHS_SHEET)
+    fifty, by_methods = lesson_facts.fifty_calls(model)
+    _write_sheet(by_methods, folder / FIFTY_SHEET)
     table = {
         **RUN,
         "graph": _describe_graph(graph),
@@ -69,7 +71,7 @@ def make_lesson(model: Model, folder: Path) -> Generator[Progress, None, None]:
         "path": _paths(model, *SCENES[0], folder),
         "search": recorded,
         "rivals": lesson_facts.rivals(graph, ranks, levels, subnets, partial(_closeness, model, *SCENES[0])),
-        "fifty": lesson_facts.fifty_calls(model),
+        "fifty": fifty,
         "widths": fewer_widths,
     }
     (folder / TABLE).write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")

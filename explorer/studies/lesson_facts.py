@@ -3,9 +3,11 @@ calls, and widths."""
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from explorer import experiment
 from explorer.bundled import gallery, width_examples
@@ -27,6 +29,7 @@ BUDGETS = (0.8, 0.6, 0.4)  # shares of the MACs of all calls
 TOLERANCE = 1e-9
 NUM_RANDOM = 8
 PAGE_RATIO = 0.8  # where Explore opens
+FIFTY_SCENE = {"prompt": "octopus", "seed": 0}  # of the gallery, one on which differences are seen
 WIDTH_FILES = ("ecodiff", "taylor-channels")
 WIDTH_RATIO = 0.2
 Score = Callable[[np.ndarray], float]  # the closeness in dB of what these decisions (T, U) leave
@@ -111,17 +114,38 @@ def _describe(entry: Entry) -> dict[str, Any]:
     return {"kept": round(entry.kept, 4), "psnr": round(entry.psnr, 2), "keep": encode_bits(entry.keep)}
 
 
-def fifty_calls(model: Model) -> dict[str, Any]:
+def fifty_calls(model: Model) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Gather what the published method leaves of fifty calls where Explore opens, and how close methods come there on
-    the gallery's scenes: mean and interval in dB."""
-    table = json.loads((gallery.GALLERIES / model.id / gallery.TABLE).read_text(encoding="utf-8"))
+    the gallery's scenes: mean and interval in dB; and one scene by each (`shown`), the closest first.
+
+    The pictures are (H, W, 3) uint8: the full run, then those of `shown`.
+    """
+    folder = gallery.GALLERIES / model.id
+    table = json.loads((folder / gallery.TABLE).read_text(encoding="utf-8"))
     at = table["ratios"].index(PAGE_RATIO)
-    results = {name: method["results"][at] for name, method in table["methods"].items()}
-    psnr = {name: result["means"]["psnr"] for name, result in results.items() if result}
-    importance = load_schedule(bundled.SCHEDULES / model.id / "dipgo-published-ddim-50.safetensors")
-    keep = importance.at(PAGE_RATIO).keep
-    facts = {"ratio": PAGE_RATIO, "num_scenes": len(table["samples"]), "psnr": psnr}
-    return facts | {"calls": len(keep), "keep": encode_bits(keep)}
+    results = {name: method["results"][at] for name, method in table["methods"].items() if method["results"][at]}
+    psnr = {name: result["means"]["psnr"] for name, result in results.items()}
+    keep = load_schedule(bundled.SCHEDULES / model.id / "dipgo-published-ddim-50.safetensors").at(PAGE_RATIO).keep
+    number = table["samples"].index(FIFTY_SCENE)
+    shown = {name: round(result["each"]["psnr"][number], 1) for name, result in results.items()}
+    shown = dict(sorted(shown.items(), key=lambda one: -one[1]))
+    pictures = [_read_strip(folder / f"{number:02}-full.webp")[0]]
+    pictures += [_read_strip(folder / f"{number:02}-{name}.webp")[at] for name in shown]
+    facts = {
+        "ratio": PAGE_RATIO,
+        "num_scenes": len(table["samples"]),
+        "psnr": psnr,
+        "scene": FIFTY_SCENE,
+        "shown": shown,
+    }
+    return facts | {"calls": len(keep), "keep": encode_bits(keep)}, pictures
+
+
+def _read_strip(file: Path) -> np.ndarray:
+    """Read the tiles of a gallery's strip, (N, H, W, 3) uint8, each stored as the difference to the one before."""
+    strip = np.asarray(Image.open(file).convert("RGB"))
+    size = len(strip)
+    return strip.reshape(size, -1, size, 3).cumsum(axis=1, dtype=np.uint8).swapaxes(0, 1)
 
 
 def widths(model: Model) -> tuple[dict[str, Any], list[bytes]]:

@@ -18,8 +18,11 @@ export function surprise(lesson, box) {
   const { titles, hues } = lesson.props;
   const ranked = Object.entries(fifty.psnr).sort(([, one], [, other]) => other[0] - one[0]);
   const entry = ([name, [value, low, high]]) => ({ label: `${titles[name] ?? name}<small>${say(`kind_${name}`)}</small>`, value, low, high, hue: hues[name], note: say("db", { value: value.toFixed(1) }) });
+  const shown = [[say("full"), ""], ...Object.entries(fifty.shown).map(([name, psnr]) => [titles[name] ?? name, say("db", { value: psnr.toFixed(1) })])];
   box.innerHTML = `<figure class="fifty"><svg viewBox="0 0 ${10 * fifty.calls} ${10 * width}" role="img" aria-label="${said}"><rect class="ground" width="100%" height="100%"/>${cells}</svg><figcaption class="said">${said}</figcaption><p><a href="?tab=masks&mask=${lesson.data.model}/dipgo-published-ddim-${fifty.calls}">${say("masksTab")}</a></p></figure>
-    <div><p class="note">${say("fiftyBars", { count: fifty.num_scenes })}</p>${bars(ranked.map(entry), ...SCALE)}<p class="note">${say("fiftyWhy")}</p></div>`;
+    <div><p class="note">${say("fiftyBars", { count: fifty.num_scenes })}</p>${bars(ranked.map(entry), ...SCALE)}<p class="note">${say("fiftyWhy")}</p></div>
+    <div class="fifty-pictures"><p class="note">${say("fiftyPictures", fifty.scene)}</p>${shown.map(([title, psnr]) => `<figure>${tileMarkup(title)}<figcaption><b>${title}</b><br/>${psnr}</figcaption></figure>`).join("")}</div>`;
+  box.querySelectorAll(".tile").forEach((tile, index) => showTile(tile, tileOf(null, "fifty", index, shown.length)));
   return { wires: false, clickable: false };
 }
 

@@ -2,13 +2,13 @@
 // tile's place in the sheet.
 
 export const LESSON = new URL("../../lesson/", import.meta.url); // where the page serves assets/lesson
-const SIZES = { subnets: 64, noisy: 64, extrapolated: 64, features: 32, widths: 64 }; // of a tile, in pixels
+const SIZES = { subnets: 64, noisy: 64, extrapolated: 64, features: 32, widths: 64, fifty: 64 }; // of a tile, in pixels
 const MAX_ACROSS = 32;
 
-/** Name a tile of a scene's sheet; `count` is how many the sheet has. */
+/** Name a tile of a scene's sheet, or of one that belongs to no scene of the lesson (null); `count` is how many the sheet has. */
 export function tileOf(scene, part, index, count) {
   const across = Math.min(MAX_ACROSS, count);
-  const name = part === "widths" ? part : `${scene.prompt}-${scene.seed}-${part}`;
+  const name = scene === null ? part : `${scene.prompt}-${scene.seed}-${part}`;
   return { sheet: new URL(`${name}.webp`, LESSON).href, index, size: SIZES[part], across, rows: Math.ceil(count / across) };
 }
 
