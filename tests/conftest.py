@@ -18,6 +18,7 @@ import transformers
 from explorer.cli import main
 from explorer.models.architectures import spec_of
 from tests.toy_architecture import ToyPipeline, ToyTransformer
+from tests.transformers import TRANSFORMERS, dit
 
 pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.foreign_fixtures", "tests.session"]
 torch.set_num_threads(1)
@@ -100,29 +101,12 @@ def ddpm_unet():
     )
 
 
-def dit():
-    torch.manual_seed(0)
-    model = diffusers.DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,
-        num_layers=4,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=1000,
-        activation_fn="gelu-approximate",
-        norm_elementwise_affine=False,
-    )
-    return model.eval().requires_grad_(False)
-
-
 def toy():
     torch.manual_seed(0)
     return ToyTransformer().eval().requires_grad_(False)
 
 
-DENOISERS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet, "dit": dit, "toy": toy}
+DENOISERS = {"sd": sd_unet, "sdxl": sdxl_unet, "ddpm": ddpm_unet, "toy": toy, **TRANSFORMERS}
 
 
 @pytest.fixture(params=DENOISERS)

@@ -4,6 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from explorer.execution.feature_cache import FeatureCache
 from explorer.execution.macs import COUNTED_LAYERS, count_layer_macs, measure_architecture
@@ -25,14 +26,20 @@ def inputs_of(denoiser, call=0, batch=1):
     inputs[name] = torch.randn(batch, *inputs[name].shape[1:], generator=generator)
     inputs["timestep"] = torch.full((batch,), 900.0 - 100 * call)
     if "encoder_hidden_states" in inputs:
-        inputs["encoder_hidden_states"] = torch.randn(
-            batch, 5, inputs["encoder_hidden_states"].shape[-1], generator=generator
-        )
+        shape = (batch, 5, inputs["encoder_hidden_states"].shape[-1])
+        inputs["encoder_hidden_states"] = torch.randn(shape, generator=generator)
     if "class_labels" in inputs:
         inputs["class_labels"] = torch.arange(batch)
-    for key, value in inputs.get("added_cond_kwargs", {}).items():
-        inputs["added_cond_kwargs"][key] = value.expand(batch, -1)
+    inputs = tree_map(lambda one: _repeat(one, batch), inputs)
+    if "img_shapes" in inputs:
+        inputs["img_shapes"] *= batch
     return inputs
+
+
+def _repeat(value, batch):
+    """Give each picture of a batch its own, of what has one per picture."""
+    has_one = isinstance(value, torch.Tensor) and value.ndim and len(value) == 1
+    return value.repeat(batch, *[1] * (value.ndim - 1)) if has_one else value
 
 
 @torch.no_grad()
@@ -172,8 +179,10 @@ def test_a_lower_order_holds_until_there_are_enough_values():
     assert cache.at(2).item() == pytest.approx(7.0)
 
 
-def first_of(inputs):
-    return {key: first_of(value) if isinstance(value, dict) else value[:1] for key, value in inputs.items()}
+def first_of(inputs, batch=2):
+    """Take the first picture's, of what has one per picture."""
+    per_picture = tree_map(lambda one: one[:1] if isinstance(one, torch.Tensor) and len(one) == batch else one, inputs)
+    return per_picture | ({"img_shapes": inputs["img_shapes"][:1]} if "img_shapes" in inputs else {})
 
 
 def test_batch_elements_do_not_mix(denoiser):

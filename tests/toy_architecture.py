@@ -15,7 +15,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import nn
 
 from explorer.models.architectures import DENOISERS
-from explorer.models.denoiser_spec import DenoiserSpec, Layer, latents_and_timestep
+from explorer.models.denoiser_spec import DenoiserSpec, Layer, latents_and_timestep, own_branches
 from explorer.models.pipelines import PIPELINES, PipelineAdapter, cat
 
 NUM_TOKENS, WIDTH = 5, 8
@@ -136,11 +136,6 @@ def walk(transformer: Any) -> Iterator[Layer]:
         yield Layer(name, name, (name,), reads, True, ("encoder_hidden_states", "hidden_states"))
 
 
-def branches(module: Any, path: str) -> Iterator[str]:
-    """Yield what a block adds to its streams."""
-    yield from (f"{path}.attn", f"{path}.ff")
-
-
 def example_inputs(transformer: Any, size: int, text_length: int) -> dict[str, Any]:
     """Build the arguments of a call for one batch element."""
     text = torch.zeros(1, NUM_TOKENS, WIDTH, device=transformer.device)
@@ -155,7 +150,7 @@ class ToyAdapter(PipelineAdapter):
         return {"encoder_hidden_states": cat([pipe.encode_prompt([""] * len(prompts)), text]) if guided else text}
 
 
-DENOISERS["ToyTransformer"] = DenoiserSpec(walk, example_inputs, branches=branches)
+DENOISERS["ToyTransformer"] = DenoiserSpec(walk, example_inputs, branches=own_branches("attn", "ff"))
 PIPELINES["ToyPipeline"] = ToyAdapter()
 
 # From here on diffusers loads them from a folder, as it would if they were its own.

@@ -21,15 +21,22 @@ def extrapolate(values: Sequence[tuple[int, Any]], call: int, max_extrapolation:
     call = call if max_extrapolation is None else min(call, values[-1][0] + max_extrapolation)
     calls = [known for known, _ in values]
     weights = [np.prod([(call - c) / (k - c) for c in calls if c != k]) for k in calls]  # Lagrange
-    return tree_map(
+    return map_tensors(
         lambda *leaves: sum(float(w) * leaf for w, leaf in zip(weights, leaves, strict=True)),
         *(value for _, value in values),
     )
 
 
+def map_tensors(function: Callable[..., Any], *trees: Any) -> Any:
+    """Apply a function to the tensors of trees of one form. Other leaves, the first tree's, stay: SD3's last block
+    hands on None in the place of the text.
+    """
+    return tree_map(lambda *leaves: function(*leaves) if isinstance(leaves[0], torch.Tensor) else leaves[0], *trees)
+
+
 def copy_tensors(value: Any) -> Any:
     """Copy each tensor of a tree."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value)
+    return map_tensors(torch.clone, value)
 
 
 class FeatureCache:
@@ -48,7 +55,7 @@ class FeatureCache:
     def change(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace each tensor of each value."""
         for index, (call, value) in enumerate(self.values):
-            self.values[index] = call, tree_map(function, value)
+            self.values[index] = call, map_tensors(function, value)
 
     def at(self, call: int) -> Any:
         value = extrapolate(self.values, call, self.max_extrapolation)
@@ -58,5 +65,8 @@ class FeatureCache:
 def add_streams(values: Any, streams: Sequence[torch.Tensor], sign: int = 1) -> Any:
     """Add to each tensor of `values`, in order, the stream that belongs to it; `sign` -1 subtracts."""
     leaves, form = tree_flatten(values)
-    pairs = zip(leaves, streams, strict=True)
-    return tree_unflatten([stream + leaf if sign > 0 else leaf - stream for leaf, stream in pairs], form)
+    added = [
+        leaf if leaf is None else stream + leaf if sign > 0 else leaf - stream
+        for leaf, stream in zip(leaves, streams, strict=True)
+    ]
+    return tree_unflatten(added, form)

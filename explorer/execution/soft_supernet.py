@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
 
 from explorer.execution.call_wrapping import argument_reader, override_method
-from explorer.execution.feature_cache import add_streams, copy_tensors, extrapolate
+from explorer.execution.feature_cache import add_streams, copy_tensors, extrapolate, map_tensors
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
@@ -87,7 +86,7 @@ class SoftSuperNet:
         """Hand back the last noise estimate at a call that is neither entered nor evaluated."""
         sample, timestep = self._read_sample(args, kwargs), self._read_timestep(args, kwargs)
         value = self._extrapolate(NOISE_KEY)
-        return tree_map(lambda e: self.prediction.from_epsilon(e, sample, timestep), value)
+        return map_tensors(lambda e: self.prediction.from_epsilon(e, sample, timestep), value)
 
     def _hooks(self) -> Iterator[Any]:
         last = len(self.graph.units) - 1
@@ -119,7 +118,7 @@ class SoftSuperNet:
                 return output
             cached = self._extrapolate(column)
             self._update_cache(column, fresh, cached, self.live[column])
-            mixed = tree_map(lambda f, c: _mix(self.own[column], f, c), fresh, cached)
+            mixed = map_tensors(lambda f, c: _mix(self.own[column], f, c), fresh, cached)
             return add_streams(mixed, streams) if is_residual else mixed
 
         return mix
@@ -127,13 +126,15 @@ class SoftSuperNet:
     def _mix_call(self, _module: Any, args: tuple, kwargs: dict, output: Any) -> Any:
         """Mix whole calls in the noise estimate: a call that is not entered hands the last one back."""
         sample, timestep = self._read_sample(args, kwargs), self._read_timestep(args, kwargs)
-        fresh = tree_map(lambda y: self.prediction.to_epsilon(y, sample, timestep), output)
+        fresh = map_tensors(lambda y: self.prediction.to_epsilon(y, sample, timestep), output)
         if NOISE_KEY not in self.cached:
             self.cached[NOISE_KEY] = ((self.call, copy_tensors(fresh)),)
             return output
         cached, gate = self._extrapolate(NOISE_KEY), self.runs_forward
         self._update_cache(NOISE_KEY, fresh, cached, gate)
-        return tree_map(lambda y, e: _mix(gate, y, self.prediction.from_epsilon(e, sample, timestep)), output, cached)
+        return map_tensors(
+            lambda y, e: _mix(gate, y, self.prediction.from_epsilon(e, sample, timestep)), output, cached
+        )
 
     def _extrapolate(self, key: Any) -> Any:
         return extrapolate(self.cached[key], self.call, self.extrapolation.max_extrapolation)
@@ -142,10 +143,10 @@ class SoftSuperNet:
         """Cache what a live unit computed; a dead one's last value would have moved by as much, had it run."""
         *before, (call, value) = self.cached[key]
         if live.detach().max() > 0.5:
-            computed = tree_map(lambda f, c: _mix(live, f, c), fresh, cached)
+            computed = map_tensors(lambda f, c: _mix(live, f, c), fresh, cached)
             self.cached[key] = (*self.cached[key], (self.call, computed))[-(self.extrapolation.order + 1) :]
         else:
-            moved = tree_map(lambda v, f, c: v + _expand(live, f) * (f - c), value, fresh, cached)
+            moved = map_tensors(lambda v, f, c: v + _expand(live, f) * (f - c), value, fresh, cached)
             self.cached[key] = (*before, (call, moved))
 
 

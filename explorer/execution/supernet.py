@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from explorer.execution.call_wrapping import (
     CallWrapping,
@@ -25,7 +25,7 @@ from explorer.execution.call_wrapping import (
     override_method,
     run_uncompiled,
 )
-from explorer.execution.feature_cache import FeatureCache, add_streams
+from explorer.execution.feature_cache import FeatureCache, add_streams, map_tensors
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
@@ -213,9 +213,9 @@ class SuperNet:
             cache = self._caches["denoiser", context]
             if self.runs_forward[call]:
                 output = original(*args, **kwargs)
-                cache.push(call, tree_map(lambda y: self.prediction.to_epsilon(y, sample, timestep), output))
+                cache.push(call, map_tensors(lambda y: self.prediction.to_epsilon(y, sample, timestep), output))
                 return output
-            return tree_map(lambda e: self.prediction.from_epsilon(e, sample, timestep), cache.at(call))
+            return map_tensors(lambda e: self.prediction.from_epsilon(e, sample, timestep), cache.at(call))
 
         return call_denoiser
 

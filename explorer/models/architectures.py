@@ -7,14 +7,23 @@ transformer block). The three granularities are that list contracted to stages, 
 from typing import Any
 
 from explorer.masks.block_graph import BlockGraph, Granularity, Reuse, Unit
+from explorer.models.chain import DIT, HUNYUAN, LUMINA, PIXART, SANA, WAN
 from explorer.models.denoiser_spec import DenoiserSpec, Layer
-from explorer.models.dit import DIT
+from explorer.models.mmdit import FLUX, QWEN_IMAGE, SD3
 from explorer.models.unet import UNET
 
 DENOISERS: dict[str, DenoiserSpec] = {
     "UNet2DConditionModel": UNET,
     "UNet2DModel": UNET,
     "DiTTransformer2DModel": DIT,
+    "PixArtTransformer2DModel": PIXART,
+    "SD3Transformer2DModel": SD3,
+    "FluxTransformer2DModel": FLUX,
+    "HunyuanDiT2DModel": HUNYUAN,
+    "SanaTransformer2DModel": SANA,
+    "Lumina2Transformer2DModel": LUMINA,
+    "QwenImageTransformer2DModel": QWEN_IMAGE,
+    "WanTransformer3DModel": WAN,
 }
 
 
@@ -86,19 +95,21 @@ def _expand(spec: DenoiserSpec, denoiser: Any, layers: list[Layer], reuse: Reuse
     """Make each layer the chain of its resnet or sampler and its attention and feed-forward branches."""
     pieces: list[Layer] = []
     units: list[Unit] = []
-    last_of: list[int] = []  # per layer, the column of its last unit
+    ends: list[tuple[int, ...]] = []  # per layer, the columns of its last units: one, or one per stream
     for layer in layers:
-        reads = tuple(sorted({last_of[read] for read in layer.reads}))
+        reads = tuple(sorted({column for read in layer.reads for column in ends[read]}))
         for path in layer.modules:
             branches = tuple(spec.branches(denoiser.get_submodule(path), path))
-            for name in branches:
-                pieces.append(Layer(name, layer.stage, (name,), reads, False))
-                units.append(Unit(name=name, kind="branch", reuse="output", reads=reads))
-                reads = (len(units) - 1,)
+            for beside in branches:
+                is_end = layer is layers[-1] and beside is branches[-1]  # where the second stream is read no more
+                names = beside[:1] if is_end else beside
+                pieces += [Layer(name, layer.stage, (name,), reads, False) for name in names]
+                units += [Unit(name=name, kind="branch", reuse="output", reads=reads) for name in names]
+                reads = tuple(range(len(units) - len(names), len(units)))
             if not branches:
                 same_shape = layer.same_shape or path != layer.modules[0]
                 pieces.append(Layer(path, layer.stage, (path,), reads, same_shape, layer.streams))
                 units.append(_stream_unit(pieces[-1], reuse))
                 reads = (len(units) - 1,)
-        last_of.append(len(units) - 1)
+        ends.append(reads)
     return pieces, units

@@ -16,12 +16,33 @@ class Layer(NamedTuple):
     streams: tuple[str, ...] = ()  # arguments that carry the hidden states, as returned; empty: the first argument
 
 
-def transformer_branches(module: Any, path: str) -> Iterator[str]:
+Branches = Callable[
+    [Any, str], Iterator[tuple[str, ...]]
+]  # (module, its path) -> modules side by side, in running order
+
+
+def transformer_branches(module: Any, path: str) -> Iterator[tuple[str, ...]]:
     """Yield attention and feed-forward of a diffusers transformer block, or of all blocks of a small transformer."""
     for index, block in enumerate(getattr(module, "transformer_blocks", ())):
         yield from transformer_branches(block, f"{path}.transformer_blocks.{index}")
     if hasattr(module, "attn1"):
-        yield from (f"{path}.{part}" for part in ("attn1", "attn2", "ff") if getattr(module, part, None) is not None)
+        yield from own_branches("attn1", "attn2", "ff")(module, path)
+
+
+def own_branches(*names: str | tuple[str, ...], joined: str = "") -> Branches:
+    """Make what yields those of a block's modules that exist: what each returns is added to a stream. Names side by
+    side do not see each other's.
+
+    A block with a module named `joined` adds all its parts in one layer, and so has no branches.
+    """
+
+    def branches(module: Any, path: str) -> Iterator[tuple[str, ...]]:
+        for name in () if joined and hasattr(module, joined) else names:
+            beside = (name,) if isinstance(name, str) else name
+            if found := tuple(f"{path}.{one}" for one in beside if getattr(module, one, None) is not None):
+                yield found
+
+    return branches
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,8 @@ class DenoiserSpec:
     timestep: str = "timestep"
     cond_first: bool = False  # which half of a guided batch saw the prompt, in diffusers' pipelines of this class
     expand_timestep: bool = False  # whether the timestep must have one entry per batch element
-    branches: Callable[[Any, str], Iterator[str]] = transformer_branches  # of a module: what its block adds to a stream
+    branches: Branches = transformer_branches  # of a module: what its block adds to a stream
+    default_size: int | tuple[int, int] | None = None  # of the latents, where the configuration does not say
     sync_channels: Callable[[Any], None] | None = None  # after channels were pruned; None: they cannot be
 
     def timestep_for(self, sample: Any, timestep: Any) -> Any:

@@ -238,8 +238,8 @@ class Model:
 
 
 def _latent_size(denoiser: Any) -> tuple[int, int]:
-    """Read height and width of the latents. Raises ValueError where the configuration has none."""
-    if (size := denoiser.config.get("sample_size")) is None:
+    """Read height and width of the latents. Raises ValueError where neither the configuration nor the class has any."""
+    if (size := denoiser.config.get("sample_size") or spec_of(denoiser).default_size) is None:
         raise ValueError("the denoiser's configuration has no sample_size, so that its MACs cannot be counted")
     return height_and_width(size)
 

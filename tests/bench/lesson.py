@@ -3,7 +3,8 @@
     python tests/bench/lesson.py [rounds]
 
 Frames are counted by the browser's own animation callbacks while the data are followed, and while blocks of a call
-stop one after another, of the lesson's 5 calls and of 8; the longest pause between two of them says how far a frame was late.
+stop one after another, of the lesson's 5 calls and of 8; the longest pause between two of them says how far a frame was
+late.
 """
 
 import shutil
