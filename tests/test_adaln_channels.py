@@ -23,16 +23,20 @@ from explorer.progress import run_to_completion
 from explorer.pruners import method_config
 from explorer.pruners.width_ranking import select_dims
 from explorer.ui.markup import width_tiles, width_title
-from tests.test_width_gates import INPUTS, _cast, run
+from tests.test_width_gates import BATCH, TIME, TOKENS, _cast, run
 from tests.test_width_gates import prune as remove
+from tests.transformers import flux as make_flux
 
-MAKE, CALL = INPUTS["flux"]
+TEXT = {"encoder_hidden_states": TOKENS, "pooled_projections": torch.randn(BATCH, 16)}
+PLACES = {"img_ids": torch.rand(16, 3), "txt_ids": torch.zeros(5, 3)}
+CALL = {"hidden_states": torch.randn(BATCH, 16, 4), "timestep": TIME / 1000, **TEXT, **PLACES}
 FIRST = "transformer_blocks.0.norm1_context:adaln_channels"
 
 
 def flux():
     torch.manual_seed(3)
-    made = MAKE().eval().requires_grad_(False)
+    sizes = {"in_channels": 4, "attention_head_dim": 16, "num_attention_heads": 4, "axes_dims_rope": (4, 4, 8)}
+    made = make_flux(**sizes, joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=False)
     for parameter in made.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return made
@@ -236,5 +240,5 @@ def test_removed_channels_are_counted_by_kind_in_every_output(model, tmp_path):
     assert [name for name in columns if name in expected] == ["heads", "neurons", "adaln_channels"]
     assert width_title(found.header) == "Magnitude, heads and neurons, AdaLN channels"
     bars = figures.share_bars(widths.keep)
-    assert "neurons stay" in bars.layout.xaxis.title.text and "adaln_channels stay" in bars.layout.xaxis.title.text
+    assert "neurons stay" in bars.layout.title.text and "adaln_channels stay" in bars.layout.title.text
     assert any("adaln_channels stay" in text for text in bars.data[0].text)

@@ -24,7 +24,8 @@ def inputs_of(denoiser, call=0, batch=1):
     inputs = example_inputs(denoiser)
     name = "hidden_states" if "hidden_states" in inputs else "sample"
     inputs[name] = torch.randn(batch, *inputs[name].shape[1:], generator=generator)
-    inputs["timestep"] = torch.full((batch,), 900.0 - 100 * call)
+    thousands = 1 if {"img_ids", "img_shapes"} & inputs.keys() else 1000  # which FLUX and Qwen-Image multiply by
+    inputs["timestep"] = torch.full((batch,), thousands * (0.9 - 0.1 * call))
     if "encoder_hidden_states" in inputs:
         shape = (batch, 5, inputs["encoder_hidden_states"].shape[-1])
         inputs["encoder_hidden_states"] = torch.randn(shape, generator=generator)

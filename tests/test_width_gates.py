@@ -2,37 +2,15 @@
 
 import copy
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 
 from explorer.execution.width_gates import WidthGates, prune_widths
 from explorer.models.prunable_dims import find_prunable_dims
-from tests.conftest import ddpm_unet, dit, sd_unet, sdxl_unet
-
-
-def pixart():
-    return diffusers.PixArtTransformer2DModel(
-        **dict(sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=4, in_channels=4),
-        **dict(cross_attention_dim=32, out_channels=8, caption_channels=16, activation_fn="gelu-approximate"),
-    )
-
-
-def sd3():
-    return diffusers.SD3Transformer2DModel(
-        **dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, pos_embed_max_size=8),
-        **dict(attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32),
-        **dict(pooled_projection_dim=16, dual_attention_layers=(0,), qk_norm="rms_norm"),
-    )
-
-
-def flux():
-    return diffusers.FluxTransformer2DModel(
-        **dict(patch_size=1, in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16),
-        **dict(num_attention_heads=4, joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8)),
-    )
-
+from tests.conftest import ddpm_unet, sd_unet, sdxl_unet
+from tests.test_supernet import inputs_of
+from tests.transformers import TRANSFORMERS
 
 BATCH = 2
 LATENTS, TOKENS, TIME = torch.randn(BATCH, 4, 8, 8), torch.randn(BATCH, 5, 32), torch.tensor([300, 700])
@@ -44,34 +22,19 @@ INPUTS = {
         | dict(added_cond_kwargs={"text_embeds": torch.randn(BATCH, 12), "time_ids": torch.ones(BATCH, 6)}),
     ),
     "ddpm": (ddpm_unet, dict(sample=LATENTS[:, :3], timestep=TIME)),
-    "dit": (dit, dict(hidden_states=LATENTS, timestep=TIME, class_labels=torch.tensor([1, 1000]))),
-    "pixart": (
-        pixart,
-        dict(hidden_states=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS[..., :16])
-        | dict(added_cond_kwargs={"resolution": None, "aspect_ratio": None}),
-    ),
-    "sd3": (
-        sd3,
-        dict(hidden_states=LATENTS, timestep=TIME, encoder_hidden_states=TOKENS)
-        | dict(pooled_projections=torch.randn(BATCH, 16)),
-    ),
-    "flux": (
-        flux,
-        dict(hidden_states=torch.randn(BATCH, 16, 4), timestep=TIME / 1000, encoder_hidden_states=TOKENS)
-        | dict(pooled_projections=torch.randn(BATCH, 16), img_ids=torch.rand(16, 3), txt_ids=torch.zeros(5, 3)),
-    ),
 }
+CUTTABLE = [*INPUTS, *(name for name in TRANSFORMERS if name != "wan")]
 
 
-@pytest.fixture(params=INPUTS)
+@pytest.fixture(params=CUTTABLE)
 def network(request):
     """Make (network, its inputs): weights and biases random, so that nothing is zero by its initialisation."""
-    make, inputs = INPUTS[request.param]
+    make, inputs = INPUTS.get(request.param) or (TRANSFORMERS[request.param], None)
     made = make().eval().requires_grad_(False)
     torch.manual_seed(3)
     for parameter in made.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
-    return made, inputs
+    return made, inputs or inputs_of(made, batch=BATCH)
 
 
 @torch.no_grad()
@@ -133,14 +96,14 @@ def test_a_pruned_network_can_be_pruned_again(network):
     assert torch.equal(run(once, inputs), run(twice, inputs))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_pruned_network_runs_in_half_precision(network, dtype):
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float16, 0.1), (torch.bfloat16, 0.2)])  # of the largest output
+def test_a_pruned_network_runs_in_half_precision(network, dtype, share):
     whole, inputs = network
     prune(whole, widths_of(whole, LEFT["30 %"]))
     reference = run(whole, inputs)
     half = {name: _cast(value, dtype) for name, value in inputs.items()}
     found = run(whole.to(dtype), half)
-    assert found.dtype == dtype and (found.float() - reference).abs().max() < 0.1 * reference.abs().max()
+    assert found.dtype == dtype and (found.float() - reference).abs().max() < share * reference.abs().max()
 
 
 def _cast(value, dtype):
@@ -154,7 +117,9 @@ def test_gradients_reach_soft_gates(network):
     gates = {name: torch.full((dim.size,), 0.9, requires_grad=True) for name, dim in find_prunable_dims(whole).items()}
     with WidthGates(whole, find_prunable_dims(whole), gates):
         whole(**inputs, return_dict=False)[0].square().sum().backward()
-    assert all(gate.grad is not None and bool(gate.grad.ne(0).any()) for gate in gates.values())
+    unread = ("transformer_blocks.2.txt_mlp:neurons",)  # of Qwen-Image's last block: nothing reads the text after it
+    touched = {name for name, gate in gates.items() if gate.grad is not None and bool(gate.grad.ne(0).any())}
+    assert gates.keys() - touched <= {*unread}
 
 
 def test_width_gates_are_removed_after_an_error(network):
@@ -190,3 +155,19 @@ def test_widths_of_another_model_are_refused_and_change_nothing(unet, widths, me
     with pytest.raises(ValueError, match=message):
         way(unet, find_prunable_dims(unet), good | widths)
     assert all(torch.equal(parameter, before[name]) for name, parameter in unet.named_parameters())
+
+
+def test_a_film_model_names_what_cannot_be_cut():
+    with pytest.raises(
+        ValueError, match=r"6 layers, blocks.0.attn1 the first, are a WanAttention, which takes the norm"
+    ):
+        find_prunable_dims(TRANSFORMERS["wan"]())
+
+
+def test_an_attention_of_an_unknown_class_is_named():
+    network = TRANSFORMERS["pixart"]()
+    network.transformer_blocks[1].attn1.__class__ = type(
+        "OwnAttention", (type(network.transformer_blocks[1].attn1),), {}
+    )
+    with pytest.raises(ValueError, match=r"transformer_blocks.1.attn1 the first, are a OwnAttention, whose parts"):
+        find_prunable_dims(network)

@@ -26,8 +26,8 @@ class PrunableDim:
 
     name: str  # module path and kind, "mid_block.attentions.0.transformer_blocks.0.attn1:heads"
     size: int  # elements
-    width: int  # features of one element
-    producers: tuple[str, ...]  # layers that make these features
+    width: int  # features of one element, where they are read
+    producers: tuple[str, ...]  # layers that make these features; keys and values may have fewer
     num_chunks: int  # gated producers make them twice, one chunk after the other
     consumers: tuple[tuple[str, int], ...]  # layers that read them, and the first of their inputs; none for AdaLN
     params: int  # of one element
@@ -81,14 +81,17 @@ class WidthGates:
             self.handles.pop().remove()
 
     @staticmethod
-    def _gate_input(parts: list[tuple[int, torch.Tensor]], _layer: Any, inputs: tuple) -> tuple:
+    def _gate_input(parts: list[tuple[int, torch.Tensor]], layer: Any, inputs: tuple) -> tuple:
         x, *others = inputs
+        is_conv = isinstance(layer, torch.nn.Conv2d)
+        x = x.movedim(1, -1) if is_conv else x
         pieces, done = [], 0
         for first, factors in sorted(parts, key=lambda part: part[0]):
             end = first + factors.shape[-1]
             pieces += [x[..., done:first], _multiply(x[..., first:end], factors)]
             done = end
-        return torch.cat([*pieces, x[..., done:]], dim=-1), *others
+        gated = torch.cat([*pieces, x[..., done:]], dim=-1)
+        return gated.movedim(-1, 1) if is_conv else gated, *others
 
     @staticmethod
     def _gate_output(factors: torch.Tensor, _layer: Any, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -110,17 +113,18 @@ def prune_widths(denoiser: torch.nn.Module, dims: Mapping[str, PrunableDim], wid
     """
     for dim, keep in list(_match(denoiser, dims, widths)):
         keep = np.asarray(keep, dtype=bool)
-        features = torch.from_numpy(np.flatnonzero(keep.repeat(dim.width)))
+        if not dim.size:  # all of it went before
+            continue
         for path in dim.producers:
-            chunk = dim.size * dim.width
-            index = torch.cat([features + number * chunk for number in range(dim.num_chunks)])
-            _select(denoiser.get_submodule(path), 0, index)
+            made: Any = denoiser.get_submodule(path)
+            own = len(made.weight) // (dim.num_chunks * dim.size)  # features of one element
+            _select(made, 0, torch.from_numpy(np.flatnonzero(np.tile(keep.repeat(own), dim.num_chunks))))
         for path, first in dim.consumers:
             layer: Any = denoiser.get_submodule(path)
-            removed = set((first + np.flatnonzero(~keep.repeat(dim.width))).tolist())
-            left = [number for number in range(layer.in_features) if number not in removed]
-            _select(layer, 1, torch.tensor(left, dtype=torch.long))
-        _sync_attributes(denoiser, dim, features)
+            left = np.ones(layer.weight.shape[1], dtype=bool)
+            left[first : first + dim.size * dim.width] = keep.repeat(dim.width)
+            _select(layer, 1, torch.from_numpy(np.flatnonzero(left)))
+        _sync_attributes(denoiser, dim, keep)
 
 
 def _match(
@@ -140,25 +144,28 @@ def _match(
 
 
 def _select(layer: Any, axis: int, index: torch.Tensor) -> None:
-    """Keep these outputs (axis 0) or inputs (axis 1) of a linear layer."""
+    """Keep these outputs (axis 0) or inputs (axis 1) of a linear layer or a convolution; both, if it is depthwise."""
     index = index.to(layer.weight.device)
     layer.weight = _parameter(layer.weight, layer.weight.index_select(axis, index))
-    if axis == 0:
-        layer.out_features = len(index)
-        if layer.bias is not None:
-            layer.bias = _parameter(layer.bias, layer.bias.index_select(0, index))
-    else:
-        layer.in_features = len(index)
+    if axis == 0 and layer.bias is not None:
+        layer.bias = _parameter(layer.bias, layer.bias.index_select(0, index))
+    names = ("out_features", "in_features")
+    if isinstance(layer, torch.nn.Conv2d):
+        names = ("out_channels", "in_channels")
+        if layer.groups > 1:
+            layer.in_channels = layer.groups = len(index)
+    setattr(layer, names[axis], len(index))
 
 
 def _parameter(old: torch.nn.Parameter, values: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(values.detach().clone(), requires_grad=old.requires_grad)
 
 
-def _sync_attributes(denoiser: torch.nn.Module, dim: PrunableDim, features: torch.Tensor) -> None:
-    """Update what a module remembers of its own size; `features` are the ones that stay."""
+def _sync_attributes(denoiser: torch.nn.Module, dim: PrunableDim, keep: np.ndarray) -> None:
+    """Update what a module remembers of its own size; `keep`: the elements that stay."""
     module: Any = denoiser.get_submodule(dim.path)
-    count, left = len(features), len(features) // dim.width
+    features = torch.from_numpy(np.flatnonzero(keep.repeat(dim.width)))
+    count = len(features)
     if dim.name.endswith(":adaln_channels"):
         if not isinstance(module.linear, PaddedLinear):
             module.linear = PaddedLinear(module.linear, dim.size)
@@ -166,14 +173,18 @@ def _sync_attributes(denoiser: torch.nn.Module, dim: PrunableDim, features: torc
         module.linear.positions = positions[features.to(positions.device)]
         return
     if dim.name.endswith(":neurons"):
+        if not count and hasattr(module, "conv_point"):
+            denoiser.set_submodule(dim.path, EmptyConvolutions(module.conv_point.out_channels))
         if hasattr(module, "mlp_hidden_dim"):
             module.mlp_hidden_dim = count
             module.proj_out._tp_packed_row_blocks = [module.proj_out.in_features - count, count]
         return
-    for name, value in {"heads": left, "sliceable_head_dim": left, "inner_dim": count, "inner_kv_dim": count}.items():
+    heads = int(keep.sum()) * (module.heads // dim.size)  # an element is several of them where these share keys
+    keys = count // max(heads, 1) * int(keep.sum())
+    for name, value in {"heads": heads, "sliceable_head_dim": heads, "inner_dim": count, "inner_kv_dim": keys}.items():
         if hasattr(module, name):
             setattr(module, name, value)
-    if not left:
+    if not heads:
         denoiser.set_submodule(dim.path, EmptyAttention(module))
 
 
@@ -218,3 +229,14 @@ class EmptyAttention(torch.nn.Module):
     def _biases(layer: Callable | None, x: torch.Tensor) -> torch.Tensor:
         nothing = x.new_zeros(*x.shape[:2], 0)
         return nothing if layer is None else layer(nothing)
+
+
+class EmptyConvolutions(torch.nn.Module):
+    """A feed-forward of convolutions (Sana's) without neurons: nothing, (B, in, H, W) -> (B, out, H, W)."""
+
+    def __init__(self, out_channels: int):
+        super().__init__()
+        self.out_channels = out_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(len(x), self.out_channels, *x.shape[2:])

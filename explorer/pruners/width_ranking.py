@@ -45,13 +45,18 @@ def dim_importance(denoiser: Any, dim: Any, values: Mapping[str, "torch.Tensor"]
 
     if isinstance(dim, ChannelGroup):
         return group_importance(dim, values)
-    total = np.zeros(dim.size * dim.width)
+    total, shared = np.zeros((dim.size, dim.width)), np.zeros(dim.size)
     for path in dim.producers:
-        made = values[f"{path}.weight"].double().sum(dim=1)
-        total += made.reshape(dim.num_chunks, -1).sum(dim=0).cpu().numpy()
+        made = values[f"{path}.weight"].double().flatten(1).sum(dim=1)
+        made = made.reshape(dim.num_chunks, dim.size, -1).sum(dim=0).cpu().numpy()
+        if made.shape == total.shape:
+            total += made
+        else:  # keys and values, which several heads share
+            shared += made.sum(axis=1)
     for path, first in dim.consumers:
-        total += values[f"{path}.weight"][:, first : first + len(total)].double().sum(dim=0).cpu().numpy()
-    return total.reshape(dim.size, dim.width).sum(axis=1) / dim.params
+        read = values[f"{path}.weight"][:, first : first + total.size].double().sum(dim=0).flatten()
+        total += read.cpu().numpy().reshape(total.shape)
+    return (total.sum(axis=1) + shared) / dim.params
 
 
 def make_width_result(
@@ -119,16 +124,16 @@ def _layer_macs(model: Model) -> Mapping[str, int]:
 def _dim_record(denoiser: Any, dim: Any, config: WidthConfig, macs: Mapping[str, int]) -> PrunableDimRecord:
     if dim.name.endswith(":channels"):
         return PrunableDimRecord(name=dim.name, size=dim.size, multiple_of=dim.num_norm_groups)
-    made = sum(macs[path] // denoiser.get_submodule(path).out_features for path in dim.producers)
+    made = sum(macs[path] // dim.size for path in dim.producers)
     consumers = [(denoiser.get_submodule(path), macs[path]) for path, _ in dim.consumers]
-    read = sum(_num_positions(layer, spent) * layer.out_features for layer, spent in consumers)
+    read = sum(_num_positions(layer, spent) * len(layer.weight) for layer, spent in consumers)
     return PrunableDimRecord(
         name=dim.name,
         size=dim.size,
         params=dim.params,
         params_when_empty=dim.params_when_empty,
         multiple_of=min(config.round_to, dim.size) if dim.name.endswith(":neurons") else 1,
-        macs=dim.width * (dim.num_chunks * made + read),
+        macs=made + dim.width * read,
     )
 
 
