@@ -39,12 +39,13 @@ def apply(pipe: Any, mask: Schedule | Widths, strict: bool = True) -> AbstractCo
 
 def _made_for_another(pipe: Any, mask: Schedule | Widths) -> str:
     """Say in which model or sampler a pipeline differs from those that a mask was made for; empty: in none."""
-    from explorer.sampling.schedulers import SAMPLERS
+    from explorer.sampling.schedulers import scheduler_class
 
     made_for, model_id = mask.header.model.id, catalogue.id_of_pipeline(pipe)
     if model_id not in (made_for, None):
         return f"the mask was made for the model {made_for}, not {model_id}"
     sampler = mask.header.sampler if mask.prunes == "schedule" else None
-    if sampler in SAMPLERS and type(pipe.scheduler) not in SAMPLERS[sampler][0].__mro__:
+    ours = scheduler_class(sampler, pipe.scheduler.config) if sampler else None
+    if ours and type(pipe.scheduler) not in ours.__mro__:
         return f"the mask was made for the sampler {sampler}, and the pipeline has a {type(pipe.scheduler).__name__}"
     return ""

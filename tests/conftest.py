@@ -24,6 +24,7 @@ pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.foreign_fi
 torch.set_num_threads(1)
 
 DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+LETTERS = string.ascii_lowercase
 UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
 
@@ -196,6 +197,57 @@ def dit_pipeline():
     )
 
 
+def t5_parts(width=12):
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    tokenizer = transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+    torch.manual_seed(3)
+    sizes = {"d_model": width, "d_kv": 4, "num_heads": 2, "d_ff": 16, "num_layers": 1}
+    return tokenizer, transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(pieces), **sizes))
+
+
+def flow_vae(**changes):
+    torch.manual_seed(1)
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=16,
+        shift_factor=0.1,
+        **changes,
+    )
+
+
+def pixart_pipeline():
+    tokenizer, text_encoder = t5_parts()
+    scheduler = diffusers.DPMSolverMultistepScheduler()
+    return diffusers.PixArtAlphaPipeline(tokenizer, text_encoder, vae(), TRANSFORMERS["pixart"](), scheduler)
+
+
+def sd3_pipeline():
+    (tokenizer, text_encoder), (tokenizer_2, text_encoder_2) = text_parts(True), text_parts(True)
+    tokenizer_3, text_encoder_3 = t5_parts(width=24)
+    transformer = TRANSFORMERS["sd3"](joint_attention_dim=24, pooled_projection_dim=24)
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=flow_vae(),
+        **dict(text_encoder=text_encoder, tokenizer=tokenizer),
+        **dict(text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2),
+        **dict(text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3),
+    )
+
+
+def flux_pipeline(**changes):
+    (tokenizer, text_encoder), (tokenizer_2, text_encoder_2) = text_parts(), t5_parts()
+    transformer = TRANSFORMERS["flux"](pooled_projection_dim=12, **changes)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
+    return diffusers.FluxPipeline(
+        scheduler, flow_vae(), text_encoder, tokenizer, text_encoder_2, tokenizer_2, transformer
+    )
+
+
 def toy_pipeline():
     return ToyPipeline(toy(), diffusers.DDIMScheduler(clip_sample=False))
 
@@ -207,6 +259,9 @@ PIPELINES = {
     "dit": dit_pipeline,
     "toy": toy_pipeline,
 }
+
+
+NEWER_PIPELINES = {"pixart": pixart_pipeline, "sd3": sd3_pipeline, "flux": flux_pipeline}
 
 
 @pytest.fixture(scope="session", params=PIPELINES)

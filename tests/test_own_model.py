@@ -64,7 +64,7 @@ REFUSED = {
     "[" * 40_000: "JSON",
     "[1]": "no denoiser",
     '{"_class_name": ["UNet2DModel"]}': "no denoiser",
-    '{"_class_name": "FluxTransformer2DModel"}': "known are",
+    '{"_class_name": "MochiTransformer3DModel"}': "known are",
     '{"_class_name": "UNet2DModel", "in_channels": 1e400}': "larger than",
     '{"_class_name": "UNet2DModel", "in_channels": NaN}': "larger than",
     '{"_class_name": "UNet2DModel", "in_channels": 1000000}': "larger than",

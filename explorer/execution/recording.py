@@ -14,15 +14,18 @@ from explorer.masks.block_graph import BlockGraph
 def record_outputs(
     denoiser: torch.nn.Module, graph: BlockGraph, columns: list[int], record: Callable[[int, torch.Tensor], None]
 ) -> Iterator[None]:
-    """Call `record(index, output)` inside whenever one of the units `columns` has run."""
+    """Call `record(index, output)` inside whenever one of the units `columns` has run.
 
-    def hook(index: int) -> Callable:
-        return lambda _module, _inputs, output: record(
-            index, tree_leaves(output)[0]
-        )  # a down stage hands out skips too
+    Of two streams it is the latents', which comes last; of a down stage, which hands out skips too, the first.
+    """
 
-    last = [denoiser.get_submodule(graph.modules[column][-1]) for column in columns]
-    handles = [module.register_forward_hook(hook(index)) for index, module in enumerate(last)]
+    def hook(index: int, place: int) -> Callable:
+        return lambda _module, _inputs, output: record(index, tree_leaves(output)[place])
+
+    handles = []
+    for index, column in enumerate(columns):
+        module, place = denoiser.get_submodule(graph.modules[column][-1]), max(0, len(graph.streams[column]) - 1)
+        handles.append(module.register_forward_hook(hook(index, place)))
     try:
         yield
     finally:

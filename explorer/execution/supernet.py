@@ -129,11 +129,19 @@ class SuperNet:
                 ends = (module is modules[0], module is modules[-1])
                 self._wrap(module, self._unit_call(int(column), module, *ends))
         self._uncompile_around_gates()
+        if hasattr(self.denoiser, "cache_context"):  # by which FLUX's pipeline names its two passes of guidance
+            named = partial(self._cache_context, self.entry.cache_context)
+            self._undo.append(override_method(self.entry, "cache_context", named))
         if self.scheduler is not None:
             self._override("set_timesteps", self._set_timesteps)
             if self.prediction.reads_input:
                 self._override("step", self._step)
         return self
+
+    @contextmanager
+    def _cache_context(self, original: Any, name: str, **kwargs: Any) -> Iterator[None]:
+        with self.in_context(name), original(name, **kwargs):
+            yield
 
     def _override(self, name: str, replacement: Callable) -> None:
         """Have a method of the scheduler pass through `replacement`, which gets the method first."""

@@ -4,6 +4,7 @@ A denoiser is read as a short list of *layers* in the order they run (a resnet w
 transformer block). The three granularities are that list contracted to stages, as it is, or expanded to modules.
 """
 
+import re
 from typing import Any
 
 from explorer.masks.block_graph import BlockGraph, Granularity, Reuse, Unit
@@ -38,11 +39,17 @@ def class_name(denoiser: Any) -> str:
     return next((one.__name__ for one in kind.__mro__ if one.__name__ in DENOISERS), kind.__name__)
 
 
+def known_denoisers() -> str:
+    """List the denoisers that are known, for a sentence: the names of their classes without what all have in common."""
+    names = [re.sub("(Transformer)?[23]D(Condition)?Model$|Model$", "", name) for name in DENOISERS]
+    return ", ".join(dict.fromkeys(names))
+
+
 def spec_of(denoiser: Any) -> DenoiserSpec:
     """Look up the row of a denoiser's class. Raises ValueError for a class that is not known."""
     name = class_name(denoiser)
     if name not in DENOISERS:
-        raise ValueError(f"{name} is not a known denoiser; known are {', '.join(DENOISERS)}")
+        raise ValueError(f"{name} is not a known denoiser; known are {known_denoisers()}")
     return DENOISERS[name]
 
 

@@ -21,7 +21,7 @@ def walk_lumina(transformer: Any) -> Iterator[Layer]:
     ends: list[int] = []
     count = 0
     for attribute in ("context_refiner", "noise_refiner", "layers"):
-        reads = tuple(ends) if attribute == "layers" else ()
+        reads: tuple[int, ...] = tuple(ends) if attribute == "layers" else ()
         for index, _ in enumerate(getattr(transformer, attribute)):
             name = f"{attribute}.{index}"
             yield Layer(name, name, (name,), reads, True)
@@ -34,7 +34,8 @@ def walk_hunyuan(transformer: Any) -> Iterator[Layer]:
     """Yield the blocks; those of the second half read one of the first half too, the last one first, as in U-ViT."""
     num_layers, skips = len(transformer.blocks), list[int]()
     for index, block in enumerate(transformer.blocks):
-        name, reads = f"blocks.{index}", ((index - 1,) if index else ())
+        name = f"blocks.{index}"
+        reads: tuple[int, ...] = (index - 1,) if index else ()
         has_skip = block.skip_linear is not None
         reads += (skips.pop(),) if has_skip else ()
         yield Layer(name, name, (name,), tuple(sorted(reads)), not has_skip)
@@ -99,6 +100,10 @@ def lumina_inputs(transformer: Any, size: int | Sequence[int], text_length: int)
     """Build the arguments of a call for one batch element."""
     import torch
 
+    if transformer.device.type == "meta" and not transformer.rope_embedder._forward_pre_hooks:
+        # it counts the tokens by the mask, and on the meta device there is nothing to count
+        all_tokens = torch.ones(1, text_length, dtype=torch.long, device="cpu")
+        transformer.rope_embedder.register_forward_pre_hook(lambda _, given: (given[0], all_tokens))
     mask = torch.ones(1, text_length, dtype=torch.bool, device=transformer.device)
     return {**_text_inputs("cap_feat_dim", transformer, size, text_length), "encoder_attention_mask": mask}
 

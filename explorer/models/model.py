@@ -16,8 +16,7 @@ from explorer.masks.file_format import ModelRecord
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
 from explorer.models.architectures import build_block_graph, class_name, spec_of, unwrap_compiled
-from explorer.models.denoiser_spec import height_and_width
-from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, split_guided
+from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, latent_size, split_guided
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +39,13 @@ class Model:
         scheduler_config: Mapping[str, Any],
         text_length: int,
         pipe: Any = None,
+        size: tuple[int, int] | None = None,
     ):
         self.id, self.pipeline, self.denoiser, self.pipe = id, pipeline, denoiser, pipe
-        self.scheduler_config, self.text_length = scheduler_config, text_length
-        self.adapter, self.latent_size = PIPELINES[pipeline], _latent_size(denoiser)
+        self.adapter, self.text_length = PIPELINES[pipeline], text_length
+        self.latent_size = size or latent_size(denoiser, getattr(pipe, "vae", None))  # height and width
+        own = self.adapter.sampling_settings(scheduler_config, denoiser, self.latent_size)
+        self.scheduler_config = {**scheduler_config, **own}
         self.revision: str | None = None
         self._architectures: dict[tuple[str, str], Architecture] = {}
         self._channel_groups: dict[str, Any] | None = None  # once they were traced
@@ -118,9 +120,10 @@ class Model:
     def _check_own_loop(self, conditioning: Mapping[str, Any]) -> None:
         """Raise ValueError where the pipeline of the model draws otherwise than `sampling.rollout.denoise` does."""
         spec, vae = spec_of(self.denoiser), getattr(self.pipe, "vae", None)
-        known = {spec.sample, spec.timestep, *conditioning}
+        known = {spec.sample, spec.timestep, *conditioning, *self.adapter.made_by_call}
         missing = [name for name in self.example_inputs(self.denoiser) if name not in known]
-        if vae is not None and self.denoiser.config.in_channels != vae.config.latent_channels:
+        channels = self.denoiser.config.in_channels // self.adapter.channels_per_token
+        if vae is not None and channels != vae.config.latent_channels:
             missing.append("latents of a picture")
         if not has_noise_levels(self.scheduler_config):
             missing.append(f"the noise levels of {self.scheduler_config['_class_name']}")
@@ -237,20 +240,13 @@ class Model:
         return ChannelGroups(denoiser, self.example_inputs(denoiser), excluded, sync)
 
 
-def _latent_size(denoiser: Any) -> tuple[int, int]:
-    """Read height and width of the latents. Raises ValueError where neither the configuration nor the class has any."""
-    if (size := denoiser.config.get("sample_size") or spec_of(denoiser).default_size) is None:
-        raise ValueError("the denoiser's configuration has no sample_size, so that its MACs cannot be counted")
-    return height_and_width(size)
-
-
 @lru_cache(maxsize=32)
-def _whole_call_cost(denoiser_class: Any, config: str, latent_size: tuple[int, int], text_length: int) -> "CallCost":
+def _whole_call_cost(denoiser_class: Any, config: str, size: tuple[int, int], text_length: int) -> "CallCost":
     """Count what a call of the network with this configuration, JSON, costs."""
     from explorer.execution.macs import build_on_meta, measure_call
 
     skeleton = build_on_meta(denoiser_class, json.loads(config))
-    return measure_call(skeleton, spec_of(skeleton).example_inputs(skeleton, latent_size, text_length))
+    return measure_call(skeleton, spec_of(skeleton).example_inputs(skeleton, size, text_length))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from explorer.models import catalogue, pipeline_files
-from explorer.models.architectures import DENOISERS
+from explorer.models.architectures import DENOISERS, known_denoisers
 from explorer.models.model import Model
 
 ID = "your-model"
@@ -37,7 +37,7 @@ def read_config(text: str) -> dict[str, Any]:
     name = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in DENOISERS:
         what = f"a {name[:60]}" if isinstance(name, str) else "no denoiser"
-        raise ValueError(f"this is the configuration of {what}; known are {', '.join(DENOISERS)}")
+        raise ValueError(f"this is the configuration of {what}; known are {known_denoisers()}")
     _check_values(config)
     _check_sizes(config)
     return config
@@ -76,7 +76,7 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
         ("parameters", num_layers * PARAMS_OF_A_LAYER * width**2, MAX_PARAMS),
         ("pixels at a side", side, MAX_SAMPLE_SIZE),
     ]
-    if "Transformer" in config["_class_name"]:
+    if not config["_class_name"].startswith("UNet"):
         limits.append(("tokens", (side / max(1, _largest(config.get("patch_size"), 1))) ** 2, MAX_TOKENS))
     for what, number, limit in limits:
         if number > limit:
@@ -99,8 +99,9 @@ def _num_blocks(config: Mapping[str, Any]) -> int:
 
 def _num_layers(config: Mapping[str, Any]) -> float:
     """Estimate the layers: those of a transformer, or resnets and transformer blocks of a U-Net."""
-    if "Transformer" in config["_class_name"]:
-        return _largest(config.get("num_layers"), 28)
+    if not config["_class_name"].startswith("UNet"):
+        lists = {"num_layers": 28, "num_single_layers": 0, "num_refiner_layers": 0}
+        return sum(max(0, _largest(config.get(name), default)) for name, default in lists.items())
     blocks = _num_blocks(config)
     layers = _per_block(config.get("layers_per_block"), 2, blocks)
     names = ("transformer_layers_per_block", "reverse_transformer_layers_per_block")
@@ -118,7 +119,8 @@ def _width(config: Mapping[str, Any]) -> float:
     if "block_out_channels" in config:
         names = ("block_out_channels", "cross_attention_dim", "encoder_hid_dim")
         return max(_largest(config.get(name), 0) for name in names)
-    return _largest(config.get("num_attention_heads"), 16) * _largest(config.get("attention_head_dim"), 72)
+    heads = _largest(config.get("num_attention_heads"), 16) * _largest(config.get("attention_head_dim"), 72)
+    return max(heads, *(_largest(config.get(name), 0) for name in ("hidden_size", "caption_projection_dim", "ffn_dim")))
 
 
 def build(config: Mapping[str, Any]) -> Model:

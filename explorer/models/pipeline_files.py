@@ -6,12 +6,13 @@ Importing it loads no torch; loading a pipeline does.
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from explorer.models import hub
 from explorer.models.memory import check_fits
 from explorer.models.model import Model
-from explorer.models.pipelines import PIPELINES
+from explorer.models.pipelines import PIPELINES, latent_size
 
 MAX_TEXT_LENGTH = 100_000  # transformers writes 1e30 where there is no limit
 
@@ -38,7 +39,9 @@ def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str, v
     part = folder / PIPELINES[pipeline].denoiser
     if not weights:
         config, scheduler = read_json(part / "config.json"), read_json(folder / "scheduler" / "scheduler_config.json")
-        return build_architecture(id, pipeline, config, scheduler, _text_length(folder))
+        vae = folder / "vae" / "config.json"
+        parts = (_text_length(folder, pipeline), read_json(vae) if vae.is_file() else None)
+        return build_architecture(id, pipeline, config, scheduler, *parts)
     chosen = hub.choose_variant(part, variant)
     check_fits(id, folder, dtype, device, chosen)
     pipe = _load(pipeline, "from_pretrained", folder, device, dtype, variant=chosen or None, use_safetensors=True)
@@ -71,14 +74,17 @@ def _configurations_for(file: Path) -> Path:
     return hub.path_in_cache(repo, weights=False) or hub.download(repo, weights=False)
 
 
-def build_architecture(id: str, pipeline: str, config: dict, scheduler_config: dict, text_length: int) -> Model:
+def build_architecture(
+    id: str, pipeline: str, config: dict, scheduler_config: dict, text_length: int, vae_config: dict | None = None
+) -> Model:
     """Build a model without weights, on the meta device."""
     import diffusers
 
     from explorer.execution.macs import build_on_meta
 
     denoiser = build_on_meta(getattr(diffusers, config["_class_name"]), config)
-    return Model(id, pipeline, denoiser, scheduler_config, text_length)
+    size = latent_size(denoiser, None if vae_config is None else SimpleNamespace(config=vae_config))
+    return Model(id, pipeline, denoiser, scheduler_config, text_length, size=size)
 
 
 def pipeline_class(folder: Path) -> str:
@@ -115,7 +121,7 @@ def read_json(file: Path) -> Any:
 
 
 def _make_model(id: str, pipeline: str, pipe: Any, folder: Path, revision: str) -> Model:
-    text_length, tokenizer = _text_length(folder), getattr(pipe, "tokenizer", None)
+    text_length, tokenizer = _text_length(folder, pipeline), getattr(pipe, "tokenizer", None)
     if tokenizer and tokenizer.model_max_length > MAX_TEXT_LENGTH:
         tokenizer.model_max_length = text_length
     denoiser = getattr(pipe, PIPELINES[pipeline].denoiser)
@@ -124,8 +130,10 @@ def _make_model(id: str, pipeline: str, pipe: Any, folder: Path, revision: str) 
     return model
 
 
-def _text_length(folder: Path) -> int:
+def _text_length(folder: Path, pipeline: str) -> int:
     """Read how many tokens a prompt has; where the tokenizer does not say, as many as its text encoder takes."""
+    if fixed := PIPELINES[pipeline].text_length:
+        return fixed
     config, encoder = folder / "tokenizer" / "tokenizer_config.json", folder / "text_encoder" / "config.json"
     if not config.is_file():
         return 0

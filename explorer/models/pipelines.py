@@ -14,6 +14,28 @@ def cat(tensors: Sequence[Any]) -> Any:
     return torch.cat(list(tensors))
 
 
+def latent_size(denoiser: Any, vae: Any = None) -> tuple[int, int]:
+    """Read height and width of the latents. Raises ValueError where neither denoiser nor VAE nor class says it."""
+    from explorer.models.architectures import spec_of
+
+    size, default = denoiser.config.get("sample_size"), spec_of(denoiser).default_size
+    if size is None and default and isinstance(side := vae and vae.config.get("sample_size"), int):
+        size = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    size = size or default
+    if size is None:
+        raise ValueError("the denoiser's configuration has no sample_size, so that its MACs cannot be counted")
+    return height_and_width(size)
+
+
+def dynamic_shift(tokens: int, config: Mapping[str, Any], max_shift: float) -> float:
+    """Compute the shift mu of the noise levels for so many tokens, linear between two numbers of them (Esser et al.
+    2024, section 5.3.2, as diffusers' pipelines have it)."""
+    first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", max_shift)
+    slope = (high - low) / (last - first)
+    return tokens * slope + (low - slope * first)
+
+
 def split_guided(denoiser: Any, output: Any) -> tuple[Any, Any]:
     """Split what a guided batch led to into what saw the prompt and what saw none."""
     from explorer.models.architectures import spec_of
@@ -32,6 +54,13 @@ class PipelineAdapter:
     load_options: ClassVar[dict[str, Any]] = {}  # of from_pretrained
     uses_prompt: ClassVar[bool] = True
     has_names: ClassVar[bool] = True  # of what it generates, as classes are; a model of texts knows no list of them
+    text_length: ClassVar[int | None] = None  # in tokens, of all text encoders; None: as the tokenizer says
+    channels_per_token: ClassVar[int] = 1  # of the denoiser's input, to one of the latents
+    made_by_call: ClassVar[tuple[str, ...]] = ()  # arguments of the denoiser that no prompt decides
+
+    def sampling_settings(self, config: Mapping[str, Any], denoiser: Any, size: Sequence[int]) -> dict[str, Any]:
+        """Make what a scheduler needs to know of the model, on top of its `config`; see `sampling.flow_matching`."""
+        return {}
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         """Encode prompts as keyword arguments of a call; doubled if `guided`. Raises ValueError for unusable ones."""
@@ -41,7 +70,7 @@ class PipelineAdapter:
         """Draw noise (B, C, H, W) of unit variance, each picture from its own generator, on the CPU."""
         import torch
 
-        shape = (1, denoiser.config.in_channels, *height_and_width(size))
+        shape = (1, denoiser.config.in_channels // self.channels_per_token, *height_and_width(size))
         return cat([torch.randn(shape, generator=generator, dtype=denoiser.dtype) for generator in generators])
 
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
@@ -67,6 +96,7 @@ class PipelineAdapter:
                 vae.to(torch.float32)
             latents, scale = latents.to(vae.dtype), vae.config.scaling_factor
             latents = 1 / scale * latents if self.scale_before_decode else latents / scale
+            latents = latents + shift if (shift := vae.config.get("shift_factor")) else latents
             latents = vae.decode(latents, return_dict=False)[0]
         return latents / 2 + 0.5
 
@@ -111,6 +141,102 @@ class DiTAdapter(PipelineAdapter):
         return {"class_labels": cat([labels, torch.full_like(labels, self.null_class)]) if guided else labels}
 
 
+class PixArtAdapter(PipelineAdapter):
+    denoiser = "transformer"
+    has_names = False
+    text_length = 120
+
+    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
+        import torch
+
+        text, mask, negative, negative_mask = pipe.encode_prompt(
+            prompts, guided, device=pipe.device, max_sequence_length=self.text_length
+        )
+        added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
+        if pipe.transformer.use_additional_conditions:
+            side = [float(one * pipe.vae_scale_factor) for one in height_and_width(pipe.transformer.config.sample_size)]
+            batch, options = len(prompts) * (2 if guided else 1), {"dtype": text.dtype, "device": pipe.device}
+            added["resolution"] = torch.tensor(side, **options).repeat(batch, 1)
+            added["aspect_ratio"] = torch.tensor([side[0] / side[1]], **options).repeat(batch, 1)
+        return {
+            "encoder_hidden_states": cat([negative, text]) if guided else text,
+            "encoder_attention_mask": cat([negative_mask, mask]) if guided else mask,
+            "added_cond_kwargs": added,
+        }
+
+
+class PixArtSigmaAdapter(PixArtAdapter):
+    text_length = 300
+
+
+class FlowAdapter(PipelineAdapter):
+    """A model of flow matching, whose shift may depend on the number of tokens."""
+
+    denoiser = "transformer"
+    has_names = False
+    linear_sigmas: ClassVar[bool] = False
+    max_shift: ClassVar[float] = 1.15
+    patch_size: ClassVar[int | None] = None  # None: as the configuration says
+
+    def sampling_settings(self, config: Mapping[str, Any], denoiser: Any, size: Sequence[int]) -> dict[str, Any]:
+        settings = {"linear_sigmas": True} if self.linear_sigmas else {}
+        if not config.get("use_dynamic_shifting"):
+            return settings
+        patch = self.patch_size or denoiser.config.patch_size
+        rows, columns = height_and_width(size)
+        return settings | {"mu": dynamic_shift((rows // patch) * (columns // patch), config, self.max_shift)}
+
+
+class SD3Adapter(FlowAdapter):
+    text_length = 77 + 256
+    max_shift = 1.16
+
+    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
+        encoded = pipe.encode_prompt(prompts, None, None, device=pipe.device, do_classifier_free_guidance=guided)
+        text, negative, pooled, negative_pooled = encoded
+        return {
+            "encoder_hidden_states": cat([negative, text]) if guided else text,
+            "pooled_projections": cat([negative_pooled, pooled]) if guided else pooled,
+        }
+
+
+class FluxAdapter(FlowAdapter):
+    """The prompt's strength is told to the network, which was distilled from one with guidance; no call is doubled."""
+
+    text_length = 512
+    linear_sigmas = True
+    patch_size = 2
+    channels_per_token = 4
+    made_by_call = ("guidance",)
+
+    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
+        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe.device, max_sequence_length=self.text_length)
+        rows, columns = (side // 2 for side in latent_size(pipe.transformer, pipe.vae))
+        places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe.device, text.dtype)
+        return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": places}
+
+    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
+        import torch
+
+        batch, channels, height, width = x.shape
+        tokens = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        tokens = tokens.reshape(batch, height * width // 4, 4 * channels)
+        given = dict(conditioning)
+        if denoiser.config.guidance_embeds:
+            given["guidance"] = torch.full((batch,), guidance, device=x.device, dtype=torch.float32)
+        timestep = t.expand(batch).to(x.dtype) / 1000
+        output = denoiser(tokens, timestep=timestep, **given, return_dict=False)[0]
+        output = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return output.reshape(x.shape)
+
+
+class OwnLoopAdapter(FlowAdapter):
+    """A model that only its own pipeline generates with: schedules and widths are applied to that."""
+
+    def __init__(self, text_length: int, patch_size: int | None = None):
+        self.text_length, self.patch_size = text_length, patch_size  # type: ignore[misc]
+
+
 class DDPMAdapter(PipelineAdapter):
     """An unconditional model of pixels: the prompt is ignored."""
 
@@ -121,20 +247,33 @@ PIPELINES: dict[str, PipelineAdapter] = {
     "StableDiffusionPipeline": StableDiffusionAdapter(),
     "StableDiffusionXLPipeline": StableDiffusionXLAdapter(),
     "DiTPipeline": DiTAdapter(),
+    "PixArtAlphaPipeline": PixArtAdapter(),
+    "PixArtSigmaPipeline": PixArtSigmaAdapter(),
+    "StableDiffusion3Pipeline": SD3Adapter(),
+    "FluxPipeline": FluxAdapter(),
+    "HunyuanDiTPipeline": OwnLoopAdapter(77),
+    "SanaPipeline": OwnLoopAdapter(300),
+    "Lumina2Pipeline": OwnLoopAdapter(256),
+    "QwenImagePipeline": OwnLoopAdapter(512, patch_size=2),
+    "WanPipeline": OwnLoopAdapter(512, patch_size=2),
     "DDPMPipeline": DDPMAdapter(),
     "DDIMPipeline": DDPMAdapter(),
 }
 
 
 def has_noise_levels(scheduler_config: Mapping[str, Any]) -> bool:
-    """Say whether the scheduler that a model comes with has the noise levels that ours can be made of: betas.
-
-    EDM's and flow matching's have none.
+    """Say whether the scheduler that a model comes with has the noise levels that ours can be made of: betas, or those
+    of flow matching. EDM's has none.
     """
     import diffusers
 
-    kind = getattr(diffusers, str(scheduler_config.get("_class_name")), None)
-    return kind is None or "beta_start" in inspect.signature(kind.__init__).parameters
+    name = str(scheduler_config.get("_class_name"))
+    kind = getattr(diffusers, name, None)
+    return (
+        kind is None
+        or name == "FlowMatchEulerDiscreteScheduler"
+        or "beta_start" in inspect.signature(kind.__init__).parameters
+    )
 
 
 def find_denoiser(pipe: Any) -> tuple[str, Any]:

@@ -47,8 +47,8 @@ def dim_importance(denoiser: Any, dim: Any, values: Mapping[str, "torch.Tensor"]
         return group_importance(dim, values)
     total, shared = np.zeros((dim.size, dim.width)), np.zeros(dim.size)
     for path in dim.producers:
-        made = values[f"{path}.weight"].double().flatten(1).sum(dim=1)
-        made = made.reshape(dim.num_chunks, dim.size, -1).sum(dim=0).cpu().numpy()
+        rows = values[f"{path}.weight"].double().flatten(1).sum(dim=1)
+        made = rows.reshape(dim.num_chunks, dim.size, -1).sum(dim=0).cpu().numpy()
         if made.shape == total.shape:
             total += made
         else:  # keys and values, which several heads share

@@ -9,6 +9,7 @@ import diffusers
 import torch
 
 from explorer.execution.prediction import Prediction
+from explorer.sampling.flow_matching import FLOW_SAMPLERS, is_flow, make_flow_scheduler
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,13 +49,27 @@ STOCHASTIC = (diffusers.LCMScheduler,)  # they draw noise at each step
 def make_scheduler(sampler: str, config: Mapping[str, Any], solver: Mapping[str, Any] = NO_SETTINGS) -> Any:
     """Make a fresh diffusers scheduler with the noise levels of `config`, and settings of its own (`solver`) such as
     `solver_order` or `timestep_spacing`. Raises ValueError for an unknown sampler or setting."""
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
-    scheduler_class, overrides = SAMPLERS[sampler]
-    known = inspect.signature(scheduler_class.__init__).parameters
+    offered = samplers_for(config)
+    if sampler not in offered:
+        why = " for a model of flow matching" if is_flow(config) and sampler in SAMPLERS else ""
+        raise ValueError(f"sampler {sampler!r} is unknown{why}; choose one of {', '.join(offered)}")
+    kind: Any = scheduler_class(sampler, config)
+    known = inspect.signature(kind.__init__).parameters
     if unknown := [setting for setting in solver if setting not in known]:
         raise ValueError(f"the sampler {sampler} has no setting {unknown[0]!r}")
-    return scheduler_class.from_config(config, **overrides | dict(solver))
+    if is_flow(config):
+        return make_flow_scheduler(sampler, config, solver)
+    return kind.from_config(config, **SAMPLERS[sampler][1] | dict(solver))
+
+
+def scheduler_class(sampler: str, config: Mapping[str, Any]) -> type | None:
+    """Find the class of a sampler for a model whose scheduler has this configuration; None for one that it has not."""
+    return FLOW_SAMPLERS.get(sampler) if is_flow(config) else SAMPLERS.get(sampler, (None,))[0]
+
+
+def samplers_for(config: Mapping[str, Any]) -> list[str]:
+    """List the samplers for a model whose scheduler has this configuration."""
+    return list(FLOW_SAMPLERS if is_flow(config) else SAMPLERS)
 
 
 def num_function_evals(
