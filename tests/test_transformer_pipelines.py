@@ -146,6 +146,11 @@ LEARN = {
     "ecodiff": ("ecodiff", {"algorithm": "gauss_newton", "num_images": 2, "warmup_steps": 1}),
     "ecodiff, as published": ("ecodiff", {"algorithm": "hard_concrete", "num_images": 2}),
     "magnitude": ("magnitude", {"axis": "heads and neurons"}),
+    "taylor": ("taylor", {"axis": "heads and neurons", "num_images": 2, "stride": 400}),
+    "search": (
+        "search",
+        {"granularity": "layer", "budget": 4, "num_images": 2, "candidates_per_round": 2, "ratio": 0.5},
+    ),
 }
 
 

@@ -35,18 +35,16 @@ class TaylorWalk:
         self.used = 0
         scheduler = make_scheduler(config.sampler, model.scheduler_config)
         self.prediction = Prediction.of(scheduler)
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"{model.id} is a flow-matching model, and the expansion over timesteps needs a noise prediction"
-            )
-        self.signal = scheduler.alphas_cumprod.double().sqrt()
+        self.num_timesteps = int(scheduler.config.num_train_timesteps)
+        alphas: Any = getattr(scheduler, "alphas_cumprod", None)
+        self.signal = None if self.prediction.kind == "flow_prediction" else alphas.double().sqrt()
 
     def run(self) -> Iterator[tuple[int, int, float]]:
         """Yield timesteps done, timesteps in all, and the loss at the last one as a share of the largest.
 
         When it yields, the sums are those of a threshold that this loss is the first to fall below.
         """
-        times = range(0, len(self.signal), self.config.stride)
+        times = range(0, self.num_timesteps, self.config.stride)
         yield 0, len(times), 1.0
         batches = self._generate()
         noise = [self._noise(clean) for clean, _ in batches]
@@ -96,16 +94,15 @@ class TaylorWalk:
     def _loss_at(
         self, t: int, batches: Sequence[tuple[torch.Tensor, dict]], noises: Sequence[torch.Tensor], with_gradients: bool
     ) -> tuple[float, list[torch.Tensor | None]]:
-        """Compute the squared error of the noise at a timestep, summed over a picture, mean over pictures; and its
-        gradients where they are needed."""
+        """Compute the squared error of the noise, or of a flow's velocity, at a timestep, summed over a picture, mean
+        over pictures; and its gradients where they are needed."""
         total, gradients = 0.0, []
-        alpha = float(self.signal[t])
         for (clean, encoded), noise in zip(batches, noises, strict=True):
-            x = alpha * clean + (1 - alpha**2) ** 0.5 * noise
+            x, timestep, target = self._noised(clean, noise, t)
             with torch.set_grad_enabled(with_gradients):
-                output = self.model.denoise(x, torch.tensor(t), encoded, 1.0)
-                epsilon = self.prediction.to_epsilon(output, x, t)
-                loss = (epsilon - noise).square().sum() / len(self.prompts)
+                output = self.model.denoise(x, timestep, encoded, 1.0)
+                estimate = self.prediction.to_epsilon(output, x, t)
+                loss = (estimate - target).square().sum() / len(self.prompts)
             if not bool(loss.isfinite()):
                 raise ValueError(f"the loss at timestep {t} is not finite; this model cannot be expanded")
             total += loss.item()
@@ -113,6 +110,15 @@ class TaylorWalk:
                 own = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
                 gradients.append(own)
         return total, [_sum(parts) for parts in zip(*gradients, strict=True)]
+
+    def _noised(self, clean: torch.Tensor, noise: torch.Tensor, t: int) -> tuple[torch.Tensor, ...]:
+        """Add noise of the t-th level; returns the input, its timestep and what the network should estimate. A flow's
+        levels are (t + 1) / T, and it estimates the velocity from picture to noise (Lipman et al. 2023)."""
+        if self.signal is None:
+            level = (t + 1) / self.num_timesteps
+            return (1 - level) * clean + level * noise, torch.tensor(1000.0 * level), noise - clean
+        alpha = float(self.signal[t])
+        return alpha * clean + (1 - alpha**2) ** 0.5 * noise, torch.tensor(t), noise
 
     def _add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Add up gradients; a weight that the output does not depend on has none, and no importance."""

@@ -1,0 +1,71 @@
+"""Published counts of real models, from their architectures alone."""
+
+import pytest
+
+from explorer.models import catalogue
+from tests.transformers import TRANSFORMERS
+
+MACS = {  # G per call -> (model, with the products inside attention, calls of a guided step)
+    338.83: ("sd15", False, 1),  # DiP-GO, table 1
+    760.8: ("sd21", False, 1),  # at 768 x 768
+    2987: ("sdxl", False, 1),
+    118.64: ("dit-xl-2-256", True, 1),  # Peebles & Xie 2023, table 4
+    4280: ("pixart-alpha", False, 2),  # DiP-GO, table 8: 85.65 T in 20 calls
+}
+PARAMS = {  # of the class with this configuration
+    "sd15": 859_520_964,
+    "sdxl": 2_567_463_684,
+    "flux-schnell": 11_891_178_560,
+    "flux-dev": 11_901_408_320,
+    "sd35-large": 8_056_627_520,
+    "ddpm-cifar10": 35_746_307,
+}
+
+
+@pytest.mark.parametrize("published", MACS)
+def test_macs_of_a_call_are_the_published_ones_within_half_a_percent(published):
+    name, with_attention, calls = MACS[published]
+    architecture = catalogue.load(name, weights=False).architecture()
+    macs = architecture.graph.macs_per_call + architecture.macs_attention * with_attention
+    assert calls * macs / 1e9 == pytest.approx(published, rel=0.005)
+
+
+def test_the_catalogue_has_the_parameters_of_the_classes():
+    listed = {row["id"]: row for row in catalogue.list_models()}
+    assert {name: listed[name]["params"] for name in PARAMS} == PARAMS
+    assert catalogue.load("flux-dev", weights=False).architecture().params == PARAMS["flux-dev"]
+
+
+@pytest.mark.parametrize(
+    ("name", "adaln", "kinds"),
+    [
+        ("sdxl", False, {"heads": (140, 2_600), "neurons": (70, 332_800)}),  # EcoDiff's released masks
+        (
+            "flux-schnell",
+            True,
+            {"heads": (57, 57 * 24), "neurons": (76, 76 * 12_288), "adaln_channels": (76, 1_050_624)},
+        ),
+        ("pixart-alpha", False, {"heads": (56, 56 * 16), "neurons": (28, 28 * 4_608)}),
+        ("sd35-large", False, {"heads": (38, 38 * 38), "neurons": (75, 75 * 9_728)}),
+    ],
+)
+def test_heads_and_neurons_are_all_there(name, adaln, kinds):
+    found = {}
+    for dim in catalogue.load(name, weights=False).prunable_dims(False, adaln).values():
+        kind = dim.name.rpartition(":")[2]
+        vectors, elements = found.get(kind, (0, 0))
+        found[kind] = (vectors + 1, elements + dim.size)
+    assert found == kinds
+
+
+def test_the_rows_of_adaln_hold_what_the_paper_says():
+    dims = catalogue.load("flux-schnell", weights=False).prunable_dims(False, True).values()
+    params = sum(dim.size * dim.params for dim in dims if dim.name.endswith("adaln_channels"))
+    assert params / 1e9 == pytest.approx(3.2, abs=0.05)  # of 11.9: EcoDiff, appendix
+
+
+def test_every_known_class_has_a_tiny_model_for_the_exact_properties():
+    from explorer.models.architectures import DENOISERS, class_name
+
+    built = {class_name(make()) for make in TRANSFORMERS.values()}
+    assert {name for name in DENOISERS if not name.startswith(("UNet", "Toy"))} == built
