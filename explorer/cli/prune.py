@@ -81,6 +81,23 @@ def prune(
     print_result(document, as_json, f"{out}: {describe_result(result)}")
 
 
+@app.command("import")
+def import_published(
+    file: Annotated[Path, typer.Argument(help="Gates of DiP-GO, SmoothCache's JSON, or Learning-to-Cache's routers.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    model: ModelId = "emoji-unet",
+    as_json: AsJson = False,
+) -> None:
+    """Make a mask of a schedule that the authors of another method published; nothing in the file is run."""
+    from explorer.pruners.published import read_published
+
+    check_writable(out)
+    mask = read_published(file, catalogue.load(model, weights=False))
+    mask.save(out)
+    document = {"method": mask.header.pruner.name, "out": str(out), "kept": mask.describe()["kept"]}
+    print_result(document, as_json, f"{out}: {describe_result(mask)}")
+
+
 def run_and_save_states(work: Generator[Progress, None, Any], saved: SavedState) -> Any:
     """Drive work to its end and return its result, with progress. Raises typer.Abort where a user stops it, and
     ValueError for an error."""

@@ -50,7 +50,7 @@ def _read_logits(file: Path, sizes: Sequence[int]) -> list[np.ndarray]:
     tensors = load_torch_tensors(file, "tensors")
     if not isinstance(tensors, list) or not all(isinstance(one, torch.Tensor) for one in tensors):
         raise ValueError(f"{file} holds no list of tensors")
-    vectors = [one.float().reshape(-1).numpy() for one in tensors]
+    vectors = [one.detach().float().reshape(-1).numpy() for one in tensors]
     own = [len(vector) for vector in vectors]
     if own != list(sizes):
         first = next((at for at, pair in enumerate(zip(own, sizes, strict=False)) if pair[0] != pair[1]), None)
