@@ -67,6 +67,8 @@ def test_width_figures_show_kept_heads_and_shares():
         ("mid_block", "mid"),
         ("up_blocks.1.attentions.2.transformer_blocks.0.attn2", "up 1 transformer 2 block 0 cross-attention"),
         ("transformer_blocks.3.ff", "block 3 feed-forward"),
+        ("single_transformer_blocks.11", "single block 11"),
+        ("blocks.5.attn1", "block 5 self-attention"),
         ("mid_block.resnets.1.conv1", "mid residual 1 convolution 1"),
         ("down_blocks.<b>", "down &lt;b&gt;"),
     ],

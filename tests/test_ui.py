@@ -156,6 +156,18 @@ def test_an_address_that_names_a_model_alone_opens_it(monkeypatch: pytest.Monkey
     assert (values["model"], values["method"], values["ratio"]) == ("emoji-unet", "dipgo", 0.8)
 
 
+@pytest.mark.parametrize("named", [{}, {"method": "random"}, {"method": "uniform", "sampler": "dpm++"}])
+def test_a_model_of_flow_matching_opens_with_samplers_that_it_has(monkeypatch: pytest.MonkeyPatch, named: dict):
+    rows = [{"id": "tiny-flux", "pipeline": "FluxPipeline", "available": True}]
+    monkeypatch.setattr(url_state, "list_models", lambda: rows)
+    monkeypatch.setattr(url_state, "available_models", lambda: ["emoji-unet", "tiny-flux"])
+    values, sentences = url_state.read({"model": "tiny-flux"} | named, DEFAULTS)
+    expected = (named.get("method", "uniform"), named.get("sampler", "euler"), "unipc")
+    assert not sentences and (values["method"], values["sampler"], values["baseline_sampler"]) == expected
+    assert url_state.opening_values("tiny-flux", "dipgo")["sampler"] == "euler"
+    assert "sampler" not in url_state.opening_values("emoji-nothing", "dipgo")
+
+
 @pytest.mark.parametrize("wrong", [{"steps": "many"}, {"ratio": "nan"}, {"deepcache.branch": "-1"}, {"prompt": " "}])
 def test_invalid_address_gives_the_defaults_and_a_sentence(model_here: None, wrong: dict):
     values, sentences = url_state.read({"model": HERE, "seed": "7", "method": "deepcache"} | wrong, DEFAULTS)

@@ -28,7 +28,8 @@ GRID = "rgba(125,133,144,0.25)"
 PLAIN_NAMES = (  # parts of a path in diffusers -> what they are
     (r"\b(down|mid|up)_blocks?\b", r"\1"),
     (r"\battentions\.(\d+)\.transformer_blocks\b", r"transformer \1 block"),
-    (r"\btransformer_blocks\b", "block"),
+    (r"\b(?:transformer_)?blocks\b", "block"),
+    (r"\bsingle_transformer_blocks\b", "single block"),
     (r"\b(down|up)samplers\.0\b", r"\1sampler"),
     (r"\b(layer|attention)s\b", r"\1"),
     (r"\bresnets\b", "residual"),
@@ -36,6 +37,7 @@ PLAIN_NAMES = (  # parts of a path in diffusers -> what they are
     (r"\battn1\b", "self-attention"),
     (r"\battn2\b", "cross-attention"),
     (r"\bff\b", "feed-forward"),
+    (r"\bff_context\b", "feed-forward of the text"),
 )
 TICK_STEPS, MAX_TICKS = (1, 2, 5, 10, 20, 50), 14
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from explorer.bundled import gallery
 from explorer.experiment import ExperimentRequest
-from explorer.figures.style import COLOURS, METHOD_COLOURS, bare_layout
+from explorer.figures.style import COLOURS, METHOD_COLOURS, PLAIN_NAMES, bare_layout
 from explorer.jobs.mask_library import JOB_PREFIX
 from explorer.measures.table import METRICS
 from explorer.models import catalogue
@@ -103,6 +103,7 @@ def pictures(**kwargs: Any) -> gr.HTML:
         samplers=SAMPLER_TITLES,
         titles={name: method.title for name, method in PRUNERS.items()},
         hues=METHOD_COLOURS,
+        plainNames=[(path, name.replace("\\", "$")) for path, name in PLAIN_NAMES],
         tabKeys=list(url_state.TAB_KEYS),
         defaults=_setting_defaults(),
         **kwargs,

@@ -4,6 +4,7 @@
 
 import { SAME_DB } from "./headline.js";
 import { cost, unpack } from "./schedule.js";
+import { parts } from "./state.js";
 import { escaped, percent } from "./text.js";
 
 const NONE = "–";
@@ -176,13 +177,12 @@ export function describeSchedule({ graph, timesteps, order, sampler }, keep) {
   }
   const often = graph.units.map((unit, column) => [unit.name, rows.filter((row) => row[column]).length]).sort((a, b) => b[1] - a[1]);
   const [most, least] = [often[0], often.at(-1)].map(([name, count]) => `<span title="${escaped(name)}">${escaped(inWords(name))}</span> (${count})`);
-  return `Of ${calls} calls, ${whole} are computed whole, ${calls - whole - none} in part and ${none} not at all. Most often runs ${most}, least often ${least}.`;
+  return `Of ${calls} calls, ${whole} ${whole === 1 ? "is" : "are"} computed whole, ${calls - whole - none} in part and ${none} not at all. Most often runs ${most}, least often ${least}.`;
 }
 
-/** Name a layer by its place: up_blocks.3.layers.2 is layer 2 of up 3. */
+/** Name a layer as the charts do: `plain_name` of `figures.style`. */
 function inWords(name) {
-  const [, stage, number = "", layer] = /^(down|mid|up)_blocks?(?:\.(\d+))?\.layers\.(\d+)$/.exec(name) ?? [];
-  return stage ? `layer ${layer} of ${`${stage} ${number}`.trim()}` : name.replaceAll("_blocks", "").replaceAll(".", " ");
+  return parts.view.props.plainNames.reduce((named, [path, words]) => named.replace(new RegExp(path, "g"), words), name).replaceAll(".", " ");
 }
 
 function describeWholeCalls(whole, calls, order, sampler) {
