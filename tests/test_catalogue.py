@@ -8,8 +8,10 @@ import torch
 
 from explorer.models import catalogue
 from explorer.models.catalogue import load
+from explorer.models.memory import stored_dtype
 from explorer.models.model import _whole_call_cost
 from explorer.sampling.generate import generate
+from tests.conftest import sd_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +135,19 @@ def test_the_listing_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     keys = {"id", "pipeline", "denoiser", "params", "macs_per_call", "embedded", "available", "path"}
     assert all(set(row) == keys for row in catalogue.list_models())
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")]
+)
+def test_auto_loads_weights_as_they_are_stored_but_for_float16_on_a_cpu(stored, loaded, tmp_path):
+    pipe = sd_pipeline()
+    pipe.to(getattr(torch, stored))
+    pipe.save_pretrained(tmp_path / "pipe")
+    model = catalogue.load(tmp_path / "pipe", dtype="auto")
+    assert model.denoiser.dtype == getattr(torch, loaded)
+    assert stored_dtype(tmp_path / "pipe" / "unet", "cuda") == stored
+    *_, (frame, pictures) = generate(model, ["dog"], [0], "ddim", 2, 3.0)
+    assert frame.done and pictures.isfinite().all()
+    with pytest.raises(ValueError, match="dtype 'int8' is unknown; choose float32, float16, bfloat16 or auto"):
+        catalogue.load(tmp_path / "pipe", dtype="int8")

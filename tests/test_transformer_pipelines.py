@@ -8,7 +8,10 @@ import torch
 
 import explorer
 from explorer.execution.macs import count_layer_macs
+from explorer.execution.prediction import Prediction
+from explorer.execution.soft_supernet import ScheduleGates, SoftSuperNet
 from explorer.experiment import prune
+from explorer.masks.block_graph import Extrapolation
 from explorer.models import catalogue
 from explorer.models.model import Model
 from explorer.models.pipelines import find_denoiser
@@ -16,6 +19,7 @@ from explorer.progress import run_to_completion
 from explorer.pruners import PRUNERS, PUBLISHED, method_config
 from explorer.pruners.schedule_configs import UniformConfig
 from explorer.sampling.generate import generate
+from explorer.sampling.rollout import rollout
 from explorer.sampling.schedulers import make_scheduler, samplers_for
 from tests.conftest import NEWER_PIPELINES, flux_pipeline, vae
 from tests.transformers import TRANSFORMERS
@@ -136,6 +140,22 @@ def test_flux_with_a_negative_prompt_makes_two_passes_with_caches_of_their_own(t
     with explorer.apply(model.pipe, halved, strict=False):
         torch.testing.assert_close(plain(model.pipe, **given), model.decode(latents), rtol=0, atol=1e-5)
     assert torch.equal(plain(model.pipe, **given), full)
+
+
+@pytest.mark.parametrize("granularity, reuse", [("layer", "output"), ("layer", "residual"), ("module", "output")])
+@pytest.mark.parametrize("order", [0, 1])
+def test_gates_of_0_and_1_are_the_schedule_and_have_gradients(model, kind, granularity, reuse, order):
+    options = {"granularity": granularity, "reuse": reuse, "order": order, "sampler": SAMPLERS[kind]}
+    mask = mask_of(model, "random", 0.4, **options)
+    graph, scheduler = model.graph(granularity, reuse), make_scheduler(SAMPLERS[kind], model.scheduler_config)
+    net = SoftSuperNet(model.denoiser, graph, Prediction.of(scheduler), Extrapolation(order))
+    own = torch.from_numpy(mask.keep | ~graph.needed(mask.keep)).float().requires_grad_()
+    run = (CALLS, model.initial_latents([3, 4])[0], model.encode(["dog", "dog"], 4.0), 4.0)
+    latents = rollout(model, scheduler, *run, net.at, ScheduleGates.of(own, graph))
+    expected = ours(model, SAMPLERS[kind], mask=mask)
+    torch.testing.assert_close(model.decode(latents.detach()), expected, rtol=0, atol=1e-5)
+    latents.square().sum().backward()
+    assert own.grad.isfinite().all() and own.grad.ne(0).any()
 
 
 LEARN = {

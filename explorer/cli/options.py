@@ -32,7 +32,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]
 Variant = Annotated[str, typer.Option(help="Of the weights, such as fp16; default: the usual or only ones.")]
-Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16, or auto: as stored.")]
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",

@@ -142,7 +142,8 @@ def load(
     """Load a model of the catalogue, one that an operator added (EXPLORER_MODELS), or a known diffusers pipeline: a
     folder, a checkpoint in one .safetensors file, or a repository of the hub (owner/name).
 
-    variant: of the weights, such as fp16; default: the usual ones, or the only ones. What is not on this machine is
+    dtype: `auto` is the type that the weights are stored in, but on a CPU float32 in place of float16. variant: of the
+    weights, such as fp16; default: the usual ones, or the only ones. What is not on this machine is
     downloaded. Without `weights` only the architecture is built, on the meta device.
     Raises ValueError, in one sentence, for an unknown name, an unknown kind of pipeline, weights that are not here, or
     more of them than memory is free.

@@ -1,5 +1,6 @@
 """How much memory a model needs, by the headers of its weights, and how much this machine has. Loads no torch."""
 
+from collections import Counter
 from math import prod
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from explorer.models import hub
 
 CGROUP = Path("/sys/fs/cgroup")  # of a container
+STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # as safetensors names them
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of a parameter
 
 
@@ -48,26 +50,39 @@ def _of_container(name: str) -> int | None:
 def count_parameters(source: Path, variant: str = "") -> int:
     """Count the parameters of a diffusers pipeline, a folder or one file, in the weights that would be loaded."""
     if not source.is_dir():
-        return sum(map(prod, _shapes(source)))
+        return sum(prod(shape) for _, shape in _tensors(source))
     parts = {file.parent for file in source.glob("*/*.safetensors") if file.parent.name not in hub.NOT_LOADED}
     files = [part / name for part in parts for name in hub.one_set([file.name for file in part.iterdir()], variant)]
     return sum(map(count_parameters, files))
 
 
-def _shapes(file: Path) -> list[list[int]]:
-    """Read the shapes of the tensors in a safetensors file; none where it is damaged, which loading it will say."""
+def _tensors(file: Path) -> list[tuple[str, list[int]]]:
+    """Read types and shapes of the tensors in a safetensors file; none where it is damaged, as loading it will say."""
     try:
         with safe_open(file, framework="numpy") as opened:
-            return [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118 -- it is no dictionary
+            slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118 -- it is no dictionary
+            return [(one.get_dtype(), one.get_shape()) for one in slices]
     except (OSError, SafetensorError):
         return []
+
+
+def stored_dtype(source: Path, device: str, variant: str = "") -> str:
+    """Name the type in which most numbers of a network's folder, or of a file, are stored; float32 in place of float16
+    on a CPU, which is slow in it or cannot do it."""
+    names = [] if not source.is_dir() else hub.one_set([file.name for file in source.iterdir()], variant)
+    counts: Counter[str] = Counter()
+    for file in [source / name for name in names] or [source]:
+        for dtype, shape in _tensors(file):
+            counts[dtype] += prod(shape)
+    found = STORED.get(max(counts, key=counts.__getitem__, default=""), "float32")
+    return "float32" if found == "float16" and device == "cpu" else found
 
 
 def check_fits(title: str, source: Path, dtype: str, device: str, variant: str = "") -> None:
     """Raise ValueError, in one sentence, where a pipeline's weights are larger than the memory that is free, and for an
     unknown dtype."""
     if dtype not in BYTES:
-        raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(BYTES)}")
+        raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(BYTES)} or auto")
     count = count_parameters(source, variant)
     needed, free = count * BYTES[dtype], _free_on(device)
     if needed <= free:

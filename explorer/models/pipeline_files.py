@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from explorer.models import hub
-from explorer.models.memory import check_fits
+from explorer.models.memory import check_fits, stored_dtype
 from explorer.models.model import Model
 from explorer.models.pipelines import PIPELINES, latent_size
 
@@ -43,6 +43,7 @@ def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str, v
         parts = (_text_length(folder, pipeline), read_json(vae) if vae.is_file() else None)
         return build_architecture(id, pipeline, config, scheduler, *parts)
     chosen = hub.choose_variant(part, variant)
+    dtype = stored_dtype(part, device, chosen) if dtype == "auto" else dtype
     check_fits(id, folder, dtype, device, chosen)
     pipe = _load(pipeline, "from_pretrained", folder, device, dtype, variant=chosen or None, use_safetensors=True)
     return _make_model(id, pipeline, pipe, folder, fingerprint(part))
@@ -57,6 +58,7 @@ def load_single_file(file: Path, id: str, weights: bool, device: str, dtype: str
     if not weights:
         return load_folder(folder, id, False, device, dtype)
     pipeline = pipeline_class(folder)
+    dtype = stored_dtype(file, device) if dtype == "auto" else dtype
     check_fits(id, file, dtype, device)
     pipe = _load(pipeline, "from_single_file", file, device, dtype, config=str(folder))
     return _make_model(id, pipeline, pipe, folder, fingerprint(file))
