@@ -17,8 +17,8 @@ import transformers
 
 from explorer.cli import main
 from explorer.models.architectures import spec_of
+from tests.tiny_transformers import TRANSFORMERS, dit
 from tests.toy_architecture import ToyPipeline, ToyTransformer
-from tests.transformers import TRANSFORMERS, dit
 
 pytest_plugins = ["tests.page_fixtures", "tests.job_fixtures", "tests.foreign_fixtures", "tests.session"]
 torch.set_num_threads(1)

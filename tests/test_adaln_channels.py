@@ -25,7 +25,7 @@ from explorer.pruners.width_ranking import select_dims
 from explorer.ui.markup import width_tiles, width_title
 from tests.test_width_gates import BATCH, TIME, TOKENS, _cast, run
 from tests.test_width_gates import prune as remove
-from tests.transformers import flux as make_flux
+from tests.tiny_transformers import flux as make_flux
 
 TEXT = {"encoder_hidden_states": TOKENS, "pooled_projections": torch.randn(BATCH, 16)}
 PLACES = {"img_ids": torch.rand(16, 3), "txt_ids": torch.zeros(5, 3)}

@@ -3,7 +3,7 @@
 import pytest
 
 from explorer.models import catalogue
-from tests.transformers import TRANSFORMERS
+from tests.tiny_transformers import TRANSFORMERS
 
 MACS = {  # G per call -> (model, with the products inside attention, calls of a guided step)
     338.83: ("sd15", False, 1),  # DiP-GO, table 1

@@ -22,7 +22,7 @@ from explorer.sampling.generate import generate
 from explorer.sampling.rollout import rollout
 from explorer.sampling.schedulers import make_scheduler, samplers_for
 from tests.conftest import NEWER_PIPELINES, flux_pipeline, vae
-from tests.transformers import TRANSFORMERS
+from tests.tiny_transformers import TRANSFORMERS
 
 CALLS = 6
 SAMPLERS = {"pixart": "dpm++", "sd3": "euler", "flux": "euler"}

@@ -10,7 +10,7 @@ from explorer.execution.width_gates import WidthGates, prune_widths
 from explorer.models.prunable_dims import find_prunable_dims
 from tests.conftest import ddpm_unet, sd_unet, sdxl_unet
 from tests.test_supernet import inputs_of
-from tests.transformers import TRANSFORMERS
+from tests.tiny_transformers import TRANSFORMERS
 
 BATCH = 2
 LATENTS, TOKENS, TIME = torch.randn(BATCH, 4, 8, 8), torch.randn(BATCH, 5, 32), torch.tensor([300, 700])
