@@ -3,7 +3,8 @@
 // a lost connection and opens itself anew. Here Gradio reads one stream that never closes, made of those of the server.
 
 const plainFetch = window.fetch.bind(window);
-let unanswered = 0; // events that have begun, less those that are complete
+const unanswered = new Set(); // events that have begun here and are not complete
+const early = new Set(); // that were complete before it was known here that they have begun
 let onEvent = () => {};
 
 window.fetch = async (resource, options) => {
@@ -11,7 +12,8 @@ window.fetch = async (resource, options) => {
   if (url.includes("/gradio_api/queue/data")) return new Response(joinedStreams(url), { headers: { "content-type": "text/event-stream" } });
   const answer = await plainFetch(resource, options);
   if (url.includes("/gradio_api/queue/join") && answer.ok) {
-    unanswered += 1;
+    const { event_id } = await answer.clone().json();
+    if (!early.delete(event_id)) unanswered.add(event_id);
     onEvent();
   }
   return answer;
@@ -24,7 +26,7 @@ function joinedStreams(url) {
     try {
       while (!ending.signal.aborted) {
         await readStream(url, controller, ending.signal);
-        if (unanswered <= 0) await new Promise((resolve) => (onEvent = resolve));
+        if (!unanswered.size) await new Promise((resolve) => (onEvent = resolve));
       }
     } catch (error) {
       if (!ending.signal.aborted) controller.error(error); // the connection is lost, of which Gradio tells the visitor
@@ -45,8 +47,14 @@ async function readStream(url, controller, signal) {
     const messages = (rest + value).split("\n\n");
     rest = messages.pop();
     for (const message of messages) {
-      if (message.includes('"msg":"process_completed"')) unanswered -= 1;
+      if (message.includes('"msg":"process_completed"')) complete(message);
       if (!message.includes('"msg":"close_stream"')) controller.enqueue(new TextEncoder().encode(`${message}\n\n`));
     }
   }
+}
+
+/** Note that an event is complete. Gradio begins its first one before this script is here, which is not to be counted. */
+function complete(message) {
+  const { event_id } = JSON.parse(message.slice(message.indexOf("{")));
+  if (!unanswered.delete(event_id)) early.add(event_id);
 }
