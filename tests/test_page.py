@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.job_fixtures import runs
-from tests.page_fixtures import NUM_REQUESTS, OPENED, VIEWPORT, call_api, cell_center
+from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api, cell_center
 
 pytestmark = pytest.mark.browser
 
@@ -329,58 +329,6 @@ def test_page_runs_without_torch(served: str):
     files = {Path(one.path).name for one in process.memory_maps()}
     assert any("python" in name for name in files)  # they can be read
     assert not [name for name in files if "torch" in name]
-
-
-# Has the last message of each stream of answers arrive late, as on a slow connection.
-LATE_CLOSING_JS = """
-const plain = window.fetch.bind(window);
-window.fetch = async (resource, options) => {
-    const answer = await plain(resource, options);
-    if (!String(resource.url ?? resource).includes("/queue/data")) return answer;
-    const late = new TransformStream({ async transform(chunk, controller) {
-        const [before, closing] = new TextDecoder().decode(chunk).split(/(?=data: [^\\n]*"close_stream")/);
-        if (before) controller.enqueue(new TextEncoder().encode(before));
-        if (!closing) return;
-        await new Promise((resolve) => setTimeout(resolve, 3000));
-        controller.enqueue(new TextEncoder().encode(closing));
-    } });
-    return new Response(answer.body.pipeThrough(late), { headers: answer.headers });
-};
-"""
-
-
-def test_a_request_that_begins_while_the_last_answers_stream_closes_is_answered(visitor: Visitor):
-    visitor.page.add_init_script(LATE_CLOSING_JS)
-    visitor.open().generate()
-    with visitor.page.expect_response("**/queue/join?**"):
-        visitor.page.press("#prompt input", "Enter")  # within the three seconds
-    expect(visitor.page.locator(".history button")).to_have_count(2)
-
-
-# Has the answer to the first event arrive when the page's own script has taken the place of fetch.
-LATE_SCRIPT_JS = """
-const late = window.fetch;
-let isFirst = true;
-const mine = window.fetch = async (resource, options) => {
-    const answer = await late(resource, options);
-    if (!isFirst || !String(resource.url ?? resource).includes("/queue/join")) return answer;
-    for (isFirst = false; window.fetch === mine; ) await new Promise((resolve) => setTimeout(resolve, 20));
-    return answer;
-};
-"""
-
-
-def test_an_event_that_begins_before_the_pages_own_script_is_there_does_not_lose_the_next_one(visitor: Visitor):
-    page, held = visitor.page, []
-    page.add_init_script(LATE_CLOSING_JS.replace("3000", "8000") + LATE_SCRIPT_JS)
-    page.route("**/explorer/static/eventStream.js", lambda route: held.append(route))
-    with page.expect_request("**/gradio_api/queue/join**"):
-        page.goto(f"{visitor.served}?steps=4&prompt=dog&method=uniform&ratio=0.5")
-    with page.expect_response("**/queue/data?**"):
-        held[0].continue_()
-    page.wait_for_function(OPENED)
-    visitor.generate()  # while the stream of the first event closes
-    assert not visitor.errors
 
 
 def test_an_error_stands_at_its_field_until_it_is_mended(opened_visitor: Visitor):
