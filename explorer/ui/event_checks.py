@@ -48,10 +48,13 @@ class CheckedBlocks(gr.Blocks):
                     state.config_values.pop(component._id, None)
 
     def _forget_unread(self, session: str | None) -> None:
-        """Drop the answers of a session that nobody reads now, and in a while still nobody does."""
+        """Drop the answers of a session that nobody reads now, and in a while still nobody does; not where another
+        event has begun meanwhile, whose answers may be read in a moment."""
+        known = set(self._queue.pending_event_ids_session.get(session or "", ()))
 
         def forget() -> None:
-            if not self.budgets.is_read(session):
+            newer = set(self._queue.pending_event_ids_session.get(session or "", ())) - known
+            if not newer and not self.budgets.is_read(session):
                 self._queue.pending_messages_per_session.pop(session, None)
                 self._queue.pending_event_ids_session.pop(session, None)
 
