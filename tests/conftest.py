@@ -125,7 +125,7 @@ def unet():
     return sd_unet()
 
 
-def vae():
+def vae(**changes):
     torch.manual_seed(1)
     return diffusers.AutoencoderKL(
         block_out_channels=(4, 8),
@@ -134,6 +134,7 @@ def vae():
         norm_num_groups=2,
         latent_channels=4,
         sample_size=16,
+        **changes,
     )
 
 
@@ -205,24 +206,10 @@ def t5_parts(width=12):
     return tokenizer, transformers.T5EncoderModel(transformers.T5Config(vocab_size=len(pieces), **sizes))
 
 
-def flow_vae(**changes):
-    torch.manual_seed(1)
-    return diffusers.AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=2,
-        latent_channels=4,
-        sample_size=16,
-        shift_factor=0.1,
-        **changes,
-    )
-
-
-def pixart_pipeline():
+def pixart_pipeline(**changes):
     tokenizer, text_encoder = t5_parts()
     scheduler = diffusers.DPMSolverMultistepScheduler()
-    return diffusers.PixArtAlphaPipeline(tokenizer, text_encoder, vae(), TRANSFORMERS["pixart"](), scheduler)
+    return diffusers.PixArtAlphaPipeline(tokenizer, text_encoder, vae(), TRANSFORMERS["pixart"](**changes), scheduler)
 
 
 def sd3_pipeline():
@@ -232,7 +219,7 @@ def sd3_pipeline():
     return diffusers.StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=flow_vae(),
+        vae=vae(shift_factor=0.1),
         **dict(text_encoder=text_encoder, tokenizer=tokenizer),
         **dict(text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2),
         **dict(text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3),
@@ -244,7 +231,7 @@ def flux_pipeline(**changes):
     transformer = TRANSFORMERS["flux"](pooled_projection_dim=12, **changes)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
     return diffusers.FluxPipeline(
-        scheduler, flow_vae(), text_encoder, tokenizer, text_encoder_2, tokenizer_2, transformer
+        scheduler, vae(shift_factor=0.1), text_encoder, tokenizer, text_encoder_2, tokenizer_2, transformer
     )
 
 

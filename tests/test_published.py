@@ -129,6 +129,15 @@ def test_a_schedule_of_another_model_or_no_file_is_one_sentence(tmp_path, dit, s
         read_published(tmp_path / "nothing.pkl", sd15)
 
 
+def test_smoothcache_is_for_transformers_and_no_schedule_has_too_many_calls(tmp_path, dit, sd15):
+    (tmp_path / "kinds.json").write_text(json.dumps({"attn": [1, 0], "mlp": [1, 0]}))
+    with pytest.raises(ValueError, match="is for a transformer whose blocks have one stream, which sd15 is not"):
+        read_published(tmp_path / "kinds.json", sd15)
+    (tmp_path / "long.json").write_text(json.dumps({"attn": [1] * 1001}))
+    with pytest.raises(ValueError, match="has 1,001 calls; a schedule has at most 1,000"):
+        read_published(tmp_path / "long.json", dit)
+
+
 def test_logits_of_ecodiff_that_still_have_gradients_are_read(tmp_path):
     torch.save([torch.nn.Parameter(torch.ones(3))], tmp_path / "attn.pt")
     [logits] = _read_logits(tmp_path / "attn.pt", [3])

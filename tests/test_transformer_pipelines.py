@@ -21,7 +21,7 @@ from explorer.pruners.schedule_configs import UniformConfig
 from explorer.sampling.generate import generate
 from explorer.sampling.rollout import rollout
 from explorer.sampling.schedulers import make_scheduler, samplers_for
-from tests.conftest import NEWER_PIPELINES, flux_pipeline, vae
+from tests.conftest import NEWER_PIPELINES, flux_pipeline, pixart_pipeline, vae
 from tests.tiny_transformers import TRANSFORMERS
 
 CALLS = 6
@@ -70,6 +70,16 @@ def test_the_loop_is_the_pipelines_bit_for_bit_also_with_everything_kept(kind, m
     assert torch.equal(ours(model, SAMPLERS[kind], guidance, mask=mask), expected)
     with explorer.apply(model.pipe, mask):
         assert torch.equal(plain(model.pipe, guidance), expected)
+
+
+@pytest.mark.slow
+def test_pixart_at_full_size_is_told_resolution_and_aspect_ratio(tmp_path):
+    sizes = {"num_attention_heads": 3, "cross_attention_dim": 24}  # a third each for the time, the height and the width
+    pixart_pipeline(sample_size=128, num_layers=1, **sizes).save_pretrained(tmp_path)
+    model = catalogue.load(tmp_path)
+    assert model.denoiser.use_additional_conditions
+    expected = plain(model.pipe, steps=2, seeds=(3,), height=256, width=256)
+    assert torch.equal(ours(model, "dpm++", steps=2, seeds=(3,)), expected)
 
 
 @pytest.mark.parametrize("interval", [2, 3])

@@ -18,9 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from explorer.masks.block_graph import BlockGraph
 from explorer.masks.file_format import PrunerRecord
-from explorer.masks.schedule import Schedule, new_header
+from explorer.masks.schedule import MAX_CALLS, Schedule, new_header
 from explorer.models.model import Model
 from explorer.pruners.schedule_configs import UniformConfig
 
@@ -49,6 +48,8 @@ def read_published(file: Path, model: Model) -> Schedule:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
     read = _smoothcache if file.suffix == ".json" else _routers if head == b"PK" else _dipgo_gates
     found = read(file, model)
+    if len(found.keep) > MAX_CALLS:
+        raise ValueError(f"{file} has {len(found.keep):,} calls; a schedule has at most {MAX_CALLS:,}")
     config = UniformConfig(steps=len(found.keep), granularity=found.granularity, order=0)
     graph = model.graph(found.granularity)
     if found.keep.shape[1] != len(graph.units) or not found.keep[0].all():
@@ -64,11 +65,10 @@ def read_published(file: Path, model: Model) -> Schedule:
 
 
 def _dipgo_gates(file: Path, model: Model) -> Published:
-    graph = model.graph("stage")
     try:
         with file.open("rb") as opened:
             calls = _GatesUnpickler(opened).load()
-        rows = [[float(logits[1]) > float(logits[0]) for logits in _in_running_order(call, graph)] for call in calls]
+        rows = [[float(logits[1]) > float(logits[0]) for logits in _in_running_order(call)] for call in calls]
     except ValueError:
         raise
     except Exception as error:  # whatever a damaged pickle leads to
@@ -76,7 +76,7 @@ def _dipgo_gates(file: Path, model: Model) -> Published:
     return Published("dipgo", "stage", _rectangle(file, rows))
 
 
-def _in_running_order(call: Mapping[Any, Any], graph: BlockGraph) -> list[Any]:
+def _in_running_order(call: Mapping[Any, Any]) -> list[Any]:
     """Sort one call's gates: down blocks, the middle, up blocks, which they number from the outermost."""
     position = {"down": 0, "mid": 1, "up": 2}
     order = sorted(call, key=lambda key: (position[key[0]], -int(key[2]) if key[0] == "up" else int(key[2])))
@@ -108,6 +108,8 @@ def _load_storage(content: bytes) -> Any:
 
 def _smoothcache(file: Path, model: Model) -> Published:
     """Read a row for each module, or for all of a kind; modules that have none are computed at every call."""
+    if not all(name.startswith("transformer_blocks.") for name in model.graph("module").names):
+        raise ValueError(f"{file} is for a transformer whose blocks have one stream, which {model.id} is not")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         rows = {str(name): [bool(one) for one in row] for name, row in document.items() if set(row) <= {0, 1}}
