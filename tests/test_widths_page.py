@@ -209,9 +209,31 @@ def test_tab_that_is_opened_before_the_address_was_read_shows_what_it_names():
 
 def test_answer_to_a_picked_file_leaves_the_list_to_a_later_pick():
     picked = widths.Selection("emoji-unet", "magnitude", 0.2)
-    assert "value" not in widths.on_file(VIEW, picked)["file"] | widths.on_drag(VIEW, picked)["file"]
+    assert "value" not in widths.on_change(VIEW, picked)["file"]
     dragged = widths.Selection("emoji-unet", "taylor-channels", 0.2, threshold=0.2)
-    assert widths.on_drag(VIEW, dragged)["file"]["value"] == "taylor-channels-0.2"
+    assert widths.on_change(VIEW, dragged)["file"]["value"] == "taylor-channels-0.2"
+
+
+def test_a_late_answer_leaves_what_was_dragged_since(visitor):
+    page, held = opened(visitor, model="emoji-ddpm", tab="widths", widths="taylor-channels-0.2"), []
+    box = page.locator("#threshold input[type=number]")
+    expect(box).to_have_value("0.2")
+    page.route("**/gradio_api/run/**", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/gradio_api/run/**"):
+        page.click("#widths-file input")
+        page.get_by_role("option", name="Diff-Pruning (Taylor), channels", exact=True).click()
+    box.fill("0.02")
+    held[0].continue_()
+    expect(page.locator("#widths-timesteps")).to_contain_text("those of threshold 0.01, the nearest that was learned")
+    expect(box).to_have_value("0.02")
+    for title in ("Magnitude, channels", "Diff-Pruning (Taylor), channels"):
+        page.click("#widths-file input")
+        page.get_by_role("option", name=title, exact=True).click()
+        expect(page.locator("#widths-file input")).to_have_value(title)
+        expect(page.locator("#widths-summary")).to_contain_text("removed")
+    expect(page.locator("#widths-timesteps")).to_contain_text("the paper's.")
+    expect(box).to_have_value("0.05")
+    assert not visitor.errors
 
 
 def test_events_on_explore_keep_what_other_tabs_wrote_into_the_address(visitor):

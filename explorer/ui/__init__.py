@@ -116,7 +116,8 @@ def _connect_url(parts: components.ExploreParts, widths_view: widths.View, tabs:
     def on_load(request: gr.Request) -> dict:
         return widths.from_url(widths_view, request.query_params)
 
-    loaded = parts.loaded.then(on_load, None, [widths_view.file, widths_view.ratio], **components.INSTANT)
+    addressed = [widths_view.file, widths_view.ratio, widths_view.threshold]
+    loaded = parts.loaded.then(on_load, None, addressed, **components.INSTANT)
     loaded = loaded.then(tab_from_url, None, tabs, **components.INSTANT)
     loaded.then(None, None, None, js=READY_JS, api_visibility="private")
 

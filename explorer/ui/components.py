@@ -24,6 +24,7 @@ OPEN_QUERY_JS = "(query) => { if (query) location.search = query; }"  # opens an
 # Options of events that are answered at once. Handlers get values as the browser sends them; typed, as Python does.
 INSTANT = dict(queue=False, show_progress="hidden", api_visibility="private", preprocess=False)
 INSTANT_TYPED = INSTANT | {"preprocess": True}
+IN_BROWSER = dict(api_visibility="private")  # with fn=None and js
 
 
 class ExploreParts(NamedTuple):

@@ -17,6 +17,7 @@ from explorer.masks.width_header import WidthHeader
 from explorer.sampling.generate import Frame
 from explorer.ui import frontend, url_state, use_it
 from explorer.ui.components import (
+    IN_BROWSER,
     INSTANT,
     INSTANT_TYPED,
     NO_FIGURE,
@@ -38,6 +39,8 @@ from explorer.ui.views.widths import (
     example_cards,
     file_with_threshold,
     footer,
+    own_threshold,
+    own_threshold_js,
     request_for,
     threshold_overlap,
     use_of_widths,
@@ -113,16 +116,16 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
     def on_tab(gradio_request: gr.Request, *selected: Any) -> dict:
         return show_tab(view, Selection(*selected), gradio_request.query_params)
 
-    tab.select(on_tab, selected, view.shown, trigger_mode="once", **INSTANT_TYPED)
-    # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
-    dragged = [view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
+    tab.select(on_tab, selected, [*view.shown, view.threshold], trigger_mode="once", **INSTANT_TYPED)
     # First and in the browser: Gradio begins the events of a control one after another, each when the one before has
-    # been answered, and what Python answers late must not take away what was generated meanwhile.
-    changed = [view.file.input, *dragged, model.change]
-    gr.on(changed, None, [view.pictures, *selected[:3]], view.pictures, js=DROP_OTHERS_JS, api_visibility="private")
-    gr.on(dragged, lambda *selected: on_drag(view, Selection(*selected)), outputs=view.shown, **shown)
-    picked = [*view.shown, view.threshold]
-    view.file.input(lambda *selected: on_file(view, Selection(*selected)), outputs=picked, **shown)
+    # been answered, and what Python answers late must take away neither what was generated nor what was dragged since.
+    changed = [view.file.input, view.ratio.input, view.ratio.release, view.threshold.input, view.threshold.release]
+    js = DROP_OTHERS_JS
+    gr.on([*changed, model.change], None, [view.pictures, *selected[:3]], view.pictures, js=js, **IN_BROWSER)
+    # Not at its input, which Gradio repeats when it is answered.
+    view.file.select(None, [model, view.file, view.threshold], view.threshold, js=own_threshold_js(), **IN_BROWSER)
+    # One event, so that the answer to an earlier value never comes after that to a later one. A reset is a release.
+    gr.on(changed, lambda *selected: on_change(view, Selection(*selected)), outputs=view.shown, **shown)
     _connect_generate(runs, view, request)
 
     def find_use(_: gr.Request, file: str | None, ratio: float, *values: Any) -> Use:
@@ -133,12 +136,13 @@ def build(runs: VisitorRuns, explore: ExploreParts, tab: gr.Tab, tabs: gr.Tabs) 
         event(list_files, model, explore.widths, **INSTANT)
 
     def on_choice(model: str, file: str) -> dict:
-        return {view.file: list_files(model, file), explore.widths: None}
+        return {view.file: list_files(model, file), explore.widths: None} | _threshold_of(view, model, file)
 
-    opening = explore.widths.select(on_choice, [model, explore.widths], [view.file, explore.widths], **INSTANT)
+    chosen = [view.file, view.threshold, explore.widths]
+    opening = explore.widths.select(on_choice, [model, explore.widths], chosen, **INSTANT)
     opening.then(lambda: gr.Tabs(selected="widths"), None, tabs, **INSTANT)
     for control, key in ((view.file, "widths"), (view.ratio, "widths_ratio")):
-        control.change(None, control, None, js=frontend.write_url_js(key), api_visibility="private")
+        control.change(None, control, None, js=frontend.write_url_js(key), **IN_BROWSER)
     return view
 
 
@@ -202,7 +206,13 @@ def from_url(view: View, query: Mapping[str, str], model: str | None = None) -> 
         return {view.file: gr.skip()}
     largest = slider_maximum(headers[file])
     value = {"value": min(float(ratio), largest)} if re.fullmatch(r"0?\.\d{1,9}|0", ratio) else {}
-    return {view.file: list_files(model, file), view.ratio: gr.update(maximum=largest) | value}
+    ratio_shown = gr.update(maximum=largest) | value
+    return {view.file: list_files(model, file), view.ratio: ratio_shown} | _threshold_of(view, model, file)
+
+
+def _threshold_of(view: View, model: str, file: str) -> dict:
+    own = own_threshold(bundled.width_headers(model)[file])
+    return {} if own is None else {view.threshold: own}
 
 
 def show_tab(view: View, selection: Selection, query: Mapping[str, str]) -> dict:
@@ -210,7 +220,8 @@ def show_tab(view: View, selection: Selection, query: Mapping[str, str]) -> dict
     if selection.file or view.ratio not in (named := from_url(view, query, selection.model)):
         return show(view, selection)
     file, ratio = named[view.file]["value"], named[view.ratio].get("value", selection.ratio)
-    return show(view, selection._replace(file=file, ratio=ratio)) | named
+    threshold = named.get(view.threshold, selection.threshold)
+    return show(view, selection._replace(file=file, ratio=ratio, threshold=threshold)) | named
 
 
 def show(view: View, selection: Selection) -> dict:
@@ -249,19 +260,12 @@ def _timesteps_sentence(headers: Mapping[str, WidthHeader], file: str, widths: W
     return used + (threshold_overlap(headers, file, widths) if trace else "")
 
 
-def on_drag(view: View, selection: Selection) -> dict:
-    """Show the file whose threshold is nearest to the dragged one."""
+def on_change(view: View, selection: Selection) -> dict:
+    """Show the file whose threshold is nearest to the selected one."""
     headers, file = bundled.width_headers(selection.model), selection.file
     file = file_with_threshold(headers, file, selection.threshold) if file in headers else file
     shown = show(view, selection._replace(file=file))
     return leave_values(shown, view.file) if file == selection.file else shown
-
-
-def on_file(view: View, selection: Selection) -> dict:
-    """Show a file of the list, and the threshold that it was learned with."""
-    header = bundled.width_headers(selection.model).get(selection.file or "")
-    threshold = header.pruner.config.get("threshold", selection.threshold) if header else selection.threshold
-    return leave_values(show(view, selection._replace(threshold=threshold)), view.file) | {view.threshold: threshold}
 
 
 def generate(run: RunTask, view: View, file: str | None, ratio: float, values: Mapping[str, Any]) -> Iterator[dict]:

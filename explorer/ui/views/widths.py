@@ -1,5 +1,6 @@
 """What the Width pruning tab says of a file: which request it answers, its thresholds, what its pictures belong to."""
 
+import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ from explorer.bundled import width_examples
 from explorer.experiment import ExperimentRequest, request_of_widths, widths_at
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader
+from explorer.models import catalogue
 from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
@@ -42,6 +44,20 @@ def file_with_threshold(headers: Mapping[str, WidthHeader], file: str, threshold
         and header.pruner.config | {"threshold": None} == own.config | {"threshold": None}
     }
     return min(distances, key=distances.__getitem__)
+
+
+def own_threshold(header: WidthHeader) -> float | None:
+    """Find the threshold that a file was learned with, if its method has one."""
+    return header.pruner.config.get("threshold")
+
+
+def own_threshold_js() -> str:
+    """Make JavaScript that finds the threshold that a file was learned with; without one it stays."""
+    thresholds = {
+        model: {file: own_threshold(header) for file, header in bundled.width_headers(model).items()}
+        for model in catalogue.EMBEDDED
+    }
+    return f"(model, file, threshold) => ({json.dumps(thresholds)})[model]?.[file] ?? threshold"
 
 
 def threshold_overlap(headers: Mapping[str, WidthHeader], file: str, widths: Widths) -> str:
