@@ -94,7 +94,7 @@ SETTLED = """async source => {
 
 
 NO_TRANSITIONS = "* { transition: none !important; }"  # colours are those of the new theme at once
-OPENED = """() => document.querySelector("#heatmap .drawn") ||
+OPENED = """() => !document.querySelector("#first-screen") && document.querySelector("#heatmap .drawn") ||
     (window.explorerReady && document.querySelector("#heatmap")?.clientWidth === 0)"""
 NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were answered
 

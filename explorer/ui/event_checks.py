@@ -23,10 +23,12 @@ MAX_NUMBER = 2**63
 class CheckedBlocks(gr.Blocks):
     """Blocks that refuse events with values which their controls cannot have, and keep no answers in the server.
 
-    budgets: who reads; to be set before the page is launched.
+    budgets: who reads; first_screen: markup of what is seen before Gradio has mounted the page. Both are to be set
+    before it is launched.
     """
 
     budgets = Budgets()
+    first_screen = ""
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run an event's handler. Raises gr.Error, without a traceback in the log, for values that it cannot have."""

@@ -1,6 +1,7 @@
 """The components that run in the browser, and how events reach them. Their scripts are in `static/`. Loads no torch."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ UPLOAD_JS = """async (token, alert, selected) => {
 FONT_FILES = [
     f"static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2" for weight in ("Regular", "Bold")
 ]  # which Gradio brings
+FIRST_STYLES = ("style.css", "map.css", "firstScreen/firstScreen.css")  # of what is there before Gradio is
 EDITABLE_MAP = (
     "<div class='plot' tabindex='0' role='application' aria-label='Map of layers by calls'></div>"
     "<p class='edit-buttons'><button type='button' data-edit='undo' title='Ctrl+Z' disabled>Undo</button>"
@@ -59,15 +61,26 @@ EDITABLE_MAP = (
 )
 
 
-def head_markup() -> str:
-    """Make what the page's head holds: the scripts that go before Gradio's own or run while it mounts the page, and the
-    links by which the browser fetches the other scripts and the first model's table meanwhile."""
-    scripts = ("eventStream.js", "confirmDelete.js", "view.js", "useIt.js")
-    first = [f'<script type="module" src="explorer/static/{file}"></script>' for file in scripts]
-    fonts = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
-    links = [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
-    table = f'<link rel="preload" as="fetch" crossorigin href="{GALLERY_ADDRESS}{DEFAULT_MODEL}/{gallery.TABLE}">'
-    return "".join([*first, *fonts, *links, table, f"<style>{_option_styles()}</style>"])
+def head_markup(theme_hash: str) -> str:
+    """Make what the page's head holds: the scripts that go before Gradio's own or run while it mounts the page, the
+    styles of the first screen, and the links by which the browser fetches the rest and the first model's table
+    meanwhile. The first two scripts run before Gradio's, which then finds what they do."""
+    links = [f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{file}">' for file in FONT_FILES]
+    links += [f'<link rel="modulepreload" href="explorer/static/{file.name}">' for file in sorted(STATIC.glob("*.js"))]
+    links.append(f'<link rel="preload" as="fetch" crossorigin href="{GALLERY_ADDRESS}{DEFAULT_MODEL}/{gallery.TABLE}">')
+    styles = [f"theme.css?v={theme_hash}", *(f"explorer/static/{file}" for file in FIRST_STYLES)]
+    links += [f'<link rel="stylesheet" href="{file}">' for file in styles]
+    scripts = {"eventStream.js": "", "firstScreen/firstScreen.js": "", "confirmDelete.js": "async", "useIt.js": "async"}
+    tags = [f'<script type="module" {when} src="explorer/static/{file}"></script>' for file, when in scripts.items()]
+    return "".join([*links, *tags, f"<style>{_option_styles()}{_narrow_styles()}</style>"])
+
+
+def _narrow_styles() -> str:
+    """Repeat the rules for narrow windows for the first screen alone. Gradio adds all styles once more, but these only
+    for what is its own, so that those for wide windows would come last."""
+    css = (STATIC / "style.css").read_text(encoding="utf-8")
+    blocks = re.findall(r"^@media \(max-width[^\n]*(?:\{\n.*?^\}|\} \})", css, re.M | re.S)
+    return "".join(block.replace("{", "{ #first-screen {", 1) + "}" for block in blocks)
 
 
 def _option_styles() -> str:

@@ -39,10 +39,12 @@ TIMINGS_JS = """() => new Promise(resolve => {
     }), 500);
 })"""
 SERVERS = {7891: ["-c", EMPTY_PAGE], 7892: [str(ROOT / "app.py")]}  # by port: the arguments of Python
-PAGES = {  # by name: the port, and what is there once the page can be used
-    "empty": (7891, "#loaded"),
-    "explorer, until the slider works": (7892, ".card[data-role=pruned] .picture[width='64']"),
-    "explorer, with its heatmap": (7892, "#heatmap .drawn"),
+MOUNTED = "body:not(.mounting) #generate"
+PAGES = {  # by name: the port, what is there once the page can be used, and once Gradio has mounted all of it
+    "empty": (7891, "#loaded", "#loaded"),
+    "explorer, until the slider works": (7892, ".card[data-role=pruned] .picture[width='64']", MOUNTED),
+    "explorer, with its heatmap": (7892, "#heatmap .drawn", MOUNTED),
+    "explorer, until Generate works": (7892, MOUNTED, MOUNTED),
 }
 Visit = tuple[float, float, dict[str, float]]
 
@@ -63,14 +65,16 @@ def serve(arguments: list[str], port: int, data: str) -> subprocess.Popen:
     raise SystemExit(f"{' '.join(arguments)} did not answer within {START_TIMEOUT_S} s")
 
 
-def open_page(context: BrowserContext, port: int, ready: str) -> Visit:
-    """Open a page; returns seconds until the selector `ready` matches, megabytes received, and Chromium's timings."""
+def open_page(context: BrowserContext, port: int, ready: str, mounted: str) -> Visit:
+    """Open a page; returns seconds until the selector `ready` matches, megabytes received until `mounted` does, and
+    Chromium's timings half a second later."""
     page = context.new_page()
     finished: list[Request] = []  # the stream of Gradio's heartbeat never finishes
     page.on("requestfinished", lambda request: finished.append(request))  # playwright takes no built-in method
     page.add_init_script(OBSERVE_READY_JS.replace("READY", json.dumps(ready)))
     page.goto(f"http://127.0.0.1:{port}/")
     page.wait_for_selector(ready)
+    page.wait_for_selector(mounted)
     seconds = page.evaluate("window.readyAt") / 1000  # by the page's own clock, which no long task delays
     timings = page.evaluate(TIMINGS_JS)
     sizes = [request.sizes()["responseBodySize"] for request in finished]
@@ -87,10 +91,10 @@ def main(rounds: str = "5") -> None:
                 servers.append(serve(arguments, port, data))
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             for _ in range(int(rounds)):
-                for name, (port, ready) in PAGES.items():
+                for name, (port, ready, mounted) in PAGES.items():
                     context = browser.new_context(viewport={"width": 1280, "height": 900})
                     for cache in ("cold", "warm"):
-                        visits.setdefault((name, cache), []).append(open_page(context, port, ready))
+                        visits.setdefault((name, cache), []).append(open_page(context, port, ready, mounted))
                     context.close()
         finally:
             for server in servers:

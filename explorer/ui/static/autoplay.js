@@ -10,6 +10,8 @@ const EXAMPLE = [
 const HOME = 0.8; // where it ends, also when somebody ends it
 let stop; // ends what plays at present
 
+export const isPlaying = () => Boolean(stop);
+
 function move(ratio) {
   const range = document.querySelector("#ratio input[type=range]");
   range.value = ratio;

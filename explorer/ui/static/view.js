@@ -80,6 +80,7 @@ function followMethod(name) {
 // -- mounting
 
 export async function mountView(part) {
+  if (parts.view) return parts.view.arrive(part); // the first screen is there already
   parts.view = part;
   const { element, props, watch } = part;
   fillViewer(element.querySelector(".viewer"));
@@ -89,7 +90,7 @@ export async function mountView(part) {
   document.body.classList.toggle("embed", openedWith.has("embed")); // for a slide: pictures, heatmap and slider alone
   const modes = [...element.querySelectorAll(".modes button")].map((button) => button.dataset.mode);
   if (modes.includes(openedWith.get("view"))) setMode(openedWith.get("view"));
-  watch("value", () => receive(props.value));
+  watch("value", () => receive(part.props.value));
   if (openedWith.size) part.trigger("address");
   else window.explorerReady = true; // there is no tab that the address names
   await showGallery(openedWith.get("model") ?? props.model);
@@ -100,6 +101,7 @@ export async function mountView(part) {
 }
 
 export function mountHeatmap(part) {
+  if (parts.heatmap) return parts.heatmap.arrive(part);
   const onEdit = (keep) => {
     reset();
     state.edited = keep;
@@ -110,7 +112,8 @@ export function mountHeatmap(part) {
     state.unit = unit;
     part.trigger("unit");
   };
-  setShared({ heatmap: new Heatmap(part.element, part.props, onEdit, onUnit) });
+  parts.heatmap = part;
+  setShared({ heatmap: new Heatmap(part.element.querySelector("figure"), part.props, onEdit, onUnit) });
   part.watch("value", () => {
     state.plan = part.props.value;
     const { asked, max_ratio } = state.plan ?? {};
@@ -260,11 +263,11 @@ function onClick({ target }) {
 
 function listen(element) {
   listenToRatio();
-  showAtFields(document.querySelector("#alert"));
+  if (document.querySelector("#alert")) showAtFields(document.querySelector("#alert"));
   document.addEventListener("click", ({ target }) => target.closest("#stop") && onStop());
   document.addEventListener("input", onSliderInput);
   document.addEventListener("input", onPromptInput);
-  for (const box of [element, document.querySelector("#lead")]) box.addEventListener("click", onClick);
+  for (const box of [element.querySelector(".view"), document.querySelector("#lead .lead")]) box.addEventListener("click", onClick);
   for (const box of [document.querySelector("#lead .samples"), ...element.querySelectorAll(".modes, .methods .row")]) useArrowKeys(box);
   listenToPointer(element);
 }
@@ -284,7 +287,7 @@ function setMode(mode) {
 }
 
 /** Put values into the controls, as if the visitor had: the page's own listener writes them there. */
-function choose(values) {
+export function choose(values) {
   state.chosen = values;
   parts.view.trigger("choose");
 }
