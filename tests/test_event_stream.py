@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 from tests.page_fixtures import OPENED
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from tests.page_fixtures import Visitor
 
 pytestmark = pytest.mark.browser
@@ -31,17 +33,13 @@ window.fetch = async (resource, options) => {
 };
 """
 THREE_SECONDS = "await new Promise((resolve) => setTimeout(resolve, 3000))"
-UNTIL_THE_SECOND_EVENT = "while (numJoined < 2) await new Promise((resolve) => setTimeout(resolve, 50))"
-# Has the answer to the first event arrive when the page's own script has taken the place of fetch.
-LATE_SCRIPT_JS = """
-const late = window.fetch;
-let numJoined = 0;
-const mine = window.fetch = async (resource, options) => {
-    const answer = await late(resource, options);
-    if (!String(resource.url ?? resource).includes("/queue/join")) return answer;
-    if (!numJoined) while (window.fetch === mine) await new Promise((resolve) => setTimeout(resolve, 20));
-    setTimeout(() => { numJoined += 1; }, 200);
-    return answer;
+# Notes for each event whether the page's own script had taken the place of fetch when it began.
+NOTE_EVENTS_JS = """
+const first = window.fetch;
+window.ours = [];
+const noting = window.fetch = (resource, options) => {
+    if (String(resource.url ?? resource).includes("/queue/join")) window.ours.push(window.fetch !== noting);
+    return first(resource, options);
 };
 """
 
@@ -54,14 +52,14 @@ def test_a_request_that_begins_while_the_last_answers_stream_closes_is_answered(
     expect(visitor.page.locator(".history button")).to_have_count(2)
 
 
-def test_an_event_that_begins_before_the_pages_own_script_is_there_does_not_lose_the_next_one(visitor: Visitor):
-    page, held = visitor.page, []
-    page.add_init_script(LATE_CLOSING_JS.replace("LATE;", f"{UNTIL_THE_SECOND_EVENT};") + LATE_SCRIPT_JS)
-    page.route("**/explorer/static/eventStream.js", lambda route: held.append(route))
-    with page.expect_request("**/gradio_api/queue/join**"):
-        page.goto(f"{visitor.served}?steps=4&prompt=dog&method=uniform&ratio=0.5")
-    with page.expect_response("**/queue/data?**"):
-        held[0].continue_()
-    page.wait_for_function(OPENED)
-    visitor.generate()  # while the stream of the first event closes
-    assert not visitor.errors
+def test_the_pages_own_script_is_there_before_the_first_event(visitor: Visitor):
+    held: list[Route] = []
+    visitor.page.add_init_script(NOTE_EVENTS_JS)
+    visitor.page.route("**/explorer/static/eventStream.js", lambda route: held.append(route))
+    with visitor.page.expect_response("**/assets/index-*.js"):  # Gradio's script is there, and waits
+        visitor.page.goto(f"{visitor.served}?steps=4&prompt=dog&method=uniform&ratio=0.5", wait_until="commit")
+    held[0].continue_()
+    visitor.page.wait_for_function(OPENED)
+    visitor.generate()
+    noted = visitor.page.evaluate("window.ours")
+    assert len(noted) >= 2 and all(noted) and not visitor.errors

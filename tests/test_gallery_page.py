@@ -325,8 +325,9 @@ def test_slider_pictures_and_map_are_on_one_screen_and_the_slider_stays(visitors
 def test_the_example_has_captions_and_any_key_ends_it_where_it_would_have_ended(visitor: Visitor):
     page = visitor.page
     page.goto(visitor.served)
-    expect(page.locator(".task")).to_have_text("80 % skipped: no difference to be seen")
+    expect(page.locator(".task").first).to_have_text("80 % skipped: no difference to be seen")
     page.keyboard.press("Shift")
+    page.wait_for_selector("#first-screen", state="detached")
     expect(page.locator(".play")).to_have_text("Play")
     expect(page.locator(".task")).to_have_text("Skip 80 % of the work: can you see it?")
     expect(page.locator(".headline")).to_contain_text("no difference to be seen")

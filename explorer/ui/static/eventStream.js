@@ -53,7 +53,7 @@ async function readStream(url, controller, signal) {
   }
 }
 
-/** Note that an event is complete. Gradio begins its first one before this script is here, which is not to be counted. */
+/** Note that an event is complete, which may be known before the answer that names it has been read. */
 function complete(message) {
   const { event_id } = JSON.parse(message.slice(message.indexOf("{")));
   if (!unanswered.delete(event_id)) early.add(event_id);

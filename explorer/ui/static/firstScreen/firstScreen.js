@@ -10,7 +10,8 @@ import { choose, mountHeatmap, mountView, setRequest } from "../view.js";
 
 const screen = document.querySelector("#first-screen");
 const find = (selector) => screen.querySelector(selector);
-const inGradio = (selector) => document.querySelector(`gradio-app ${selector}`);
+const app = document.querySelector("gradio-app");
+const inGradio = (selector) => app.querySelector(selector);
 const AMONG = ["#show label", "#explore-use", "#ratio input[type=range]", "#generate"];
 let tabName; // that was clicked meanwhile
 
@@ -34,7 +35,7 @@ function whenThere(work) {
     observer.disconnect();
     work();
   });
-  observer.observe(document.querySelector("gradio-app"), { childList: true, subtree: true });
+  observer.observe(app, { childList: true, subtree: true });
 }
 
 /** Wait until no button of the mouse and no finger is down, so that nothing is taken from under it. */
@@ -55,11 +56,12 @@ function moveIn(mounted) {
   for (const [name, part] of Object.entries(mounted)) parts[name].moveInto(part);
   screen.remove();
   document.body.classList.remove("mounting");
+  app.inert = false;
   showAtFields(document.querySelector("#alert"));
   render();
   if (isChanged) choose({});
   if (focused) inGradio(focused).focus();
-  if (tabName) [...document.querySelectorAll("gradio-app [role=tab]")].find((tab) => tab.textContent.trim() === tabName)?.click();
+  if (tabName) [...app.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === tabName)?.click();
 }
 
 const facts = screen && JSON.parse(document.querySelector("#first-facts").textContent);
@@ -69,6 +71,7 @@ if (screen) {
     mounted[name] = part;
     if (mounted.view && mounted.heatmap) whenThere(() => whenReleased(() => moveIn(mounted)));
   };
+  app.inert = true; // neither keys nor screen readers find what is not seen
   screen.addEventListener("input", syncSlider);
   find(".tab-names").addEventListener("click", ({ target }) => (tabName = target.textContent));
   showProgress();
