@@ -32,6 +32,7 @@ TINY = Gallery(
     tuple(Sample(prompt, seed) for prompt in ("dog", "cat", "owl") for seed in (0, 1)),
     RATIOS,
     {name: GALLERIES["emoji-dit"].methods[name] for name in NAMES},
+    ReferenceRun("ddim", 8),
 )
 
 
@@ -39,8 +40,6 @@ TINY = Gallery(
 def made(sd_folder, tmp_path_factory):
     """Make a small gallery of a tiny model: (model, folder of rendered samples, folder of the packed gallery)."""
     patch = pytest.MonkeyPatch()
-    for module in (gallery_render, gallery_pack):
-        patch.setattr(module, "REFERENCE", ReferenceRun("ddim", 8))
     patch.setattr(gallery_render, "TUNING_IMAGES", 2)
     patch.setattr(gallery_render, "split_names", lambda model, purpose: ["fox"])
     model, folder = catalogue.load(sd_folder), tmp_path_factory.mktemp("gallery")

@@ -11,12 +11,18 @@ from explorer.ui import url_state
 
 pytestmark = pytest.mark.browser
 
+
+def run_of(model):
+    """Name the sampler and guidance of a model that does not take any."""
+    return {name: value for name, value in catalogue.own_run(model).items() if name != "steps"}
+
+
 OTHERS = [name for name in catalogue.EMBEDDED if name != "emoji-unet"]
 
 
 @pytest.mark.parametrize("model", catalogue.EMBEDDED)
 def test_every_embedded_model_generates_under_a_schedule(model):
-    request = ExperimentRequest(model=model, prompt="dog", method="uniform", steps=4, ratio=0.5)
+    request = ExperimentRequest(model=model, prompt="dog", method="uniform", steps=4, ratio=0.5, **run_of(model))
     ends = {frame.role: frame for frame in compare(request) if frame.done}
     assert list(ends) == ["original", "pruned", "baseline"] and ends["pruned"].psnr < ends["original"].calls * 100
     assert plan(request).calls == 4 and 0.4 < plan(request).kept < 0.6
@@ -25,7 +31,11 @@ def test_every_embedded_model_generates_under_a_schedule(model):
 @pytest.mark.parametrize("model", OTHERS)
 def test_two_prompts_differ_where_the_prompt_is_used(model):
     def picture(prompt):
-        *_, last = (f for f in compare(ExperimentRequest(model=model, prompt=prompt, steps=2)) if f.role == "original")
+        *_, last = (
+            f
+            for f in compare(ExperimentRequest(model=model, prompt=prompt, steps=2, **run_of(model)))
+            if f.role == "original"
+        )
         return last.picture
 
     assert (picture("dog") != picture("red heart")) == uses_prompt(model)

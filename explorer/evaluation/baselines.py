@@ -9,6 +9,7 @@ from explorer.evaluation.candidates import Candidate, ReferenceRun
 from explorer.models.model import Model
 from explorer.models.prompts import repeat_to
 from explorer.pruners.objective import Objective
+from explorer.sampling.flow_matching import is_flow
 from explorer.sampling.schedulers import equal_nfe_steps, num_function_evals
 
 BASELINES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
@@ -20,9 +21,11 @@ BASELINES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "deis-steps": ("deis", {"solver_order": 2}),
         "deis3-steps": ("deis", {"solver_order": 3}),
         "pndm-steps": ("pndm", {}),
+        "euler-steps": ("euler", {}),
     }
 )
 TIMESTEP_SPACINGS = ("leading", "trailing")
+FLOW_SHIFTS = (0.6, 1.0, 1.7, 3.0)  # of flow matching, which spaces noise levels by a factor
 TUNING_IMAGES = 8
 
 
@@ -43,10 +46,18 @@ def few_step_baseline(model: Model, name: str, reference: ReferenceRun, kept: fl
     sampler, settings = BASELINES[name]
     calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
     steps, _ = equal_nfe_steps(sampler, model.scheduler_config, kept * calls)
-    solvers = [dict(settings) | {"timestep_spacing": spacing} for spacing in TIMESTEP_SPACINGS]
+    solvers = [dict(settings) | spacing for spacing in _spacings(sampler, model.scheduler_config)]
     losses = [objective.sampler_loss(sampler, steps, solver) for solver in solvers]
     best = solvers[losses.index(min(losses))]
     return Candidate(name, sampler, steps, ratio=round(1 - kept, 6), solver=best)
+
+
+def _spacings(sampler: str, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the settings that space a sampler's timesteps."""
+    if not is_flow(config):
+        return [{"timestep_spacing": spacing} for spacing in TIMESTEP_SPACINGS]
+    name = "shift" if sampler == "euler" else "flow_shift"
+    return [{name: shift} for shift in FLOW_SHIFTS]
 
 
 def few_step_baselines(

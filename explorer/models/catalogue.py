@@ -18,7 +18,7 @@ from explorer.settings import settings
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
-EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-ddpm")
+EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-flux", "emoji-ddpm")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -44,6 +44,11 @@ def list_models() -> list[dict[str, Any]]:
 def available_models() -> list[str]:
     """List the ids of the models whose weights are on this machine."""
     return [row["id"] for row in list_models() if row["available"]]
+
+
+def own_run(model_id: str) -> dict[str, Any]:
+    """Read the sampler, steps and guidance that a model of the catalogue was made for; empty where any will do."""
+    return dict(_rows().get(model_id, {}).get("run", {}))
 
 
 def describe(source: str) -> dict[str, Any]:

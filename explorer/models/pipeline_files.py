@@ -134,8 +134,11 @@ def _make_model(id: str, pipeline: str, pipe: Any, folder: Path, revision: str) 
 
 def _text_length(folder: Path, pipeline: str) -> int:
     """Read how many tokens a prompt has; where the tokenizer does not say, as many as its text encoder takes."""
-    if fixed := PIPELINES[pipeline].text_length:
-        return fixed
+    adapter = PIPELINES[pipeline]
+    if fixed := adapter.text_length:
+        own = folder / (adapter.text_tokenizer or "") / "tokenizer_config.json"
+        length = read_json(own).get("model_max_length") if own.is_file() else None
+        return min(fixed, length) if isinstance(length, int) else fixed
     config, encoder = folder / "tokenizer" / "tokenizer_config.json", folder / "text_encoder" / "config.json"
     if not config.is_file():
         return 0

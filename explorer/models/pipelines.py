@@ -55,6 +55,7 @@ class PipelineAdapter:
     uses_prompt: ClassVar[bool] = True
     has_names: ClassVar[bool] = True  # of what it generates, as classes are; a model of texts knows no list of them
     text_length: ClassVar[int | None] = None  # in tokens, of all text encoders; None: as the tokenizer says
+    text_tokenizer: ClassVar[str | None] = None  # whose length bounds that, where it is less
     channels_per_token: ClassVar[int] = 1  # of the denoiser's input, to one of the latents
     made_by_call: ClassVar[tuple[str, ...]] = ()  # arguments of the denoiser that no prompt decides
 
@@ -204,18 +205,21 @@ class FluxAdapter(FlowAdapter):
     """The prompt's strength is told to the network, which was distilled from one with guidance; no call is doubled."""
 
     text_length = 512
+    text_tokenizer = "tokenizer_2"
     linear_sigmas = True
     patch_size = 2
     channels_per_token = 4
     made_by_call = ("guidance",)
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe.device, max_sequence_length=self.text_length)
+        length = min(self.text_length, pipe.tokenizer_2.model_max_length)
+        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe.device, max_sequence_length=length)
         rows, columns = (side // 2 for side in latent_size(pipe.transformer, pipe.vae))
         places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe.device, text.dtype)
         return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": places}
 
-    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
+    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: Any) -> Any:
+        """Make one call, as that of the base; `t` and `guidance` may be tensors (B,), one for each picture."""
         import torch
 
         batch, channels, height, width = x.shape
@@ -223,7 +227,7 @@ class FluxAdapter(FlowAdapter):
         tokens = tokens.reshape(batch, height * width // 4, 4 * channels)
         given = dict(conditioning)
         if denoiser.config.guidance_embeds:
-            given["guidance"] = torch.full((batch,), guidance, device=x.device, dtype=torch.float32)
+            given["guidance"] = torch.as_tensor(guidance, device=x.device, dtype=torch.float32).expand(batch)
         timestep = t.expand(batch).to(x.dtype) / 1000
         output = denoiser(tokens, timestep=timestep, **given, return_dict=False)[0]
         output = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)

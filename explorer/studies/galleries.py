@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 from explorer.evaluation.baselines import BASELINES
 from explorer.evaluation.candidates import ReferenceRun, Sample
 from explorer.masks.block_graph import Extrapolation
-from explorer.models.catalogue import ASSETS
+from explorer.models.catalogue import ASSETS, own_run
 from explorer.studies.baseline_suite import EXTRAPOLATIONS
-
-REFERENCE = ReferenceRun("ddim", 50)
 
 
 class GalleryMethod(NamedTuple):
@@ -36,6 +34,7 @@ class Gallery(NamedTuple):
     samples: tuple[Sample, ...]
     ratios: tuple[float, ...]
     methods: Mapping[str, GalleryMethod]
+    reference: ReferenceRun = ReferenceRun("ddim", 50)
 
 
 def _ends(*extrapolations: Extrapolation) -> GalleryMethod:
@@ -65,6 +64,10 @@ _UNET_PROMPTS = (
 _UNET_RESULTS = ASSETS / "results" / "emoji-unet-ddim-50-deepcache.parquet"
 # names that nothing was tuned on
 _DIT_PROMPTS = ("octopus", "penguin", "sunflower", "rocket", "hamburger", "t-rex", "rainbow", "bicycle")
+_FLOW_STEPS = {
+    "euler-steps": GalleryMethod("Euler, fewer steps", "euler-steps"),
+    **{name: _FEWER_STEPS[name] for name in ("dpm++-steps", "unipc-steps")},
+}
 _DDPM_SEEDS = (104, 121, 110, 106, 118, 134, 146, 103)  # neither those of tuning nor those of similarity
 
 GALLERIES: Mapping[str, Gallery] = MappingProxyType(
@@ -103,6 +106,12 @@ GALLERIES: Mapping[str, Gallery] = MappingProxyType(
                 **_UNTUNED,
                 **_FEWER_STEPS,
             },
+        ),
+        "emoji-flux": Gallery(
+            tuple(Sample(prompt, 0) for prompt in _DIT_PROMPTS),
+            _TEN_RATIOS,
+            {"dipgo": _DIPGO, "uniform": _ends(*EXTRAPOLATIONS), **_UNTUNED, **_FLOW_STEPS},
+            ReferenceRun(**own_run("emoji-flux")),
         ),
     }
 )

@@ -21,7 +21,7 @@ from explorer.masks.schedule import Schedule, ScheduleImportance
 from explorer.measures.table import PAGE_METRICS
 from explorer.models.model import Model
 from explorer.sampling.schedulers import make_scheduler
-from explorer.studies.galleries import REFERENCE, Gallery
+from explorer.studies.galleries import Gallery
 from explorer.studies.gallery_render import image_dir, settings_at
 
 # names in the table -> columns of the rows of each picture, and of their summary
@@ -63,12 +63,12 @@ def pack(model: Model, gallery: Gallery, source: Path, target: Path) -> None:
 
 def _shared_facts(model: Model, gallery: Gallery) -> dict[str, Any]:
     """Return what all methods share: the trajectory, the samples, the ratios, the units."""
-    scheduler = make_scheduler(REFERENCE.sampler, model.scheduler_config)
-    scheduler.set_timesteps(REFERENCE.steps)
+    scheduler = make_scheduler(gallery.reference.sampler, model.scheduler_config)
+    scheduler.set_timesteps(gallery.reference.steps)
     graphs = {granularity: model.graph(granularity) for granularity in GRANULARITIES}
     return {
         "model": model.id,
-        **vars(REFERENCE),
+        **vars(gallery.reference),
         "timesteps": [float(timestep) for timestep in scheduler.timesteps],
         "samples": [sample._asdict() for sample in gallery.samples],
         "ratios": gallery.ratios,

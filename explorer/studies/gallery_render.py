@@ -13,7 +13,7 @@ from typing import Any
 
 from explorer.bundled import masks as bundled
 from explorer.evaluation.baselines import BASELINES, few_step_baseline
-from explorer.evaluation.candidates import Candidate, make_samples
+from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
 from explorer.evaluation.evaluate import evaluate
 from explorer.evaluation.results import read_results
 from explorer.masks.schedule import ScheduleImportance
@@ -22,7 +22,7 @@ from explorer.models.prompts import repeat_to, split_names
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PRUNERS, method_config
 from explorer.pruners.objective import Objective
-from explorer.studies.galleries import REFERENCE, Gallery, GalleryMethod
+from explorer.studies.galleries import Gallery, GalleryMethod
 
 SPACING_IMAGES = 8  # on which few-step samplers choose their spacing
 TUNING_IMAGES, TUNING_SEED = 8, 1000  # on which methods choose among the settings that are tried
@@ -47,23 +47,24 @@ def render(model: Model, gallery: Gallery, folder: Path) -> Generator[Progress, 
             continue
         yield Progress(number, len(gallery.ratios), f"at {ratio:.0%}")
         prompts = repeat_to(split_names(model, "search"), SPACING_IMAGES)
-        objective = objective or Objective(model, prompts, *vars(REFERENCE).values())
+        objective = objective or Objective(model, prompts, *vars(gallery.reference).values())
         for name, method in gallery.methods.items():
             if method.has_importance and name not in importances:
-                importances[name] = yield from _importance(model, method)
+                importances[name] = yield from _importance(model, method, gallery.reference)
                 importances[name].save(folder / f"{name}.safetensors")
         found: dict[str, Candidate | None] = {}
         for name, method in gallery.methods.items():
             if name in BASELINES:
-                found[name] = _few_steps(model, name, ratio, objective)
+                found[name] = _few_steps(model, name, gallery.reference, ratio, objective)
             else:
                 settings = settings_at(gallery, name, ratio, folder)
-                found[name] = _candidate(model, name, method, settings, ratio, importances.get(name))
+                made = importances.get(name)
+                found[name] = _candidate(model, name, method, gallery.reference, settings, ratio, made)
         candidates = {name: candidate for name, candidate in found.items() if candidate}
         options: dict[str, Any] = {"keep": folder / "references", "image_dir": image_dir(folder)}
         rows_file = folder / f"{ratio}.parquet"
         yield from evaluate(
-            model, REFERENCE, list(candidates.values()), gallery.samples, rows_file, 0, resume=True, **options
+            model, gallery.reference, list(candidates.values()), gallery.samples, rows_file, 0, resume=True, **options
         )
         for name, candidate in candidates.items():
             if candidate.mask is not None:
@@ -72,12 +73,12 @@ def render(model: Model, gallery: Gallery, folder: Path) -> Generator[Progress, 
         keys_file.write_text(json.dumps(keys), encoding="utf-8")
 
 
-def _importance(model: Model, method: GalleryMethod) -> Generator[Progress, None, Any]:
+def _importance(model: Model, method: GalleryMethod, reference: ReferenceRun) -> Generator[Progress, None, Any]:
     """Make what serves all ratios: bundled where the method has to learn."""
     if PRUNERS[method.method].learns:
-        trajectory = (REFERENCE.sampler, REFERENCE.steps)
+        trajectory = (reference.sampler, reference.steps)
         return bundled.find_schedule(model.id, method.method, *trajectory, method.settings)
-    config = method_config(method.method, method.settings, vars(REFERENCE))
+    config = method_config(method.method, method.settings, vars(reference))
     return (yield from PRUNERS[method.method].run(model, [], config))
 
 
@@ -101,11 +102,13 @@ def _tune(model: Model, gallery: Gallery, folder: Path) -> Generator[Progress, N
         keys[name] = {ratio: {} for ratio in gallery.ratios}
         for ratio in gallery.ratios:
             for settings in method.tried:
-                if candidate := _candidate(model, json.dumps(dict(settings)), method, settings, ratio):
+                if candidate := _candidate(
+                    model, json.dumps(dict(settings)), method, gallery.reference, settings, ratio
+                ):
                     candidates.append(candidate)
                     keys[name][ratio][candidate.key] = settings
     samples = make_samples(split_names(model, "search"), TUNING_IMAGES, TUNING_SEED)
-    yield from evaluate(model, REFERENCE, candidates, samples, folder / "tuning.parquet", 0, resume=True)
+    yield from evaluate(model, gallery.reference, candidates, samples, folder / "tuning.parquet", 0, resume=True)
     means = read_results(folder / "tuning.parquet")[1].groupby("key").psnr_box.mean()
     tuned = {
         name: [
@@ -131,10 +134,12 @@ def _best_branch(ratio: float, results: Path) -> int:
     return int(reached.loc[reached.psnr_box.idxmax()].branch) if len(reached) else 0  # which alone removes more
 
 
-def _few_steps(model: Model, name: str, ratio: float, objective: Objective) -> Candidate | None:
+def _few_steps(
+    model: Model, name: str, reference: ReferenceRun, ratio: float, objective: Objective
+) -> Candidate | None:
     """Make a few-step sampler with the MACs that `ratio` leaves; None where it cannot make so few steps."""
     try:
-        baseline = few_step_baseline(model, name, REFERENCE, 1 - ratio, objective)
+        baseline = few_step_baseline(model, name, reference, 1 - ratio, objective)
     except ValueError:
         return None
     return Candidate(name, baseline.sampler, baseline.steps, ratio, {"how": name}, baseline.solver)
@@ -144,6 +149,7 @@ def _candidate(
     model: Model,
     how: str,
     method: GalleryMethod,
+    reference: ReferenceRun,
     settings: Mapping[str, Any],
     ratio: float,
     importance: ScheduleImportance | None = None,
@@ -154,10 +160,10 @@ def _candidate(
         if importance:
             mask = importance.at(ratio)
         else:
-            config = method_config(method.method, dict(settings) | {"ratio": ratio}, vars(REFERENCE))
+            config = method_config(method.method, dict(settings) | {"ratio": ratio}, vars(reference))
             mask = run_to_completion(PRUNERS[method.method].run(model, [], config))
     except ValueError:
         return None
     if abs(1 - mask.macs_fraction - ratio) > RATIO_TOLERANCE:
         return None
-    return Candidate(method.method, REFERENCE.sampler, REFERENCE.steps, ratio, {"how": how}, mask=mask)
+    return Candidate(method.method, reference.sampler, reference.steps, ratio, {"how": how}, mask=mask)

@@ -20,6 +20,7 @@ from explorer.models.prompts import repeat_to, split_names
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PRUNERS, method_config
 from explorer.pruners.objective import Objective
+from explorer.sampling.flow_matching import is_flow
 from explorer.sampling.schedulers import num_function_evals
 from explorer.studies.baseline_suite import GRIDS, TUNING_IMAGES, Suite, bundled_candidates
 from explorer.studies.report import MEASURE, with_names
@@ -29,6 +30,7 @@ NUM_FAMILIES = 2  # of baselines at each ratio
 FEW_STEPS = ("unipc-steps",)  # the strongest few-step sampler where results are known
 EXTRAPOLATIONS = (Extrapolation(0), Extrapolation(1), Extrapolation(1, 1))  # of whole calls, all of which are evaluated
 ALL_FEW_STEPS = ("ddim-steps", "dpm++-steps", "unipc-steps")
+FLOW_FEW_STEPS = ("euler-steps", "dpm++-steps", "unipc-steps")
 
 
 def with_strongest_baselines(
@@ -59,15 +61,19 @@ def with_two_baselines(model: Model, reference: ReferenceRun) -> Generator[Progr
 
 
 def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Progress, None, list[Candidate]]:
-    """Make the bundled candidates, whole calls at both ends with each extrapolation, and three few-step samplers.
+    """Make the bundled candidates, whole calls at both ends with each extrapolation, and three few-step samplers, at
+    the ratios that one whole call leaves.
 
     Nothing but the samplers' spacing is chosen, so that no choice on a few pictures weakens a baseline.
     """
     prompts = repeat_to(split_names(model, "search"), TUNING_IMAGES)
     objective = Objective(model, prompts, reference.sampler, reference.steps, reference.guidance)
+    few_steps = FLOW_FEW_STEPS if is_flow(model.scheduler_config) else ALL_FEW_STEPS
+    calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
+    ratios = [ratio for ratio in RATIOS if ratio <= 1 - 1 / calls]
     candidates = []
-    for number, ratio in enumerate(RATIOS):
-        yield Progress(number, len(RATIOS), f"baselines at {ratio:.0%}")
+    for number, ratio in enumerate(ratios):
+        yield Progress(number, len(ratios), f"baselines at {ratio:.0%}")
         candidates += bundled_candidates(model, reference, ratio)
         for extrapolation in EXTRAPOLATIONS:
             settings = {"spacing": "ends", **extrapolation._asdict()}
@@ -75,7 +81,7 @@ def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Pro
             mask: Any = run_to_completion(PRUNERS["uniform"].run(model, [], config))
             run = (reference.sampler, reference.steps)
             candidates.append(Candidate("uniform", *run, ratio, settings | {"how": "fixed"}, mask=mask))
-        candidates += few_step_baselines(model, reference, 1 - ratio, objective, ALL_FEW_STEPS)
+        candidates += few_step_baselines(model, reference, 1 - ratio, objective, few_steps)
     return candidates
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[Progress], None]
 
-UNET, DIT = "emoji-unet", "emoji-dit"
+UNET, DIT, FLUX = "emoji-unet", "emoji-dit", "emoji-flux"
 # What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
 TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     UNET: {
@@ -40,7 +40,9 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
         ("ddim", 50): {},
     },
     DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}},
+    FLUX: {("euler", 20): {"order": 0}},
 }
+PUBLISHED_TOO = (UNET, FLUX)
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
 RESULTS = catalogue.ASSETS / "results"
@@ -52,13 +54,16 @@ def measure_catalogue(num_images: int, report: Report) -> None:
 
 
 def learn_schedules(num_images: int, report: Report) -> None:
-    """Learn schedules by DiP-GO with our algorithm, for emoji-unet also with the published one."""
+    """Learn schedules by DiP-GO with our algorithm, for emoji-unet and emoji-flux also with the published one."""
+    from explorer.studies.galleries import GALLERIES
+
     for model_id, trajectories in TRAJECTORIES.items():
-        model, names = catalogue.load(model_id), ("", "published-") if model_id == UNET else ("",)
+        model, names = catalogue.load(model_id), ("", "published-") if model_id in PUBLISHED_TOO else ("",)
         for ((sampler, steps), own), name in itertools.product(trajectories.items(), names):
             out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
             chosen = PUBLISHED | FEWER_ITERATIONS if name else own
-            _learn_dipgo(model, {"sampler": sampler, "steps": steps, **chosen}, out, report)
+            shared = {"sampler": sampler, "steps": steps, "guidance": GALLERIES[model_id].reference.guidance}
+            _learn_dipgo(model, shared | dict(chosen), out, report)
 
 
 def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
@@ -144,11 +149,13 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
     """
     from explorer.evaluation.candidates import ReferenceRun
     from explorer.evaluation.results import read_results
+    from explorer.studies.galleries import GALLERIES
     from explorer.studies.head_to_head import with_fixed_baselines, with_strongest_baselines, with_two_baselines
 
     work: Generator[Progress, None, list[Candidate]]
     for model_id, (sampler, steps) in [(name, run) for name, runs in TRAJECTORIES.items() for run in runs]:
-        model, reference = catalogue.load(model_id), ReferenceRun(sampler, steps)
+        model, guidance = catalogue.load(model_id), GALLERIES[model_id].reference.guidance
+        reference = ReferenceRun(sampler, steps, guidance)
         earlier = RESULTS / f"{model_id}-{sampler}-{steps}.parquet"
         if earlier.exists():
             work = with_strongest_baselines(model, reference, read_results(earlier)[1])
@@ -200,7 +207,7 @@ def generate_width_examples(num_images: int, report: Report) -> None:
     """Generate the pictures that Width pruning shows before a visitor generates any."""
     from explorer.studies.width_pictures import generate_examples
 
-    for model_id in catalogue.EMBEDDED:
+    for model_id in filter(bundled.width_headers, catalogue.EMBEDDED):
         run_to_completion(generate_examples(model_id, width_examples.FOLDER / model_id), report)
 
 

@@ -13,6 +13,9 @@ TRAINERS = {
     "emoji-unet": ("explorer.training.unet", "train"),
     "emoji-dit": ("explorer.training.dit", "train"),
     "emoji-ddpm": ("explorer.training.ddpm", "train"),
+    "emoji-flux-teacher": ("explorer.training.flux", "train_teacher"),
+    "emoji-flux": ("explorer.training.flux", "train"),
+    "emoji-flux-schnell": ("explorer.training.flux", "train_schnell"),
 }
 
 

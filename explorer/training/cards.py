@@ -82,15 +82,13 @@ def _retrieval_row(part: str, figures: dict[str, Any]) -> str:
 
 
 def write_generator_card(out: Path, quality: dict[str, Any], model: Model) -> None:
-    """Write the card of emoji-unet or emoji-dit to `out`/README.md, from its quality and the training record there."""
-    is_transformer = model.pipeline == "DiTPipeline"
-    text = (_TRANSFORMER if is_transformer else _UNET).format(size=format_size(model.denoiser))
-    recipe = _CLASSES if is_transformer else _CAPTIONS
+    """Write the card of a generator with a VAE to `out`/README.md, from its quality and the training record there."""
+    about, recipe, tags = _GENERATORS[model.pipeline]
+    text = about.format(size=format_size(model.denoiser))
     text += _data_and_training(
         out.name, provenance.read(out), quality["names"], model.pipe.vae.config.latent_channels, recipe
     )
     text += _quality(quality)
-    tags = "emoji, class-to-image, dit" if is_transformer else "emoji, text-to-image, stable-diffusion"
     (out / "README.md").write_text(_FRONT.format(library="diffusers", tags=tags) + text, encoding="utf-8")
 
 
@@ -169,6 +167,30 @@ is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded d
 """
 
 
+_FLUX = """\
+# emoji-flux
+
+A text-to-image transformer of emoji of FLUX's kind, small enough for two CPU cores, in diffusers' FluxPipeline layout
+({size} parameters in 3 double and 6 single blocks, stored in half precision): flow matching in the latents of
+emoji-unet's autoencoder, names through the text tower of emoji-clip and a tiny T5. It is told how strong guidance is to
+be, as FLUX.1-dev is, and makes one pass a step; 20 Euler steps and guidance 3.5 are what it is measured at. It reads 12
+tokens: `FluxPipeline.from_pretrained(folder)("dog", height=64, width=64, max_sequence_length=12)`.
+
+![48 pictures drawn from bare names](grid.png)
+"""
+
+_GUIDED = """\
+- Transformer and T5: from scratch by flow matching (Lipman et al. 2023), captions as for emoji-unet; that network is
+  `emoji-flux-teacher`. Then guidance between 1 and 6 is distilled from it (Meng et al. 2023, section 3.1), of which the
+  record below tells."""
+
+_GENERATORS = {  # what a card says, by pipeline: of the model, of its training, tags
+    "StableDiffusionPipeline": (_UNET, _CAPTIONS, "emoji, text-to-image, stable-diffusion"),
+    "DiTPipeline": (_TRANSFORMER, _CLASSES, "emoji, class-to-image, dit"),
+    "FluxPipeline": (_FLUX, _GUIDED, "emoji, text-to-image, flux"),
+}
+
+
 def _data_and_training(name: str, runs: list[provenance.TrainingRun], names: int, channels: int, recipe: str) -> str:
     rows = "\n".join(map(_row, runs))
     return f"""
@@ -206,8 +228,8 @@ def _quality(quality: dict[str, Any]) -> str:
 | the same of the real pictures: first, first five, clip score | {upper} |
 | seconds per picture in batches of 16 | {quality["seconds_per_picture"]:.1f} |
 
-Generated pictures: n = {quality["n"]}, bare names as prompts, seeds: {quality["seeds"]}, {quality["steps"]} DDIM steps,
-guidance {quality["guidance"]}. emoji-judge never conditioned the generator.
+Generated pictures: n = {quality["n"]}, bare names as prompts, seeds: {quality["seeds"]}, {quality["steps"]} steps of
+{quality["sampler"]}, guidance {quality["guidance"]}. emoji-judge never conditioned the generator.
 
 ## Limits
 It draws emoji it has seen, on white, softer than the originals; it cannot count, compose scenes or draw words outside

@@ -17,7 +17,7 @@ from explorer.evaluation.scorers import save_real_features
 from explorer.measures import metrics
 from explorer.measures.clip_encoder import ClipEncoder
 from explorer.models import catalogue
-from explorer.training import autoencoder, ddpm, dit, unet
+from explorer.training import autoencoder, ddpm, dit, flux, unet
 from explorer.training import data as pictures
 from explorer.training.cards import write_ddpm_card, write_generator_card
 from explorer.training.loop import print_progress
@@ -58,17 +58,19 @@ def hardest_names(
 def measure(
     folder: Path, encoder: ClipEncoder, names: list[str], max_names: int = MAX_NAMES, seeds: int = 2
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
-    """Generate up to `max_names` of the names (evenly chosen) once per seed at 25 DDIM steps and guidance 7.5.
+    """Generate up to `max_names` of the names (evenly chosen) once per seed, with the model's own sampler, steps and
+    guidance, else at 25 DDIM steps and guidance 7.5.
 
     Returns the figures, the pictures of seed 0, and their names. The encoder always chooses among all names.
     """
     prompts = pick_evenly(names, max_names)
     started = time.monotonic()
-    images = np.concatenate([generate_pictures(folder, prompts, seed) for seed in range(seeds)])
+    run: dict[str, Any] = {"sampler": "ddim", "steps": STEPS, "guidance": GUIDANCE} | catalogue.own_run(folder.name)
+    images = np.concatenate([generate_pictures(folder, prompts, seed, **run) for seed in range(seeds)])
     seconds = (time.monotonic() - started) / len(images)
     own = prompts * seeds
     facts = score_images(encoder, images, own, names)
-    facts |= {"names": len(names), "seeds": seeds, "steps": STEPS, "guidance": GUIDANCE}
+    facts |= {"names": len(names), "seeds": seeds} | run
     facts |= {"seconds_per_picture": round(seconds, 2), "hardest": hardest_names(encoder, images, own, names)}
     return facts, images[: len(prompts)], prompts
 
@@ -99,7 +101,7 @@ def compare_with_real(
 
 def main() -> None:
     """Measure a pipeline in assets/ and write its card and grid."""
-    names = [one.CONFIG.name for one in (unet, dit, ddpm)]
+    names = [config.name for config in (unet.CONFIG, dit.CONFIG, flux.CONFIG, ddpm.CONFIG)]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=names, default=unet.CONFIG.name)
     parser.add_argument("--assets", type=Path, default=catalogue.ASSETS)

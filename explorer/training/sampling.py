@@ -15,15 +15,21 @@ NUM_SAMPLES = 24
 
 
 def generate_pictures(
-    folder: Path, prompts: Sequence[str], seed: int = 0, steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 16
+    folder: Path,
+    prompts: Sequence[str],
+    seed: int = 0,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = 16,
+    sampler: str = "ddim",
 ) -> np.ndarray:
-    """Generate one picture per prompt by DDIM, uint8 (N, H, W, 3); the noise of picture i has seed 1000 seed + i."""
+    """Generate one picture per prompt, uint8 (N, H, W, 3); the noise of picture i has seed 1000 seed + i."""
     model = catalogue.load(folder)
     parts: list[np.ndarray] = []
     for start in range(0, len(prompts), batch):
         some = list(prompts[start : start + batch])
         seeds = range(1000 * seed + start, 1000 * seed + start + len(some))
-        *_, (_, pictures) = generate(model, some, seeds, "ddim", steps, guidance, previews=1)
+        *_, (_, pictures) = generate(model, some, seeds, sampler, steps, guidance, previews=1)
         assert pictures is not None  # the last frame has them
         parts.append(autoencoder.to_images(pictures * 2 - 1))
     return np.concatenate(parts)

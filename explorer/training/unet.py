@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -85,7 +86,7 @@ class Conditions(Protocol):
 class Captions:
     """The captions of a training set, encoded once, and random draws from them."""
 
-    def __init__(self, emoji: pictures.Emoji, tokenizer: CLIPTokenizer, tower: CLIPTextModel, seed: int):
+    def __init__(self, emoji: pictures.Emoji, encode: Callable[[list[str]], dict[str, torch.Tensor]], seed: int):
         rng = random.Random(seed)
         self.texts = [""]
         self.has_bare_style = [item.style == BARE_STYLE for item in emoji.items]
@@ -98,7 +99,8 @@ class Captions:
             self.tagged.append([self._add(draw_caption(item, rng, tags=1.0, bare=0.0)) for _ in range(NUM_TAGGED)])
         with torch.no_grad():
             parts = [self.texts[i : i + 256] for i in range(0, len(self.texts), 256)]
-            self.hidden = torch.cat([tower(**clip.tokenize(tokenizer, part)).last_hidden_state for part in parts])
+            encoded = [encode(part) for part in parts]
+        self.encoded = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
 
     def _add(self, text: str) -> int:
         self.texts.append(text)
@@ -117,7 +119,7 @@ class Captions:
                 captions.append(rng.choice(self.bare[item]))
             else:
                 captions.append(rng.choice(self.styled[item]))
-        return {"encoder_hidden_states": self.hidden[captions]}
+        return {name: value[captions] for name, value in self.encoded.items()}
 
 
 def draw_indices(has_bare_style: list[bool], count: int, rng: random.Random) -> list[int]:
@@ -195,7 +197,11 @@ def train(options: TrainingOptions) -> None:
     vae = latest_autoencoder()
     tower, tokenizer = latest_text_tower()
     unet = trainer.prepare(build(tower.config.hidden_size))
-    captions = Captions(known, tokenizer, tower, options.seed)
+
+    def encode(texts: list[str]) -> dict[str, torch.Tensor]:
+        return {"encoder_hidden_states": tower(**clip.tokenize(tokenizer, texts)).last_hidden_state}
+
+    captions = Captions(known, encode, options.seed)
     latents = autoencoder.encode(vae, known.pictures, options.device)
 
     def publish(model: UNet2DConditionModel, runs: list[TrainingRun]) -> None:
