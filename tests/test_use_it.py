@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from explorer.bundled import masks as bundled
 from explorer.cli import options
@@ -72,6 +73,13 @@ def test_the_lines_for_a_schedule_run_as_they_are_copied(tmp_path):
     mask = Mask.load(save(value, tmp_path))
     assert mask.keep.tolist() == plan(ExperimentRequest(**VALUES)).keep.tolist()
     run_python(value["python"], tmp_path)
+
+
+def test_the_lines_for_a_flux_draw_a_picture_of_its_own_size(tmp_path):
+    value = shown(model="emoji-flux", sampler="euler", guidance=3.5)
+    save(value, tmp_path)
+    run_python(value["python"], tmp_path)
+    assert Image.open(tmp_path / "picture.png").size == (64, 64)
 
 
 def test_the_lines_for_widths_run_as_they_are_copied(tmp_path):

@@ -25,12 +25,19 @@ class FlowMatchEuler(diffusers.FlowMatchEulerDiscreteScheduler):
     mu: float | None = None
     linear_sigmas = False
 
-    def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None, **given: Any) -> None:
-        if num_inference_steps and not given:
-            steps = num_inference_steps
-            given = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if self.linear_sigmas else {}
-            given |= {"mu": self.mu} if self.config.use_dynamic_shifting else {}
-        super().set_timesteps(num_inference_steps, device, **given)
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+        timesteps: Any = None,
+    ) -> None:
+        if num_inference_steps and sigmas is None and timesteps is None:  # else a pipeline asks for its own
+            if self.linear_sigmas:
+                sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
+            mu = self.mu if mu is None and self.config.use_dynamic_shifting else mu
+        super().set_timesteps(num_inference_steps, device, sigmas, mu, timesteps)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any) -> torch.Tensor:
         return sample

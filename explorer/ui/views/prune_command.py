@@ -17,6 +17,11 @@ TRAJECTORY = ("steps", "sampler", "guidance", "seed")
 NOT_SET = (*TRAJECTORY, "ratio", "stop_after")  # options of their own, or of one run alone
 FALLBACK_METHOD, LEARNED_METHOD = "uniform", "dipgo"
 PROMPTS = "prompts.txt"
+# Of FLUX's pipeline, which else takes the sizes of FLUX.1: pictures of 1024 pixels and 512 tokens.
+OWN_SIZES = [
+    *(f"{side}=model.latent_size[{axis}] * pipe.vae_scale_factor" for axis, side in enumerate(("height", "width"))),
+    "max_sequence_length=model.text_length",
+]
 
 
 def slug(text: str) -> str:
@@ -199,5 +204,6 @@ def _draw(adapter: Any, request: ExperimentRequest) -> str:
         f"num_inference_steps={request.steps}",
         *([f"guidance_scale={request.guidance:g}"] if adapter.uses_prompt else []),
         "generator=noise",
+        *(OWN_SIZES if adapter.text_tokenizer else []),
     ]
     return f"pipe({', '.join(arguments)}).images[0]"
