@@ -8,7 +8,7 @@ from explorer.models import catalogue
 from explorer.sampling.generate import generate
 from explorer.training import flux, provenance
 from explorer.training.options import TrainingOptions
-from explorer.training.unet import Captions
+from explorer.training.unet import Captions, latest_autoencoder
 from tests.test_generators import emoji  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.slow
@@ -30,9 +30,9 @@ def lively(guidance_embeds=True):
 
 
 def test_three_short_runs_make_two_pipelines(given, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
-    monkeypatch.setattr(flux, "latest_autoencoder", lambda vae=given.vae: vae)
+    monkeypatch.setattr(flux, "latest_autoencoder", lambda vae=latest_autoencoder(): vae)
     monkeypatch.setattr(flux, "latest_text_tower", lambda: (given.tower, given.tokenizer))
+    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
     with pytest.raises(ValueError, match="train it first"):
         training.train("emoji-flux", minutes=MINUTES)
     for name in ("emoji-flux-teacher", "emoji-flux", "emoji-flux-schnell"):

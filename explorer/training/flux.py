@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import nn
 
 from explorer.models import catalogue
@@ -114,9 +114,7 @@ class TrainingSet:
 
     def __init__(self, options: TrainingOptions, text: Path | None):
         self.emoji = pictures.load(options.data).where(lambda item: item.name in pictures.well_known_names())
-        self.vae = latest_autoencoder()
-        self.latents = autoencoder.encode(self.vae, self.emoji.pictures, options.device)
-        self.vae.register_to_config(shift_factor=0.0)  # which FluxPipeline requires
+        self.latents = autoencoder.encode(latest_autoencoder(), self.emoji.pictures, options.device)
         self.tower, self.tokenizer = latest_text_tower()
         self.t5_tokenizer, self.t5 = make_text_encoder(self.emoji)
         if text:
@@ -136,15 +134,11 @@ class TrainingSet:
 
     def publish(self, transformer: FluxTransformer2DModel, out: Path, runs: list[TrainingRun]) -> None:
         """Write a pipeline of this transformer."""
-        scheduler, vae = FlowMatchEulerDiscreteScheduler(), _with_shift(latest_autoencoder())
+        scheduler, vae = FlowMatchEulerDiscreteScheduler(), latest_autoencoder()
+        vae.register_to_config(shift_factor=0.0)  # which FluxPipeline requires
         parts = (self.tower, self.tokenizer, self.t5, self.t5_tokenizer, transformer)
         pipe = FluxPipeline(scheduler, vae, *parts)
         export(pipe, make_vocabulary(self.emoji), out, runs, torch.float16)
-
-
-def _with_shift(vae: AutoencoderKL) -> AutoencoderKL:
-    vae.register_to_config(shift_factor=0.0)
-    return vae
 
 
 def make_flow_loss(model: TextAndTransformer, given: TrainingSet, captions: Captions, device: Any, batch: int) -> Loss:
