@@ -22,13 +22,12 @@ from explorer.pruners import PRUNERS, method_config
 from explorer.pruners.objective import Objective
 from explorer.sampling.flow_matching import is_flow
 from explorer.sampling.schedulers import num_function_evals
-from explorer.studies.baseline_suite import GRIDS, TUNING_IMAGES, Suite, bundled_candidates
+from explorer.studies.baseline_suite import EXTRAPOLATIONS, GRIDS, TUNING_IMAGES, Suite, bundled_candidates
 from explorer.studies.report import MEASURE, with_names
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
 NUM_FAMILIES = 2  # of baselines at each ratio
 FEW_STEPS = ("unipc-steps",)  # the strongest few-step sampler where results are known
-EXTRAPOLATIONS = (Extrapolation(0), Extrapolation(1), Extrapolation(1, 1))  # of whole calls, all of which are evaluated
 ALL_FEW_STEPS = ("ddim-steps", "dpm++-steps", "unipc-steps")
 FLOW_FEW_STEPS = ("euler-steps", "dpm++-steps", "unipc-steps")
 
