@@ -78,7 +78,11 @@ def test_committed_results_match_the_bundled_model():
     suites = {"emoji-unet-ddim-50", "emoji-unet-ddim-50-deepcache", "emoji-unet-dpm++-25"}
     num_images = {f"emoji-unet-{trajectory}-head-to-head": 25 for trajectory in ("ddim-25", "dpm++-20", "pndm-50")}
     num_images |= {f"emoji-dit-ddim-{steps}-head-to-head": 25 for steps in (25, 50)}
-    num_images |= {"emoji-unet-ddim-50-head-to-head": 200, "emoji-unet-ddim-50-seeds": 64}
+    num_images |= {
+        "emoji-flux-euler-20-head-to-head": 100,
+        "emoji-unet-ddim-50-head-to-head": 200,
+        "emoji-unet-ddim-50-seeds": 64,
+    }
     ratios = {"emoji-unet-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-unet-ddim-25-channels": (0.2, 0.3, 0.5)}
     ratios |= {"emoji-dit-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-ddpm-ddim-50-channels": (0.2, 0.3, 0.5)}
     of_one_method = {"emoji-unet-ddim-50-uniform-ends": (0.5, 0.7)}
