@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib import request as http
 from urllib.error import URLError
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Request, ViewportSize, expect, sync_playwright
@@ -102,6 +103,11 @@ NUM_REQUESTS = "performance.getEntriesByType('resource').length"  # that were an
 def settled(page: Page, expression: str) -> object:
     """Wait until a JavaScript expression has had the same value for a second; returns that value."""
     return page.evaluate(SETTLED, f"() => {expression}")
+
+
+def query_of(page: Page) -> dict[str, list[str]]:
+    """Read the page's address in the page itself: `page.url` follows it a moment later."""
+    return parse_qs(page.evaluate("location.search.slice(1)"))
 
 
 def cell_center(page: Page, where: str, call: int, unit: int) -> tuple[float, float]:

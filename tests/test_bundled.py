@@ -33,7 +33,8 @@ def test_the_bundled_pipeline_has_this_architecture_and_generates(pipe):
 
 
 def test_the_evaluation_counts_what_it_generated_and_writes_the_card(pipe, tmp_path, monkeypatch):
-    def generate_grey(folder, prompts, seed):
+    def generate_grey(folder, prompts, seed, sampler, steps, guidance):
+        assert (sampler, steps, guidance) == ("ddim", 25, 7.5)
         return np.full((len(prompts), 64, 64, 3), 9, np.uint8)
 
     monkeypatch.setattr(evaluate, "generate_pictures", generate_grey)

@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 
 def test_models(document):
     rows = document("models")
-    assert [row["id"] for row in rows][:4] == ["emoji-unet", "emoji-dit", "emoji-ddpm", "sd15"]
-    assert all(row["embedded"] and row["available"] for row in rows[:3]) and not rows[3]["available"]
+    assert [row["id"] for row in rows][:5] == ["emoji-unet", "emoji-dit", "emoji-flux", "emoji-ddpm", "sd15"]
+    assert all(row["embedded"] and row["available"] for row in rows[:4]) and not rows[4]["available"]
 
 
 def test_cost_counts_pruned_widths(document):

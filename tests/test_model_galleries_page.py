@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import urlparse
 
 import pytest
 from playwright.sync_api import expect
@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from explorer.bundled import gallery
 from explorer.models import catalogue
 from explorer.pruners import method_title
-from tests.page_fixtures import NUM_REQUESTS, settled
+from tests.page_fixtures import NUM_REQUESTS, query_of, settled
 from tests.test_gallery_page import MOVED
 
 pytestmark = pytest.mark.browser
@@ -56,7 +56,7 @@ def expect_gallery(page: Page, model: str) -> None:
     units = len(table["graphs"]["layer"]["units"])
     page.wait_for_function("units => document.querySelector('#heatmap .plot').map.units.length === units", arg=units)
     assert page.locator(".methods button").count() == len(table["methods"])
-    assert parse_qs(urlparse(page.url).query)["model"] == [model]
+    assert query_of(page)["model"] == [model]
 
 
 def choose_model(page: Page, model: str) -> None:

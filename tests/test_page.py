@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import urlparse
 
 import psutil
 import pytest
 from playwright.sync_api import expect
 
 from tests.job_fixtures import runs
-from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api, cell_center
+from tests.page_fixtures import NUM_REQUESTS, VIEWPORT, call_api, cell_center, query_of
 
 pytestmark = pytest.mark.browser
 
@@ -202,7 +202,7 @@ def test_the_state_of_a_view_is_in_its_address(visitors):
     page.click("#method input")
     page.get_by_role("option", name="Random units").click()
     page.wait_for_function("location.search.includes('method=random')")
-    query = parse_qs(urlparse(page.url).query)
+    query = query_of(page)
     assert query["prompt"] == ["red apple & co"]
     assert (query["seed"], query["steps"], query["ratio"]) == (["7"], ["6"], ["0.25"])
     second = visitors().open(urlparse(page.url).query).page

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.page_fixtures import NO_TRANSITIONS
+from tests.page_fixtures import NO_TRANSITIONS, query_of
 
 pytestmark = pytest.mark.browser
 
@@ -115,4 +114,4 @@ def test_long_words_widen_nothing(visitors, width: int):
     page = visitor.open(f"steps=4&prompt={word}&method=uniform&ratio=0.5").page
     page.wait_for_selector("#unknown-words p")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert parse_qs(urlparse(page.url).query)["prompt"] == [word]
+    assert query_of(page)["prompt"] == [word]

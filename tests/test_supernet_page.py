@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from explorer.masks.encoding import decode_bits, encode_bits
 from explorer.models import catalogue
-from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, VIEWPORT, settled
+from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, VIEWPORT, query_of, settled
 from tests.test_lesson import TABLE, TEXTS
 
 pytestmark = pytest.mark.browser
@@ -42,10 +42,6 @@ def open_lesson(visitor: Visitor, query: str = "") -> Page:
 
 def block(page: Page, call: int, unit: int):
     return page.locator(f'.lesson .block[data-call="{call}"][data-unit="{unit}"]')
-
-
-def query_of(page: Page) -> dict[str, list[str]]:
-    return parse_qs(urlparse(page.url).query)
 
 
 def final_tile(page: Page) -> str:

@@ -4,7 +4,6 @@ import io
 import re
 from functools import partial
 from types import SimpleNamespace
-from urllib.parse import parse_qs, urlparse
 
 import gradio as gr
 import pytest
@@ -18,6 +17,7 @@ from explorer.models.catalogue import EMBEDDED
 from explorer.ui.components import NO_FIGURE
 from explorer.ui.markup import percent, width_title
 from explorer.ui.tabs import widths
+from tests.page_fixtures import query_of
 
 short_title = partial(width_title, with_threshold=False)  # by which the list names files
 pytestmark = pytest.mark.browser
@@ -248,7 +248,7 @@ def test_events_on_explore_keep_what_other_tabs_wrote_into_the_address(visitor):
     page.locator("#ratio input[type=number]").fill("0.3")
     page.locator("#ratio input[type=number]").press("Tab")
     page.wait_for_url(re.compile("[?&]ratio=0.3"))
-    query = parse_qs(urlparse(page.url).query)
+    query = query_of(page)
     assert (query["widths"], query["widths_ratio"]) == (["magnitude"], ["0.13"])
     assert query["mask"] == ["emoji-unet/dipgo-ddim-25"] and "tab" not in query
     page.reload()
