@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 
 from explorer import training
 from explorer.models import catalogue
@@ -41,6 +42,8 @@ def test_three_short_runs_make_two_pipelines(given, tmp_path, monkeypatch):
         model = catalogue.load(tmp_path / name)
         assert model.denoiser.config.guidance_embeds == has_guidance
         assert (model.text_length, model.latent_size) == (flux.TEXT_LENGTH, (16, 16))
+        plain = FluxPipeline.from_pretrained(tmp_path / name)
+        assert plain.text_encoder.dtype == plain.text_encoder_2.dtype == plain.transformer.dtype == torch.float32
         *_, (frame, shown) = generate(model, [given.emoji.names[0]], [0], "euler", 4, flux.GUIDANCE, previews=1)
         assert frame.done and shown.shape == (1, 3, 64, 64)
         before, parts = (

@@ -47,6 +47,8 @@ def export(
     if dtype != torch.float32:
         pipe = copy.deepcopy(pipe).to(dtype=dtype)
     pipe.save_pretrained(temporary, max_shard_size=SHARD_SIZE)
+    for config in temporary.glob("text_encoder*/config.json"):  # by which transformers chooses the type to load as
+        _write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"})
     if classes:
         index = json.loads((temporary / "model_index.json").read_text(encoding="utf-8"))
         index["id2label"] = {str(number): label for number, label in enumerate(classes)}
