@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, settled
+from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, OPENED, settled
 
 pytestmark = pytest.mark.browser
 
@@ -64,6 +64,6 @@ def test_autoplay_is_off_with_reduced_motion(visitors):
     visitor = visitors(reduced_motion="reduce")
     page = visitor.page
     page.goto(visitor.served)
-    page.wait_for_selector("#heatmap .drawn")
+    page.wait_for_function(OPENED)
     settled(page, NUM_REQUESTS)
     assert visitor.settled("document.querySelector('.play').textContent") == "Play"

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from explorer.bundled import gallery
 from explorer.figures import plain_name
-from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, cell_center, settled
+from tests.page_fixtures import NO_TRANSITIONS, NUM_REQUESTS, OPENED, cell_center, settled
 
 pytestmark = pytest.mark.browser
 
@@ -258,6 +258,7 @@ def test_autoplay_moves_the_slider_on_the_first_visit_until_a_click(visitor: Vis
     page.mouse.move(5, 5)
     page.mouse.down()
     page.mouse.up()
+    page.wait_for_function(OPENED)  # until then there are two of each control
     expect(page.locator(".play")).to_have_text("Play")
     still = page.evaluate(ratio)
     assert visitor.settled(ratio) == still
@@ -327,7 +328,7 @@ def test_the_example_has_captions_and_any_key_ends_it_where_it_would_have_ended(
     page.goto(visitor.served)
     expect(page.locator(".task").first).to_have_text("80 % skipped: no difference to be seen")
     page.keyboard.press("Shift")
-    page.wait_for_selector("#first-screen", state="detached")
+    page.wait_for_function(OPENED)
     expect(page.locator(".play")).to_have_text("Play")
     expect(page.locator(".task")).to_have_text("Skip 80 % of the work: can you see it?")
     expect(page.locator(".headline")).to_contain_text("no difference to be seen")
