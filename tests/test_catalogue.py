@@ -19,7 +19,9 @@ REAL = {  # parameters and MACs a call without and with attention products, G
     "sd15": (859_520_964, 338.80, 401.83),
     "sd21": (865_910_724, 760.91, 1074.98),
     "sdxl": (2_567_463_684, 2990.01, 3381.97),
+    "ssd-1b": (1_331_334_404, 1854.60, None),  # the file of its weights has 5.33 GB
     "dit-xl-2-256": (749_826_464, None, 118.74),
+    "dit-xl-2-512": (749_826_464, None, 524.88),
     "ddpm-cifar10": (35_746_307, 6.06, None),
 }
 
@@ -136,6 +138,7 @@ def test_the_listing_needs_no_torch():
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     keys = {"id", "pipeline", "denoiser", "params", "macs_per_call", "embedded", "available", "path"}
+    keys |= {"license", "gated", "dtype", "weights_gb", "run"}
     assert all(set(row) == keys for row in catalogue.list_models())
 
 

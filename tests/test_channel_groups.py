@@ -31,6 +31,12 @@ CELEBA = {
     "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
 }
+LSUN = {
+    "sample_size": 256,
+    "block_out_channels": (128, 128, 256, 256, 512, 512),
+    "down_block_types": (*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4),
+}
 
 
 def ddpm(**changes):
@@ -56,11 +62,13 @@ def left(network, ratio: float, rule: str) -> tuple[int, float]:
 
 @pytest.mark.parametrize(
     ("changes", "ratio", "rule", "params", "gmacs"),
-    [  # Fang et al. 2023, tables 1 and 4; the last two are what Torch-Pruning 1.6 makes of the same ratio
+    [  # Fang et al. 2023, tables 1 and 4, LSUN by their code (46.5 M in the paper); the last two: Torch-Pruning 1.6
         ({}, 0.2, "paper", 27_496_590, 5.11),
         ({}, 0.3, "paper", 19_851_157, 3.39),
         ({}, 0.4, "paper", 14_317_624, 2.73),
         (CELEBA, 0.3, "paper", 43_735_002, 13.30),
+        (LSUN, 0.3, "paper", 63_205_897, 138.62),
+        (LSUN, 0.4, "paper", 44_957_930, 126.18),
         ({}, 0.3, "torch-pruning", 13_949_333, 2.08),
         ({}, 0.25, "torch-pruning", 20_131_203, 3.41),
     ],

@@ -71,6 +71,10 @@ def test_slider_pictures_and_map_work_before_gradio_is_there(mounting):
         page.evaluate(picture),
         page.evaluate("document.querySelector('#heatmap .plot').map.legend[0].count"),
     )
+    fetched = page.evaluate(
+        "window.openingPictures.map((one) => [one.src.replace(/.*[/]\\d+-/, ''), one.naturalHeight])"
+    )
+    assert fetched == [["full.webp", 64], ["dipgo.webp", 64], ["unipc-steps.webp", 64]]
     move(page, "0.5")
     expect(page.locator(".task")).to_have_text("Skip 50 % of the work: can you see it?")
     assert page.locator("#first-screen #ratio input[type=number]").input_value() == "0.5"

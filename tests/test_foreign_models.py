@@ -334,7 +334,7 @@ def test_an_unconditional_model_under_ddim_is_known(tmp_path):
     assert draw(explorer.load(folder)).shape[1] == 3
 
 
-@pytest.mark.parametrize("kind", ["StableDiffusionPAGPipeline", "LatentConsistencyModelPipeline"])
+@pytest.mark.parametrize("kind", ["StableDiffusionPAGPipeline", "StableDiffusionPanoramaPipeline"])
 def test_a_folder_whose_pipeline_draws_otherwise_is_refused(tmp_path, kind):
     folder = saved(tmp_path / "other", sd_pipeline())
     edit(folder / "model_index.json", _class_name=kind)

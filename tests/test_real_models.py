@@ -10,6 +10,11 @@ MACS = {  # G per call -> (model, with the products inside attention, calls of a
     760.8: ("sd21", False, 1),  # at 768 x 768
     2987: ("sdxl", False, 1),
     118.64: ("dit-xl-2-256", True, 1),  # Peebles & Xie 2023, table 4
+    524.6: ("dit-xl-2-512", True, 1),
+    223.81: ("bk-sdm-base", False, 1),  # Kim et al. 2024, as DeepCache's table 3 has them
+    217.78: ("bk-sdm-small", False, 1),
+    205.09: ("bk-sdm-tiny", False, 1),
+    248.7: ("ddpm-church", False, 1),  # Fang et al. 2023
     4280: ("pixart-alpha", False, 2),  # DiP-GO, table 8: 85.65 T in 20 calls
 }
 PARAMS = {  # of the class with this configuration
@@ -19,6 +24,11 @@ PARAMS = {  # of the class with this configuration
     "flux-dev": 11_901_408_320,
     "sd35-large": 8_056_627_520,
     "ddpm-cifar10": 35_746_307,
+    "bk-sdm-base": 579_384_964,
+    "bk-sdm-small": 482_346_884,
+    "bk-sdm-tiny": 323_384_964,
+    "ssd-1b": 1_331_334_404,
+    "ddpm-bedroom": 113_673_219,
 }
 
 
@@ -34,6 +44,14 @@ def test_the_catalogue_has_the_parameters_of_the_classes():
     listed = {row["id"]: row for row in catalogue.list_models()}
     assert {name: listed[name]["params"] for name in PARAMS} == PARAMS
     assert catalogue.load("flux-dev", weights=False).architecture().params == PARAMS["flux-dev"]
+
+
+def test_the_weights_are_as_large_as_the_files_on_the_hub():
+    """SDXL's and SSD-1B's single files in half precision, and DDPM's of LSUN, in 10^9 bytes."""
+    listed = {row["id"]: row["weights_gb"] for row in catalogue.list_models()}
+    assert listed["sdxl"] == pytest.approx(6.938, abs=0.001)
+    assert listed["ssd-1b"] == pytest.approx(4.47, abs=0.01)
+    assert listed["ddpm-church"] == pytest.approx(0.455, abs=0.001)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from torch import nn
 
 from explorer.models.architectures import DENOISERS
 from explorer.models.denoiser_spec import DenoiserSpec, Layer, latents_and_timestep, own_branches
-from explorer.models.pipelines import PIPELINES, PipelineAdapter, cat
+from explorer.models.pipeline_adapter import PipelineAdapter, cat
+from explorer.models.pipelines import PIPELINES
 
 NUM_TOKENS, WIDTH = 5, 8
 

@@ -8,7 +8,7 @@ names every other file with its hash.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +82,20 @@ def check_gallery(folder: Path, revision: str | None = None) -> GalleryCheck:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
+
+
+def strip_file(sample: int, name: str) -> str:
+    """Name the file of a sample's pictures by a method, or "full". `static/pictures.js` names it so too."""
+    return f"{sample:02}-{name}.webp"
+
+
+def strips_of(model_id: str, scene: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """List the files that a scene (prompt, seed) has of methods, or "full"; none without a usable gallery."""
+    folder = GALLERIES / model_id
+    if not (folder / TABLE).is_file() or scene not in (samples := _read_table(folder / TABLE)["samples"]):
+        return []
+    files = [strip_file(samples.index(scene), name) for name in names]
+    return [file for file in files if (folder / file).is_file()]
 
 
 def opening_values(model_id: str, ratio: float | None = None) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from explorer.cli.options import (
     Device,
     Dtype,
     Granularity,
-    Guidance,
     MaskFile,
     ModelId,
+    OwnGuidance,
+    OwnSampler,
+    OwnSteps,
     RatioOption,
-    Sampler,
     Seed,
-    Steps,
     Variant,
     app,
     check_writable,
@@ -33,6 +33,8 @@ from explorer.progress import Progress
 from explorer.sampling.generate import generate as generate_frames
 from explorer.settings import settings
 
+ANY_RUN = {name: ExperimentRequest.model_fields[name].default for name in ("steps", "sampler", "guidance")}
+
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
@@ -40,15 +42,21 @@ def models(as_json: AsJson = False) -> None:
     for source in settings().models:
         catalogue.add(catalogue.describe(source))
     rows = catalogue.list_models()
-    cells = [
-        [row["id"], row["pipeline"], _giga(row["macs_per_call"]), _mega(row["params"]), _place(row)] for row in rows
-    ]
-    table = format_table(("model", "pipeline", "GMACs per call", "M parameters", "weights"), cells)
+    columns = ("model", "pipeline", "GMACs per call", "M parameters", "weights", "license")
+    table = format_table(columns, [_cells(row) for row in rows])
     print_result(rows, as_json, table)
 
 
+def _cells(row: dict[str, Any]) -> list[str]:
+    license = (row["license"] or "?") + (", after a login" if row["gated"] else "")
+    pipeline = row["pipeline"].removesuffix("Pipeline")
+    return [row["id"], pipeline, _giga(row["macs_per_call"]), _mega(row["params"]), _place(row), license]
+
+
 def _place(row: dict[str, Any]) -> str:
-    return "here" if row["available"] else "not in assets/" if row["embedded"] else "on the hub"
+    if row["available"]:
+        return "here"
+    return "not in assets/" if row["embedded"] else f"on the hub, {row['weights_gb']:.1f} GB"
 
 
 def _giga(count: int | None) -> str:
@@ -59,11 +67,20 @@ def _mega(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e6:.1f}"
 
 
+def _run_of(model: str, mask: Any, **asked: Any) -> dict[str, Any]:
+    """Choose how a model runs: as asked, else as its schedule says, else as it was made to, else as any model does."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    own = catalogue.own_run(catalogue.find_id(model) or model)
+    if mask is not None and mask.prunes == "schedule":
+        own = {name: getattr(mask.header, name) for name in ANY_RUN}
+    return ANY_RUN | own | given
+
+
 @app.command()
 def cost(
     model: ModelId = "emoji-unet",
-    steps: Steps = 25,
-    sampler: Sampler = "ddim",
+    steps: OwnSteps = None,
+    sampler: OwnSampler = None,
     mask: MaskFile = None,
     ratio: RatioOption = None,
     granularity: Granularity = "layer",
@@ -75,7 +92,9 @@ def cost(
     from explorer.sampling.schedulers import num_function_evals
 
     subject = catalogue.load(model, weights=False)
-    calls = num_function_evals(sampler, subject.scheduler_config, steps)
+    applied = None if mask is None else load_mask(mask, ratio)
+    run = _run_of(model, applied, steps=steps, sampler=sampler)
+    calls = num_function_evals(run["sampler"], subject.scheduler_config, run["steps"])
     if channel_ratio is not None:
         if mask is not None:
             raise ValueError(
@@ -85,7 +104,6 @@ def cost(
         pruned = _at_channel_ratio(subject, channel_ratio, rule)
         _print_pruned_cost(subject, calls, pruned, {"channel_ratio": channel_ratio, "rule": rule}, as_json)
         return
-    applied = None if mask is None else load_mask(mask, ratio)
     if applied is not None and applied.prunes == "widths":
         pruned, removed = subject.prune_widths(applied).architecture(), applied.removed_by_kind
         text = ", ".join(f"{kind} {count:,}" for kind, count in removed.items())
@@ -168,9 +186,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="The picture, .png.")],
     model: ModelId = "emoji-unet",
     seed: Seed = 0,
-    steps: Steps = 25,
-    sampler: Sampler = "ddim",
-    guidance: Guidance = 7.5,
+    steps: OwnSteps = None,
+    sampler: OwnSampler = None,
+    guidance: OwnGuidance = None,
     mask: MaskFile = None,
     ratio: RatioOption = None,
     device: Device = "cpu",
@@ -179,15 +197,16 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate one picture, with a mask if one is given."""
-    request = ExperimentRequest(model=model, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance)
-    check_writable(out)
     applied = None if mask is None else load_mask(mask, ratio)
+    run = _run_of(model, applied, steps=steps, sampler=sampler, guidance=guidance)
+    request = ExperimentRequest(model=model, prompt=prompt, seed=seed, **run)
+    check_writable(out)
     subject = catalogue.load(model, device=device, dtype=dtype, variant=variant)
     macs = subject.graph().macs_per_call
     started = time.perf_counter()
     with show_progress() as report:
-        run = (subject, [request.prompt], [seed], sampler, steps, guidance, applied)
-        for frame, _ in generate_frames(*run, previews=1):
+        how = (request.sampler, request.steps, request.guidance, applied)
+        for frame, _ in generate_frames(subject, [request.prompt], [seed], *how, previews=1):
             report(Progress(frame.call, frame.calls, "calls"))
     seconds = time.perf_counter() - started
     with replace_atomically(out) as temporary:
@@ -202,7 +221,7 @@ def generate(
         "seed": seed,
         "out": str(out),
     }
-    full = f"the full run ({frame.calls} calls of {sampler}, {macs * frame.calls / 1e9:.1f} GMACs)"
+    full = f"the full run ({frame.calls} calls of {request.sampler}, {macs * frame.calls / 1e9:.1f} GMACs)"
     saved = f"{full}" if applied is None else f"{describe_mask(applied)}: {1 - kept:.1%} less than {full}"
     print_result(document, as_json, f"{out}: {saved}, in {seconds:.2f} s")
 

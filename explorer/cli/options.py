@@ -28,6 +28,17 @@ RatioOption = Annotated[float | None, typer.Option(help="Share to remove, 0 to t
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLER_NAMES)}.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
+_OWN = "default: the mask's, else the model's"
+OwnSteps = Annotated[int | None, typer.Option("--steps", help=f"Denoising steps; {_OWN}.", show_default=False)]
+OwnSampler = Annotated[
+    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLER_NAMES)}; {_OWN}.", show_default=False)
+]
+OwnGuidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", help=f"Classifier-free guidance; at most 1 switches it off; {_OWN}.", show_default=False
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]

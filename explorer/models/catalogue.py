@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from explorer.models import hub, pipeline_files
-from explorer.models.memory import check_fits
+from explorer.models.memory import BYTES, check_fits, count_parameters
 from explorer.models.model import Model
 from explorer.models.pipeline_files import read_json
 from explorer.settings import settings
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
+EMBEDDED_LICENSE = "apache-2.0"
 EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-flux", "emoji-ddpm")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -31,10 +32,18 @@ _added: dict[str, dict[str, Any]] = {}  # the rows of `add`
 
 
 def list_models() -> list[dict[str, Any]]:
-    """List the catalogue and the models that were added to it, as the command `models` prints them. Needs no torch."""
+    """List the catalogue and the models that were added to it, as the command `models` prints them. Needs no torch.
+
+    `gated`: the hub asks for a login and for consent to the license. `dtype`: what the weights are best loaded in;
+    `weights_gb`: what they take then, with text encoders and VAE, in 10^9 bytes. `run`: sampler, steps and guidance
+    that the model was made for, None where any will do.
+    """
     rows = [
         {key: row.get(key) for key in ("id", "pipeline", "params", "macs_per_call")}
         | {"denoiser": row["denoiser"]["_class_name"], "embedded": row["id"] in EMBEDDED}
+        | {"license": row.get("license", EMBEDDED_LICENSE), "gated": row.get("gated", False)}
+        | {"dtype": (dtype := row.get("dtype", "float32")), "run": own_run(row["id"]) or None}
+        | {"weights_gb": round((row["params"] + row["other_params"]) * BYTES[dtype] / 1e9, 3)}
         | {"available": (path := _path_of(row)) is not None, "path": path and str(path)}
         for row in _rows().values()
     ]
@@ -68,6 +77,11 @@ def describe(source: str) -> dict[str, Any]:
         "macs_per_call": architecture.graph.macs_per_call,
         "denoiser": type(model.denoiser).__name__,
         "embedded": model.id in EMBEDDED,
+        "license": None,
+        "gated": False,
+        "dtype": "float32",
+        "run": None,
+        "weights_gb": round(count_parameters(path) * BYTES["float32"] / 1e9, 3),
         "available": True,
         "path": str(path),
     }
@@ -86,7 +100,10 @@ def measure() -> None:
     rows = []
     for row in _rows().values():
         architecture = load(row["id"], weights=False).architecture()
-        rows.append(row | {"params": architecture.params, "macs_per_call": architecture.graph.macs_per_call})
+        params, path = architecture.params, _path_of(row)
+        others = count_parameters(path) - params if row["id"] in EMBEDDED and path else row["other_params"]
+        counts = {"other_params": others, "params": params, "macs_per_call": architecture.graph.macs_per_call}
+        rows.append(row | counts)
     ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

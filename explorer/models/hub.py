@@ -52,7 +52,7 @@ def download(repo: str, revision: str | None = None, title: str = "", weights: b
     """
     import httpx
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
     from tqdm.auto import tqdm
 
     what = "weights" if weights else "configurations"
@@ -64,6 +64,9 @@ def download(repo: str, revision: str | None = None, title: str = "", weights: b
         files = choose_files(HfApi().list_repo_files(repo, revision=revision), weights, variant)
         # not the hub's own bar, which the command line switches off with those of other libraries
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files, tqdm_class=tqdm))
+    except GatedRepoError as error:
+        agree = f"agree to it on {constants.ENDPOINT}/{repo}, and log in (hf auth login, or HF_TOKEN)"
+        raise ValueError(f"{missing} gives them only to accounts that agreed to their license; {agree}") from error
     except RepositoryNotFoundError as error:
         raise ValueError(f"{missing} has no such repository, or shows it only after a login") from error
     except (OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:

@@ -16,7 +16,8 @@ from explorer.masks.file_format import ModelRecord
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
 from explorer.models.architectures import build_block_graph, class_name, spec_of, unwrap_compiled
-from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels, latent_size, split_guided
+from explorer.models.pipeline_adapter import latent_size, split_guided
+from explorer.models.pipelines import PIPELINES, find_denoiser, has_noise_levels
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ from typing import Any
 from explorer.models import hub
 from explorer.models.memory import check_fits, stored_dtype
 from explorer.models.model import Model
-from explorer.models.pipelines import PIPELINES, latent_size
+from explorer.models.pipeline_adapter import latent_size
+from explorer.models.pipelines import PIPELINES
 
 MAX_TEXT_LENGTH = 100_000  # transformers writes 1e30 where there is no limit
 

@@ -2,104 +2,12 @@
 torch."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from explorer.models.denoiser_spec import height_and_width
-
-
-def cat(tensors: Sequence[Any]) -> Any:
-    import torch
-
-    return torch.cat(list(tensors))
-
-
-def latent_size(denoiser: Any, vae: Any = None) -> tuple[int, int]:
-    """Read height and width of the latents. Raises ValueError where neither denoiser nor VAE nor class says it."""
-    from explorer.models.architectures import spec_of
-
-    size, default = denoiser.config.get("sample_size"), spec_of(denoiser).default_size
-    if size is None and default and isinstance(side := vae and vae.config.get("sample_size"), int):
-        size = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
-    size = size or default
-    if size is None:
-        raise ValueError("the denoiser's configuration has no sample_size, so that its MACs cannot be counted")
-    return height_and_width(size)
-
-
-def dynamic_shift(tokens: int, config: Mapping[str, Any], max_shift: float) -> float:
-    """Compute the shift mu of the noise levels for so many tokens, linear between two numbers of them (Esser et al.
-    2024, section 5.3.2, as diffusers' pipelines have it)."""
-    first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", max_shift)
-    slope = (high - low) / (last - first)
-    return tokens * slope + (low - slope * first)
-
-
-def split_guided(denoiser: Any, output: Any) -> tuple[Any, Any]:
-    """Split what a guided batch led to into what saw the prompt and what saw none."""
-    from explorer.models.architectures import spec_of
-
-    first, second = output.chunk(2)
-    return (first, second) if spec_of(denoiser).cond_first else (second, first)
-
-
-class PipelineAdapter:
-    """Where the denoiser is, how a prompt becomes its inputs, one guided call, and how latents become pictures."""
-
-    denoiser: ClassVar[str] = "unet"  # attribute of the pipeline and folder on disk
-    scale_before_decode: ClassVar[bool] = (
-        False  # latents times 1/s instead of latents / s, which differ in the last bit
-    )
-    load_options: ClassVar[dict[str, Any]] = {}  # of from_pretrained
-    uses_prompt: ClassVar[bool] = True
-    has_names: ClassVar[bool] = True  # of what it generates, as classes are; a model of texts knows no list of them
-    text_length: ClassVar[int | None] = None  # in tokens, of all text encoders; None: as the tokenizer says
-    text_tokenizer: ClassVar[str | None] = None  # whose length bounds that, where it is less
-    channels_per_token: ClassVar[int] = 1  # of the denoiser's input, to one of the latents
-    made_by_call: ClassVar[tuple[str, ...]] = ()  # arguments of the denoiser that no prompt decides
-
-    def sampling_settings(self, config: Mapping[str, Any], denoiser: Any, size: Sequence[int]) -> dict[str, Any]:
-        """Make what a scheduler needs to know of the model, on top of its `config`; see `sampling.flow_matching`."""
-        return {}
-
-    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        """Encode prompts as keyword arguments of a call; doubled if `guided`. Raises ValueError for unusable ones."""
-        return {}
-
-    def initial_latents(self, denoiser: Any, size: int | Sequence[int], generators: Sequence[Any]) -> Any:
-        """Draw noise (B, C, H, W) of unit variance, each picture from its own generator, on the CPU."""
-        import torch
-
-        shape = (1, denoiser.config.in_channels // self.channels_per_token, *height_and_width(size))
-        return cat([torch.randn(shape, generator=generator, dtype=denoiser.dtype) for generator in generators])
-
-    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
-        """Make one guided call, (B, C, H, W): u + g (c - u), Ho & Salimans 2021, eq. 6 in g = w + 1."""
-        from explorer.models.architectures import spec_of
-
-        guided = guidance > 1 and bool(conditioning)
-        x = cat([x, x]) if guided else x
-        t = spec_of(denoiser).timestep_for(x, t)
-        output = denoiser(x, timestep=t, **conditioning, return_dict=False)[0]
-        output = output[:, : x.shape[1]]  # DiT predicts a variance as well
-        if not guided:
-            return output
-        conditional, unconditional = split_guided(denoiser, output)
-        return unconditional + guidance * (conditional - unconditional)
-
-    def decode(self, pipe: Any, latents: Any) -> Any:
-        """Decode latents to pictures (B, 3, H, W), differentiable, and so not clamped to [0, 1]."""
-        import torch
-
-        if vae := getattr(pipe, "vae", None):
-            if vae.dtype == torch.float16 and vae.config.force_upcast:
-                vae.to(torch.float32)
-            latents, scale = latents.to(vae.dtype), vae.config.scaling_factor
-            latents = 1 / scale * latents if self.scale_before_decode else latents / scale
-            latents = latents + shift if (shift := vae.config.get("shift_factor")) else latents
-            latents = vae.decode(latents, return_dict=False)[0]
-        return latents / 2 + 0.5
+from explorer.models.flow_adapters import FluxAdapter, OwnLoopAdapter, SD3Adapter
+from explorer.models.pipeline_adapter import PipelineAdapter, cat
 
 
 class StableDiffusionAdapter(PipelineAdapter):
@@ -109,6 +17,24 @@ class StableDiffusionAdapter(PipelineAdapter):
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         positive, negative = pipe.encode_prompt(prompts, pipe.device, 1, guided)
         return {"encoder_hidden_states": cat([negative, positive]) if guided else positive}
+
+
+class LatentConsistencyAdapter(StableDiffusionAdapter):
+    """The prompt's strength is told to the network as an embedding (Meng et al. 2023); no call is doubled."""
+
+    made_by_call = ("timestep_cond",)
+
+    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
+        return super().encode(pipe, prompts, guided=False)
+
+    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
+        import torch
+        from diffusers.models.embeddings import get_timestep_embedding
+
+        strength = torch.full((len(x),), 1000 * (guidance - 1), device=x.device)
+        width = denoiser.config.time_cond_proj_dim
+        embedded = get_timestep_embedding(strength, width, downscale_freq_shift=1).to(x.dtype)
+        return denoiser(x, t, timestep_cond=embedded, **conditioning, return_dict=False)[0]
 
 
 class StableDiffusionXLAdapter(PipelineAdapter):
@@ -170,77 +96,6 @@ class PixArtSigmaAdapter(PixArtAdapter):
     text_length = 300
 
 
-class FlowAdapter(PipelineAdapter):
-    """A model of flow matching, whose shift may depend on the number of tokens."""
-
-    denoiser = "transformer"
-    has_names = False
-    linear_sigmas: ClassVar[bool] = False
-    max_shift: ClassVar[float] = 1.15
-    patch_size: ClassVar[int | None] = None  # None: as the configuration says
-
-    def sampling_settings(self, config: Mapping[str, Any], denoiser: Any, size: Sequence[int]) -> dict[str, Any]:
-        settings = {"linear_sigmas": True} if self.linear_sigmas else {}
-        if not config.get("use_dynamic_shifting"):
-            return settings
-        patch = self.patch_size or denoiser.config.patch_size
-        rows, columns = height_and_width(size)
-        return settings | {"mu": dynamic_shift((rows // patch) * (columns // patch), config, self.max_shift)}
-
-
-class SD3Adapter(FlowAdapter):
-    text_length = 77 + 256
-    max_shift = 1.16
-
-    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        encoded = pipe.encode_prompt(prompts, None, None, device=pipe.device, do_classifier_free_guidance=guided)
-        text, negative, pooled, negative_pooled = encoded
-        return {
-            "encoder_hidden_states": cat([negative, text]) if guided else text,
-            "pooled_projections": cat([negative_pooled, pooled]) if guided else pooled,
-        }
-
-
-class FluxAdapter(FlowAdapter):
-    """The prompt's strength is told to the network, which was distilled from one with guidance; no call is doubled."""
-
-    text_length = 512
-    text_tokenizer = "tokenizer_2"
-    linear_sigmas = True
-    patch_size = 2
-    channels_per_token = 4
-    made_by_call = ("guidance",)
-
-    def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        length = min(self.text_length, pipe.tokenizer_2.model_max_length)
-        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe.device, max_sequence_length=length)
-        rows, columns = (side // 2 for side in latent_size(pipe.transformer, pipe.vae))
-        places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe.device, text.dtype)
-        return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": places}
-
-    def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: Any) -> Any:
-        """Make one call, as that of the base; `t` and `guidance` may be tensors (B,), one for each picture."""
-        import torch
-
-        batch, channels, height, width = x.shape
-        tokens = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-        tokens = tokens.reshape(batch, height * width // 4, 4 * channels)
-        given = dict(conditioning)
-        if denoiser.config.guidance_embeds:
-            given["guidance"] = torch.as_tensor(guidance, device=x.device, dtype=torch.float32).expand(batch)
-        timestep = t.expand(batch).to(x.dtype) / 1000
-        output = denoiser(tokens, timestep=timestep, **given, return_dict=False)[0]
-        output = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return output.reshape(x.shape)
-
-
-class OwnLoopAdapter(FlowAdapter):
-    """A model that only its own pipeline generates with: schedules and widths are applied to that."""
-
-    def __init__(self, text_length: int, patch_size: int | None = None):
-        self.text_length, self.patch_size = text_length, patch_size  # type: ignore[misc]
-
-
 class DDPMAdapter(PipelineAdapter):
     """An unconditional model of pixels: the prompt is ignored."""
 
@@ -250,6 +105,7 @@ class DDPMAdapter(PipelineAdapter):
 PIPELINES: dict[str, PipelineAdapter] = {
     "StableDiffusionPipeline": StableDiffusionAdapter(),
     "StableDiffusionXLPipeline": StableDiffusionXLAdapter(),
+    "LatentConsistencyModelPipeline": LatentConsistencyAdapter(),
     "DiTPipeline": DiTAdapter(),
     "PixArtAlphaPipeline": PixArtAdapter(),
     "PixArtSigmaPipeline": PixArtSigmaAdapter(),

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from safetensors.numpy import load_file
 
-from explorer.bundled.gallery import MANIFEST, TABLE, FileRecord, Manifest
+from explorer.bundled.gallery import MANIFEST, TABLE, FileRecord, Manifest, strip_file
 from explorer.evaluation.evaluate import image_files
 from explorer.evaluation.results import hardware, read_results, versions
 from explorer.evaluation.statistics import paired_difference, summarize
@@ -153,7 +153,7 @@ def _write_strips(tiles: np.ndarray, target: Path, name: str) -> None:
     differences = np.concatenate([tiles[:, :1], tiles[:, 1:] - tiles[:, :-1]], axis=1)
     for number, row in enumerate(differences):
         sprite_strip = Image.fromarray(np.concatenate(list(row), axis=1))
-        sprite_strip.save(target / f"{number:02}-{name}.webp", lossless=True, method=6, quality=100)
+        sprite_strip.save(target / strip_file(number, name), lossless=True, method=6, quality=100)
 
 
 def _write_json(file: Path, document: Any) -> None:

@@ -129,8 +129,8 @@ def fifty_calls(model: Model) -> tuple[dict[str, Any], list[np.ndarray]]:
     number = table["samples"].index(FIFTY_SCENE)
     shown = {name: round(result["each"]["psnr"][number], 1) for name, result in results.items()}
     shown = dict(sorted(shown.items(), key=lambda one: -one[1]))
-    pictures = [_read_strip(folder / f"{number:02}-full.webp")[0]]
-    pictures += [_read_strip(folder / f"{number:02}-{name}.webp")[at] for name in shown]
+    pictures = [_read_strip(folder / gallery.strip_file(number, "full"))[0]]
+    pictures += [_read_strip(folder / gallery.strip_file(number, name))[at] for name in shown]
     facts = {
         "ratio": PAGE_RATIO,
         "num_scenes": len(table["samples"]),

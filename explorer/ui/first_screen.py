@@ -9,13 +9,17 @@ from typing import Any
 
 import gradio as gr
 
+from explorer.bundled import gallery
 from explorer.ui.components import ExploreParts
+from explorer.ui.frontend import GALLERY_ADDRESS
 
-# Before the page is painted: the theme that Gradio will choose; no first screen where an address names what to show.
+# Before the page is painted: the theme that Gradio will choose, and the pictures, which the browser fetches meanwhile;
+# no first screen where an address names what to show.
 BEGIN_JS = """{
   const screen = document.querySelector("#first-screen");
   if (location.search) screen.remove();
   else {
+    window.openingPictures = PICTURES.map((src) => Object.assign(new Image(), { fetchPriority: "high", src }));
     document.body.classList.add("mounting");
     document.body.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
   }
@@ -28,6 +32,7 @@ def first_screen(page: gr.Blocks, tabs: list[str], parts: ExploreParts) -> str:
     request = {name: control.value for name, control in (parts.request | {"show": named["show"]}).items()}
     facts = json.dumps({"request": request} | {name: named[name].props for name in ("pictures", "heatmap")})
     facts = facts.replace("<", "\\u003c")  # ends no script
+    begin = BEGIN_JS.replace("PICTURES", json.dumps(_pictures(request)))
     buttons = "".join(f'<button type="button">{tab}</button>' for tab in tabs)
     return f"""<div id="first-screen">
 <div id="header">{named["header"].value}</div>
@@ -42,7 +47,15 @@ def first_screen(page: gr.Blocks, tabs: list[str], parts: ExploreParts) -> str:
 <div id="heatmap">{_filled(named["heatmap"])}</div></div>
 </div></div>
 <script type="application/json" id="first-facts">{facts}</script>
-<script>{BEGIN_JS}</script>"""
+<script>{begin}</script>"""
+
+
+def _pictures(request: dict[str, Any]) -> list[str]:
+    """List the addresses of the gallery's pictures for this request: full run, pruned, and with few steps."""
+    scene = {"prompt": request["prompt"], "seed": request["seed"]}
+    names = ("full", request["method"], f"{request['baseline_sampler']}-steps")
+    files = gallery.strips_of(request["model"], scene, names)
+    return [f"{GALLERY_ADDRESS}{request['model']}/{file}" for file in files]
 
 
 def _filled(component: gr.HTML) -> str:

@@ -17,8 +17,9 @@ from explorer.experiment import ExperimentRequest
 from explorer.jobs.mask_library import MaskEntry, MaskLibrary
 from explorer.masks.encoding import encode_bits
 from explorer.masks.schedule import ScheduleHeader
-from explorer.models.catalogue import available_models, list_models
-from explorer.models.pipelines import PIPELINES, FlowAdapter
+from explorer.models.catalogue import available_models, list_models, own_run
+from explorer.models.flow_adapters import FlowAdapter
+from explorer.models.pipelines import PIPELINES
 from explorer.pruners import PRUNERS, methods_for
 
 MANUAL = "manual_schedule"
@@ -131,7 +132,7 @@ def _fit_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     if model == defaults["model"] or model not in available_models():
         return dict(defaults)
     if "method" in given:
-        return dict(defaults) | _own_samplers(model)
+        return dict(defaults) | _own_run(model)
     return dict(defaults) | opening_values(model, defaults["method"], _read_ratio(given))
 
 
@@ -152,14 +153,14 @@ def opening_values(model: str, method: str, ratio: float | None = None) -> dict[
         own, fields = values["method"], PRUNERS[values["method"]].config.model_fields
         return {f"{own}.{name}": field.default for name, field in fields.items() if name not in REQUEST_KEYS} | values
     methods = offered_methods(model)
-    return _own_samplers(model) | ({} if method in methods else {"method": methods[0], "ratio": SAFE_RATIO})
+    return _own_run(model) | ({} if method in methods else {"method": methods[0], "ratio": SAFE_RATIO})
 
 
-def _own_samplers(model: str) -> dict[str, Any]:
-    """Choose samplers for a model of flow matching, which lacks DDIM."""
+def _own_run(model: str) -> dict[str, Any]:
+    """Choose the run that a model was made for; one of flow matching lacks DDIM."""
     pipeline = next((row["pipeline"] for row in list_models() if row["id"] == model), "")
     is_flow = isinstance(PIPELINES.get(pipeline), FlowAdapter)
-    return {"sampler": "euler", "baseline_sampler": "unipc"} if is_flow else {}
+    return ({"sampler": "euler", "baseline_sampler": "unipc"} if is_flow else {}) | own_run(model)
 
 
 def _read_settings(method: str, query: Mapping[str, Any]) -> dict[str, Any]:
