@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from explorer.bundled import masks as bundled
 from explorer.masks.result import Mask, load
-from tests.page_fixtures import cell_center
+from tests.page_fixtures import cell_center, settled
 
 pytestmark = pytest.mark.browser
 
@@ -21,6 +21,7 @@ def on_tab(visitor, mask=""):
     page = visitor.open(f"{QUERY}&mask={mask}" if mask else QUERY).page
     page.get_by_role("tab", name="Masks").click()
     page.wait_for_selector("#masks tr[data-id]")
+    settled(page, "document.querySelector('#masks tr[data-id]').getBoundingClientRect().top")
     return page
 
 

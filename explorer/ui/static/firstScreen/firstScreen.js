@@ -27,8 +27,10 @@ function showProgress() {
   range.style.setProperty("--range_progress", `${(100 * range.value) / range.max}%`);
 }
 
-/** Wait until Gradio has mounted what stands among the parts that move. */
-function whenThere(work) {
+/** Wait until Gradio has mounted what stands among the parts that move, and the browser has laid it out where it is not
+ * seen: what is seen then for the first time does not move. */
+function whenThere(moveParts) {
+  const work = () => requestAnimationFrame(() => requestAnimationFrame(moveParts));
   if (AMONG.every(inGradio)) return work();
   const observer = new MutationObserver(() => {
     if (!AMONG.every(inGradio)) return;
