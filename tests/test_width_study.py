@@ -1,7 +1,5 @@
 """Widths of a tiny model compared: importances are learned once, all candidates have the same size."""
 
-from types import MappingProxyType
-
 import pytest
 
 from explorer.evaluation.candidates import ReferenceRun, make_samples
@@ -29,23 +27,20 @@ CHANNELS = {
 @pytest.fixture
 def model(sd_folder, monkeypatch):
     monkeypatch.setattr(width_study, "split_names", lambda model, purpose: ["dog", "cat"])
-    monkeypatch.setattr(width_study, "HEAD_VARIANTS", MappingProxyType(HEADS))
-    monkeypatch.setattr(width_study, "CHANNEL_VARIANTS", MappingProxyType(CHANNELS))
-    monkeypatch.setattr(width_study, "PARAM_RATIOS", (0.05, 0.9))
     monkeypatch.setattr(width_study, "CHANNEL_RATIOS", (0.3,))
     return catalogue.load(sd_folder)
 
 
 def test_all_candidates_have_the_same_share_and_include_few_step_samplers(model, tmp_path):
-    names = [*HEADS, *CHANNELS]
-    importances = run_to_completion(width_study.learn_importances(model, names, tmp_path / "importances"))
+    variants = HEADS | CHANNELS
+    importances = run_to_completion(width_study.learn_importances(model, variants, tmp_path / "importances"))
     assert [importance.header.pruner.name for importance in importances.values()] == [
         *("ecodiff", "ecodiff", "random-width", "magnitude", "taylor", "taylor"),
     ]
     reference = ReferenceRun("ddim", 3, 3.0)
-    candidates = width_study.make_candidates(model, reference, importances)
+    candidates = width_study.make_candidates(model, reference, importances, param_ratios=(0.05, 0.9))
     pruned = [one for one in candidates if one.widths]
-    assert [one.settings["how"] for one in pruned] == names  # none can remove 90 % of the parameters by heads
+    assert [one.settings["how"] for one in pruned] == [*variants]  # none can remove 90 % of the parameters by heads
     assert all(one.widths.params_fraction == pytest.approx(0.95, abs=0.02) for one in pruned[:3])
     assert all(one.widths.header.ratio.of == "channels" for one in pruned[3:])
     thresholds = [importance.header.pruner.config["threshold"] for importance in list(importances.values())[4:]]
@@ -59,9 +54,10 @@ def test_all_candidates_have_the_same_share_and_include_few_step_samplers(model,
 
 
 def test_learned_widths_are_not_learned_again(model, tmp_path, monkeypatch):
-    first = run_to_completion(width_study.learn_importances(model, ["ecodiff"], tmp_path))
+    first = run_to_completion(width_study.learn_importances(model, {"ecodiff": HEADS["ecodiff"]}, tmp_path))
+    two = {name: HEADS[name] for name in ("ecodiff", "ecodiff-blocks")}
     monkeypatch.setattr(width_study, "PRUNERS", {})  # so that none can be run
-    repeated = run_to_completion(width_study.learn_importances(model, ["ecodiff", "ecodiff-blocks"], tmp_path))
+    repeated = run_to_completion(width_study.learn_importances(model, two, tmp_path))
     assert repeated["ecodiff"].header == first["ecodiff"].header
     blocks = repeated["ecodiff-blocks"]
     assert all((blocks.score[name] == score).all() for name, score in first["ecodiff"].score.items())

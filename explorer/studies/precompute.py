@@ -102,9 +102,9 @@ def _run_width_study(model: Model, study: "WidthStudy", num_images: int, report:
     from explorer.studies.width_study import learn_importances, make_candidates
 
     runs = _runs_folder(f"widths/{model.id}")
-    for kind, names in study.variants.items():
-        importances = run_to_completion(learn_importances(model, names, runs), report)
-        candidates = make_candidates(model, study.reference, importances)
+    for kind, variants in study.variants.items():
+        importances = run_to_completion(learn_importances(model, variants, runs), report)
+        candidates = make_candidates(model, study.reference, importances, param_ratios=study.param_ratios)
         _evaluate(model, study.reference, candidates, num_images, kind, report)
     for name in study.bundled:
         out = bundled.WIDTHS / model.id / f"{name}.safetensors"

@@ -52,6 +52,20 @@ CHANNEL_VARIANTS: Variants = MappingProxyType(
         **{f"random-channels-seed-{seed}": ("random-width", CHANNELS | {"seed": seed}) for seed in SEEDS},
     }
 )
+ADALN: dict[str, Any] = {"prune_adaln": True}
+FLUX_ECODIFF: dict[str, Any] = {"sampler": "euler", "steps": 20, "guidance": 3.5, "iterations": 48}
+FLUX_VARIANTS: Variants = MappingProxyType(
+    {
+        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", FLUX_ECODIFF | {"seed": seed}) for seed in SEEDS},
+        "ecodiff-published": ("ecodiff", FLUX_ECODIFF | {"algorithm": "hard_concrete"}),
+        "ecodiff-adaln": ("ecodiff", FLUX_ECODIFF | ADALN),
+        "ecodiff-published-adaln": ("ecodiff", FLUX_ECODIFF | ADALN | {"algorithm": "hard_concrete"}),
+        "magnitude": ("magnitude", {}),
+        "magnitude-adaln": ("magnitude", ADALN),
+        **{f"random-seed-{seed}": ("random-width", {"seed": seed}) for seed in SEEDS},
+        **{f"random-adaln-seed-{seed}": ("random-width", ADALN | {"seed": seed}) for seed in SEEDS},
+    }
+)
 PARAM_RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 CHANNEL_RATIOS = (0.2, 0.3, 0.5)  # of each layer
 
@@ -60,8 +74,9 @@ class WidthStudy(NamedTuple):
     """What is measured on a model, and which of the files come with the project."""
 
     reference: ReferenceRun
-    variants: Mapping[str, Sequence[str]]  # heads or channels -> names in HEAD_VARIANTS and CHANNEL_VARIANTS
+    variants: Mapping[str, Variants]  # by what they remove: heads or channels
     bundled: tuple[str, ...]
+    param_ratios: tuple[float, ...] = PARAM_RATIOS
 
 
 # what the page's slider of thresholds compares
@@ -72,13 +87,19 @@ STUDIES: Mapping[str, WidthStudy] = MappingProxyType(
     {
         "emoji-unet": WidthStudy(
             ReferenceRun("ddim", 25),
-            {"heads": (*HEAD_VARIANTS,), "channels": (*CHANNEL_VARIANTS,)},
+            {"heads": HEAD_VARIANTS, "channels": CHANNEL_VARIANTS},
             ("ecodiff", *THRESHOLD_FILES, "magnitude"),
         ),
-        "emoji-dit": WidthStudy(ReferenceRun("ddim", 25), {"heads": (*HEAD_VARIANTS,)}, ("ecodiff", "magnitude")),
+        "emoji-dit": WidthStudy(ReferenceRun("ddim", 25), {"heads": HEAD_VARIANTS}, ("ecodiff", "magnitude")),
+        "emoji-flux": WidthStudy(
+            ReferenceRun("euler", 20, 3.5),
+            {"heads": FLUX_VARIANTS},
+            ("ecodiff", "ecodiff-adaln", "ecodiff-published", "magnitude"),
+            (0.1, 0.2, 0.3),
+        ),
         "emoji-ddpm": WidthStudy(
             ReferenceRun("ddim", 50, 1.0),
-            {"channels": (*CHANNEL_VARIANTS,)},
+            {"channels": CHANNEL_VARIANTS},
             (*THRESHOLD_FILES, "magnitude-channels"),
         ),
     }
@@ -86,31 +107,29 @@ STUDIES: Mapping[str, WidthStudy] = MappingProxyType(
 
 
 def learn_importances(
-    model: Model, names: Sequence[str], folder: Path
+    model: Model, variants: Variants, folder: Path
 ) -> Generator[Progress, None, dict[str, WidthImportance]]:
     """Return the importances of these variants; what is not in `folder` yet is learned and written there."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / f"{name}.safetensors" for name in names}
-    yield from _learn_thresholds(model, {name: file for name, file in files.items() if not file.exists()})
+    runs = {name: (method, method_config(method, settings)) for name, (method, settings) in variants.items()}
+    files = {name: folder / f"{name}.safetensors" for name in runs}
+    missing = {name: run for name, run in runs.items() if not files[name].exists()}
+    yield from _learn_thresholds(model, missing, files)
     importances: dict[str, WidthImportance] = {}
     for number, (name, file) in enumerate(files.items()):
         if not file.exists():
-            yield Progress(number, len(names), name)
-            (yield from _learn_importance(model, *_method_and_config(name), importances)).save(file)
+            yield Progress(number, len(runs), name)
+            (yield from _learn_importance(model, *runs[name], importances)).save(file)
         importances[name] = WidthImportance.load(file)
     return importances
 
 
-def _method_and_config(name: str) -> tuple[str, Any]:
-    method, settings = {**HEAD_VARIANTS, **CHANNEL_VARIANTS}[name]
-    return method, method_config(method, settings)
-
-
-def _learn_thresholds(model: Model, files: Mapping[str, Path]) -> Generator[Progress, None, None]:
+def _learn_thresholds(
+    model: Model, runs: Mapping[str, tuple[str, Any]], files: Mapping[str, Path]
+) -> Generator[Progress, None, None]:
     """Learn what differs by the threshold alone from one walk over timesteps, and write it."""
     walks: dict[str, dict[float, str]] = {}  # the settings without the threshold -> threshold -> name
-    for name in files:
-        method, config = _method_and_config(name)
+    for name, (method, config) in runs.items():
         if method == "taylor":
             shared = config.model_copy(update={"threshold": 0.0}).model_dump_json()
             walks.setdefault(shared, {})[config.threshold] = name
@@ -137,6 +156,7 @@ def make_candidates(
     reference: ReferenceRun,
     importances: Mapping[str, WidthImportance],
     baselines: Sequence[str] = ("unipc-steps",),
+    param_ratios: Sequence[float] = PARAM_RATIOS,
 ) -> list[Candidate]:
     """Make candidates of all importances at every ratio of parameters (heads and neurons) or channels, and few-step
     samplers with the MACs of the first of them."""
@@ -146,7 +166,7 @@ def make_candidates(
     macs_fractions: dict[tuple[bool, float], float] = {}
     for name, importance in importances.items():
         of_channels = bool(importance.header.layers)
-        for ratio in CHANNEL_RATIOS if of_channels else PARAM_RATIOS:
+        for ratio in CHANNEL_RATIOS if of_channels else param_ratios:
             if not of_channels and ratio > importance.max_ratio:
                 continue
             widths = importance.at_channel_ratio(ratio) if of_channels else importance.at(ratio)
