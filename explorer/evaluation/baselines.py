@@ -5,7 +5,8 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from explorer.evaluation.candidates import Candidate, ReferenceRun
+from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
+from explorer.evaluation.package_caches import CACHES, cache_candidate, check_installed
 from explorer.models.model import Model
 from explorer.models.prompts import repeat_to
 from explorer.pruners.objective import Objective
@@ -30,10 +31,12 @@ TUNING_IMAGES = 8
 
 
 def check_baselines(names: Iterable[str]) -> None:
-    """Raise ValueError for an unknown baseline."""
+    """Raise ValueError for an unknown baseline, and for a cache whose package is not installed."""
     for name in names:
-        if name not in BASELINES:
-            raise ValueError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+        if name in CACHES:
+            check_installed(name)
+        elif name not in BASELINES:
+            raise ValueError(f"baseline {name!r} is unknown; choose one of {', '.join([*BASELINES, *CACHES])}")
 
 
 def few_step_baseline(model: Model, name: str, reference: ReferenceRun, kept: float, objective: Objective) -> Candidate:
@@ -98,11 +101,16 @@ def make_candidates(
     masks += [importance.at(ratio) for importance in importances for ratio in ratios]
     candidates = [_candidate(reference, mask) for mask in masks]
     if baselines:
+        check_baselines(baselines)
         run = (reference.sampler, reference.steps, reference.guidance)
         objective = Objective(model, repeat_to(prompts, TUNING_IMAGES), *run, seed)
         costs = [] if any(mask.prunes == "widths" for mask in masks) else [1 - ratio for ratio in ratios]
         for kept in costs or sorted({_macs_fraction(model, mask) for mask in masks}):
-            candidates += few_step_baselines(model, reference, kept, objective, baselines)
+            few_steps = [name for name in baselines if name not in CACHES]
+            candidates += few_step_baselines(model, reference, kept, objective, few_steps)
+            samples = make_samples(prompts, TUNING_IMAGES, seed)
+            caches = [name for name in baselines if name in CACHES]
+            candidates += [cache_candidate(model, name, reference, kept, samples) for name in caches]
     return candidates
 
 

@@ -4,14 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from explorer.masks.block_graph import Extrapolation
-from explorer.masks.result import PruningResult
+from explorer.masks.result import Applicable
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
 from explorer.models.model import Model
 from explorer.sampling.schedulers import num_function_evals
+
+if TYPE_CHECKING:
+    from explorer.evaluation.package_caches import PackageCache
 
 
 class Sample(NamedTuple):
@@ -49,11 +52,12 @@ class Candidate:
     solver: dict[str, Any] = field(default_factory=dict)
     mask: Schedule | None = None
     widths: Widths | None = None
+    cache: "PackageCache | None" = None  # of another package; its settings stand in `settings`
 
     @property
-    def result(self) -> PruningResult | None:
+    def result(self) -> Applicable | None:
         """What is applied to the model."""
-        return self.mask or self.widths
+        return self.mask or self.widths or self.cache
 
     @property
     def key(self) -> str:

@@ -204,7 +204,12 @@ class GeneratedBatch(NamedTuple):
 def _generate(
     model: Model, reference: ReferenceRun, candidate: Candidate, samples: list[Sample]
 ) -> Iterator[tuple[list[Sample], GeneratedBatch]]:
-    """Generate all at once; where that fails one by one, so that one bad picture does not fail the others."""
+    """Generate all at once; one by one where that fails, so that one bad picture does not fail the others, and under a
+    cache, which decides by what it sees."""
+    if candidate.cache and len(samples) > 1:
+        for sample in samples:
+            yield from _generate(model, reference, candidate, [sample])
+        return
     prompts, seeds = zip(*samples, strict=True)
     run = (model, prompts, seeds, candidate.sampler, candidate.steps, reference.guidance, candidate.result)
     if candidate.widths is not None:
@@ -221,7 +226,8 @@ def _generate(
         return
     count = len(samples)
     seconds = {"loop_seconds": frame.seconds / count, "seconds": (time.perf_counter() - started) / count}
-    yield samples, GeneratedBatch(pictures, seconds | {"error": None})
+    costs = seconds | {"error": None} | (candidate.cache.costs(model, reference.guidance) if candidate.cache else {})
+    yield samples, GeneratedBatch(pictures, costs)
 
 
 def _losses(pictures: torch.Tensor, references: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

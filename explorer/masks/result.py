@@ -31,7 +31,21 @@ class PrunableModel(Protocol):
         """Build a smaller model."""
 
 
-class PruningResult(Protocol):
+class Applicable(Protocol):
+    """What a run is made under: a mask, an importance at a ratio, or a cache of another package."""
+
+    def check_calls(self, model: PrunableModel, calls: int) -> None:
+        """Raise ValueError where a run of `model` with so many calls cannot follow the result."""
+
+    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
+        """Enter a context whose value is the pruned model, a `models.model.Model`.
+
+        That is a copy, with shared weights, which runs under the schedule while `scheduler` counts its calls, or a
+        smaller model. Raises ValueError for an importance, and for a model that the result was not made for.
+        """
+
+
+class PruningResult(Applicable, Protocol):
     """A mask (hard decisions) or an importance (a removal order that serves every ratio), of a schedule or of
     widths."""
 
@@ -59,16 +73,6 @@ class PruningResult(Protocol):
         """Decide at a ratio; a mask is decided already and returns itself.
 
         Raises ValueError for a ratio outside 0 .. max_ratio.
-        """
-
-    def check_calls(self, model: PrunableModel, calls: int) -> None:
-        """Raise ValueError where a run of `model` with so many calls cannot follow the result."""
-
-    def apply_to(self, model: PrunableModel, scheduler: Any = None) -> AbstractContextManager[Any]:
-        """Enter a context whose value is the pruned model, a `models.model.Model`.
-
-        That is a copy, with shared weights, which runs under the schedule while `scheduler` counts its calls, or a
-        smaller model. Raises ValueError for an importance, and for a model that the result was not made for.
         """
 
     def describe(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from explorer.masks.result import PruningResult
+from explorer.masks.result import Applicable
 from explorer.models.model import Model
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def generate(
     sampler: str,
     steps: int,
     guidance: float,
-    result: PruningResult | None = None,
+    result: Applicable | None = None,
     previews: int = PREVIEWS,
     solver: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[Frame, "torch.Tensor | None"]]:

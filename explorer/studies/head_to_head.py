@@ -4,6 +4,7 @@ The baselines come from results that are there already: the strongest families a
 rows say.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Generator, Mapping
@@ -12,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from explorer.evaluation.baselines import BASELINES, few_step_baselines
-from explorer.evaluation.candidates import Candidate, ReferenceRun
+from explorer.evaluation.candidates import Candidate, ReferenceRun, make_samples
+from explorer.evaluation.package_caches import CACHES, cache_candidate, is_installed
 from explorer.masks.block_graph import Extrapolation
 from explorer.masks.schedule import Schedule
 from explorer.models.model import Model
@@ -26,6 +28,8 @@ from explorer.studies.baseline_suite import EXTRAPOLATIONS, GRIDS, TUNING_IMAGES
 from explorer.studies.report import MEASURE, with_names
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
+CACHE_RATIOS = (0.5, 0.75)
+CACHE_TUNING_IMAGES = 32
 NUM_FAMILIES = 2  # of baselines at each ratio
 FEW_STEPS = ("unipc-steps",)  # the strongest few-step sampler where results are known
 ALL_FEW_STEPS = ("ddim-steps", "dpm++-steps", "unipc-steps")
@@ -73,14 +77,35 @@ def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Pro
     candidates = []
     for number, ratio in enumerate(ratios):
         yield Progress(number, len(ratios), f"baselines at {ratio:.0%}")
-        candidates += bundled_candidates(model, reference, ratio)
-        for extrapolation in EXTRAPOLATIONS:
-            settings = {"spacing": "ends", **extrapolation._asdict()}
-            config = method_config("uniform", settings | {"ratio": ratio}, vars(reference))
-            mask: Any = run_to_completion(PRUNERS["uniform"].run(model, [], config))
-            run = (reference.sampler, reference.steps)
-            candidates.append(Candidate("uniform", *run, ratio, settings | {"how": "fixed"}, mask=mask))
+        candidates += bundled_candidates(model, reference, ratio) + _whole_calls(model, reference, ratio)
         candidates += few_step_baselines(model, reference, 1 - ratio, objective, few_steps)
+    return candidates
+
+
+def with_caches(model: Model, reference: ReferenceRun) -> Generator[Progress, None, list[Candidate]]:
+    """Make the bundled candidates, whole calls at both ends with each extrapolation, and the caches of other packages
+    that are installed, each tuned to as many MACs on average."""
+    prompts = repeat_to(split_names(model, "search"), CACHE_TUNING_IMAGES)
+    samples = make_samples(prompts, CACHE_TUNING_IMAGES)
+    kinds = [kind for kind in CACHES if is_installed(kind)]
+    candidates = []
+    for number, (ratio, kind) in enumerate(itertools.product(CACHE_RATIOS, kinds)):
+        yield Progress(number, len(CACHE_RATIOS) * len(kinds), f"{kind} at {ratio:.0%}")
+        if kind == kinds[0]:
+            candidates += bundled_candidates(model, reference, ratio) + _whole_calls(model, reference, ratio)
+        candidates.append(cache_candidate(model, kind, reference, 1 - ratio, samples))
+    return candidates
+
+
+def _whole_calls(model: Model, reference: ReferenceRun, ratio: float) -> list[Candidate]:
+    """Make whole calls at both ends with each extrapolation."""
+    candidates = []
+    for extrapolation in EXTRAPOLATIONS:
+        settings = {"spacing": "ends", **extrapolation._asdict()}
+        config = method_config("uniform", settings | {"ratio": ratio}, vars(reference))
+        mask: Any = run_to_completion(PRUNERS["uniform"].run(model, [], config))
+        run = (reference.sampler, reference.steps, ratio, settings | {"how": "fixed"})
+        candidates.append(Candidate("uniform", *run, mask=mask))
     return candidates
 
 

@@ -7,7 +7,7 @@ Each part continues where it stopped: what it has so far is in a folder of EXPLO
 
 import itertools
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,11 @@ from explorer.models.prompts import model_names, repeat_to, split_names
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PUBLISHED, method_config
 from explorer.pruners.resume import SavedState, run_with_saved_state
-from explorer.settings import settings
+from explorer.studies.result_files import RESULTS, Report, evaluate_into_results, runs_folder, write_summary
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from explorer.evaluation.candidates import Candidate, ReferenceRun
+    from explorer.evaluation.candidates import Candidate
     from explorer.studies.width_study import WidthStudy
-
-Report = Callable[[Progress], None]
 
 UNET, DIT, FLUX = "emoji-unet", "emoji-dit", "emoji-flux"
 # What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
@@ -45,7 +41,6 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
 PUBLISHED_TOO = (UNET, FLUX)
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
-RESULTS = catalogue.ASSETS / "results"
 
 
 def measure_catalogue(num_images: int, report: Report) -> None:
@@ -73,7 +68,7 @@ def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Rep
         return
     config = method_config("dipgo", chosen)
     about = {"model": model.revision, "config": config.model_dump(mode="json")}
-    saved = SavedState(_runs_folder("schedules") / out.name, about)
+    saved = SavedState(runs_folder("schedules") / out.name, about)
     state = saved.load() if saved.path.exists() else None
     work = experiment.prune(model, "dipgo", config, state=state)
     run_with_saved_state(work, saved, report).save(out)
@@ -85,8 +80,8 @@ def run_ablations(num_images: int, report: Report) -> None:
     from explorer.studies.ablations import ablate, search
 
     model = catalogue.load(UNET)
-    for name, work in {"ablations": ablate(model, _runs_folder("ablations")), "searches": search(model)}.items():
-        _write_summary(f"{model.id}-{name}", run_to_completion(work, report))
+    for name, work in {"ablations": ablate(model, runs_folder("ablations")), "searches": search(model)}.items():
+        write_summary(f"{model.id}-{name}", run_to_completion(work, report))
 
 
 def run_width_study(num_images: int, report: Report) -> None:
@@ -101,11 +96,11 @@ def _run_width_study(model: Model, study: "WidthStudy", num_images: int, report:
     """Learn what is not learned yet for one model, evaluate, and bundle."""
     from explorer.studies.width_study import learn_importances, make_candidates
 
-    runs = _runs_folder(f"widths/{model.id}")
+    runs = runs_folder(f"widths/{model.id}")
     for kind, variants in study.variants.items():
         importances = run_to_completion(learn_importances(model, variants, runs), report)
         candidates = make_candidates(model, study.reference, importances, param_ratios=study.param_ratios)
-        _evaluate(model, study.reference, candidates, num_images, kind, report)
+        evaluate_into_results(model, study.reference, candidates, num_images, kind, report)
     for name in study.bundled:
         out = bundled.WIDTHS / model.id / f"{name}.safetensors"
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +113,11 @@ def evaluate_suite(num_images: int, report: Report) -> None:
     from explorer.evaluation.results import publish
     from explorer.studies import baseline_suite
 
-    model, runs = catalogue.load(UNET), _runs_folder("results")
+    model, runs = catalogue.load(UNET), runs_folder("results")
     for reference in (ReferenceRun("ddim", 50), ReferenceRun("dpm++", 25)):
         name = f"{reference.sampler}-{reference.steps}"
         work = baseline_suite.run(model, reference, runs, num_images)
-        _write_summary(f"{model.id}-{name}", run_to_completion(work, report))
+        write_summary(f"{model.id}-{name}", run_to_completion(work, report))
         publish(runs / f"{name}.parquet", RESULTS / f"{model.id}-{name}.parquet")
 
 
@@ -133,12 +128,12 @@ def evaluate_deepcache(num_images: int, report: Report) -> None:
     from explorer.studies.baseline_suite import deepcache_candidates
 
     model, reference = catalogue.load(UNET), ReferenceRun("ddim", 50)
-    runs, name = _runs_folder("results"), f"{model.id}-ddim-50-deepcache"
+    runs, name = runs_folder("results"), f"{model.id}-ddim-50-deepcache"
     samples, file = make_samples(split_names(model, "evaluation"), max(2, num_images // 6)), runs / "deepcache.parquet"
     options: dict[str, Any] = {"resume": True, "keep": runs / "references"}
     candidates = deepcache_candidates(model, reference)
     work = experiment.evaluate(model, reference, candidates, samples, file, **options)
-    _write_summary(name, run_to_completion(work, report))
+    write_summary(name, run_to_completion(work, report))
     publish(file, RESULTS / f"{name}.parquet")
 
 
@@ -163,7 +158,20 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
         else:
             work = (with_two_baselines if model_id == UNET else with_fixed_baselines)(model, reference)
             count = max(2, num_images // 4)
-        _evaluate(model, reference, run_to_completion(work, report), count, "head-to-head", report)
+        evaluate_into_results(model, reference, run_to_completion(work, report), count, "head-to-head", report)
+
+
+def evaluate_caches(num_images: int, report: Report) -> None:
+    """Compare the schedules of the transformers with the caches of diffusers, and of cache-dit where that is there."""
+    from explorer.evaluation.candidates import ReferenceRun
+    from explorer.studies.galleries import GALLERIES
+    from explorer.studies.head_to_head import with_caches
+
+    for model_id, sampler, steps in ((DIT, "ddim", 50), (FLUX, "euler", 20)):
+        model = catalogue.load(model_id)
+        reference = ReferenceRun(sampler, steps, GALLERIES[model_id].reference.guidance)
+        candidates = run_to_completion(with_caches(model, reference), report)
+        evaluate_into_results(model, reference, candidates, max(2, num_images // 4), "caches", report)
 
 
 def evaluate_seeds(num_images: int, report: Report) -> None:
@@ -179,7 +187,7 @@ def evaluate_seeds(num_images: int, report: Report) -> None:
         chosen = {"sampler": reference.sampler, "steps": reference.steps, "seed": seed}
         _learn_dipgo(model, chosen, out, report)
     candidates = [one for ratio in RATIOS for one in bundled_candidates(model, reference, ratio, folder)]
-    _evaluate(model, reference, candidates, 2 * num_images, "seeds", report)
+    evaluate_into_results(model, reference, candidates, 2 * num_images, "seeds", report)
 
 
 def make_gallery(num_images: int, report: Report) -> None:
@@ -189,7 +197,7 @@ def make_gallery(num_images: int, report: Report) -> None:
     from explorer.studies.gallery_render import render
 
     for name, shown in GALLERIES.items():
-        model, runs, target = catalogue.load(name), _runs_folder(f"gallery/{name}"), gallery.GALLERIES / name
+        model, runs, target = catalogue.load(name), runs_folder(f"gallery/{name}"), gallery.GALLERIES / name
         if gallery.check_gallery(target, model.revision) != gallery.GalleryCheck(usable=True):
             run_to_completion(render(model, shown, runs), report)
             pack(model, shown, runs, target)
@@ -244,39 +252,6 @@ def draw_result_figures(num_images: int, report: Report) -> None:
             report(Progress(number, len(files), f"{file.stem}, {describe_ranking(rows, ratio)}"))
 
 
-def _evaluate(
-    model: Model,
-    reference: "ReferenceRun",
-    candidates: "Sequence[Candidate]",
-    count: int,
-    what: str,
-    report: Report,
-) -> None:
-    """Evaluate candidates on `count` pictures of the evaluation names; their rows and summary become results."""
-    from explorer.evaluation.candidates import make_samples
-    from explorer.evaluation.results import publish
-
-    name = f"{model.id}-{reference.sampler}-{reference.steps}-{what}"
-    samples = make_samples(split_names(model, "evaluation"), count)
-    file = _runs_folder("results") / f"{name}.parquet"
-    options: dict[str, Any] = {"resume": True, "converged_steps": 0}
-    work = experiment.evaluate(model, reference, candidates, samples, file, **options)
-    _write_summary(name, run_to_completion(work, report))
-    publish(file, RESULTS / f"{name}.parquet")
-
-
-def _write_summary(name: str, summary: "pd.DataFrame") -> None:
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    summary.to_json(RESULTS / f"{name}.json", orient="records", indent=1)
-
-
-def _runs_folder(part: str) -> Path:
-    """Return the folder where a part keeps what it has so far."""
-    folder = settings().runs / part
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 # what the command `precompute` runs, in this order where no part is named: (pictures per candidate, report)
 PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "catalogue": measure_catalogue,
@@ -286,6 +261,7 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "results": evaluate_suite,
     "deepcache": evaluate_deepcache,
     "head-to-head": evaluate_head_to_head,
+    "caches": evaluate_caches,
     "seeds": evaluate_seeds,
     "gallery": make_gallery,
     "gallery-speeds": measure_gallery_speeds,
