@@ -26,7 +26,7 @@ WARMUP_CALLS = 2  # that the packages compute in any case
 # what TaylorSeer extrapolates, one by one: the attentions and feed-forwards of DiT and FLUX
 MODULES = (r"^.*\.(attn|attn1|ff|ff_context|proj_mlp)$",)
 WITHIN = (-1, 10**6)  # a range of timesteps that holds all
-BISECTIONS = 8
+BISECTIONS = 7
 
 
 class CacheKind(NamedTuple):

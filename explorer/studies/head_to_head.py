@@ -29,7 +29,7 @@ from explorer.studies.report import MEASURE, with_names
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
 CACHE_RATIOS = (0.5, 0.75)
-CACHE_TUNING_IMAGES = 32
+CACHE_TUNING_IMAGES = 16
 NUM_FAMILIES = 2  # of baselines at each ratio
 FEW_STEPS = ("unipc-steps",)  # the strongest few-step sampler where results are known
 ALL_FEW_STEPS = ("ddim-steps", "dpm++-steps", "unipc-steps")
