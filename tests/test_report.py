@@ -85,6 +85,7 @@ def test_committed_results_match_the_bundled_model():
     }
     ratios = {"emoji-unet-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-unet-ddim-25-channels": (0.2, 0.3, 0.5)}
     ratios |= {"emoji-dit-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-ddpm-ddim-50-channels": (0.2, 0.3, 0.5)}
+    ratios |= {"emoji-flux-euler-20-heads": (0.1, 0.2, 0.3), "emoji-flux-euler-20-caches": (0.5, 0.75)}
     of_one_method = {"emoji-unet-ddim-50-uniform-ends": (0.5, 0.7)}
     assert {file.stem for file in RESULTS} == suites | set(num_images) | set(ratios) | set(of_one_method)
     records = {name: catalogue.load(name).record.model_dump() for name in catalogue.EMBEDDED}

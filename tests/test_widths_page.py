@@ -35,7 +35,9 @@ def opened(visitor, **values):
 
 
 @pytest.fixture(
-    scope="module", params=[("emoji-unet", 236), ("emoji-dit", 84), ("emoji-ddpm", 0)], ids=lambda one: one[0]
+    scope="module",
+    params=[("emoji-unet", 236), ("emoji-dit", 84), ("emoji-flux", 72), ("emoji-ddpm", 0)],
+    ids=lambda one: one[0],
 )
 def of_model(request, shared_visitor):
     """Open the tab once per model; its name, the number of its heads, the page, the errors of its scripts and the

@@ -10,6 +10,7 @@ from explorer import experiment
 from explorer.bundled import masks as bundled
 from explorer.bundled.width_examples import TABLE, Example, ExamplePicture, Examples
 from explorer.measures.table import METRICS
+from explorer.models.catalogue import own_run
 from explorer.progress import Progress
 from explorer.sampling.generate import Frame
 
@@ -20,12 +21,13 @@ SCENE = {"prompt": "octopus", "seed": 1, "steps": 25, "sampler": "ddim", "guidan
 def generate_examples(model_id: str, folder: Path) -> Generator[Progress, None, None]:
     """Generate the pictures of a model into `folder`, and then their table."""
     folder.mkdir(parents=True, exist_ok=True)
+    scene = SCENE | own_run(model_id)
     headers, files, original = bundled.width_headers(model_id), dict[str, tuple[Example, ...]](), None
     for number, (name, header) in enumerate(headers.items()):
         examples = []
         for ratio in (ratio for ratio in RATIOS if ratio <= header.max_ratio):
             yield Progress(number, len(headers), f"{model_id}: {name} at {ratio:.0%}")
-            request = experiment.request_of_widths(model_id, header, ratio, **SCENE)
+            request = experiment.request_of_widths(model_id, header, ratio, **scene)
             frames = {frame.role: frame for frame in experiment.compare(request) if frame.done}
             original = original or _save(frames["original"], folder, "original")
             names = {role: f"{name}-{100 * ratio:.0f}-{role}" for role in ("pruned", "baseline")}
@@ -33,7 +35,7 @@ def generate_examples(model_id: str, folder: Path) -> Generator[Progress, None, 
             examples.append(Example(ratio=ratio, **saved))
         files[name] = tuple(examples)
     if original:
-        table = Examples(original=original, files=files, **SCENE)
+        table = Examples(original=original, files=files, **scene)
         (folder / TABLE).write_text(table.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
