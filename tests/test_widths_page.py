@@ -69,6 +69,9 @@ def test_every_bundled_file_can_be_shown(of_model):
         page.get_by_role("option", name=title, exact=True).click()
         thin = header.pruner.config["axis"] == "channels"
         what = "channels" if thin else "neurons"
+        if header.pruner.config.get("prune_adaln"):
+            expect(page.locator("#widths-bars .plot")).to_contain_text("AdaLN channels stay")
+            expect(page.locator("#widths-summary")).to_contain_text("AdaLN channels")
         expect(page.locator("#widths-bars .plot")).to_contain_text(re.compile(rf"[\d,]+ of [\d,]+ {what} stay"))
         expect(page.locator("#widths-heads .plot")).to_be_hidden() if thin else expect(
             page.locator("#widths-heads .plot")

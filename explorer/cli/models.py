@@ -28,6 +28,7 @@ from explorer.experiment import ExperimentRequest
 from explorer.masks.channel_rules import CHANNEL_RULES, check_channel_ratio
 from explorer.masks.file_format import replace_atomically
 from explorer.masks.result import load
+from explorer.masks.width_header import kind_title
 from explorer.models import catalogue
 from explorer.progress import Progress
 from explorer.sampling.generate import generate as generate_frames
@@ -106,7 +107,7 @@ def cost(
         return
     if applied is not None and applied.prunes == "widths":
         pruned, removed = subject.prune_widths(applied).architecture(), applied.removed_by_kind
-        text = ", ".join(f"{kind} {count:,}" for kind, count in removed.items())
+        text = ", ".join(f"{kind_title(kind)} {count:,}" for kind, count in removed.items())
         _print_pruned_cost(subject, calls, pruned, {"removed": removed}, as_json, f"; parameters removed: {text}")
         return
     _print_schedule_cost(subject, calls, applied, granularity, as_json)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from explorer.masks.width_header import kind_title
 from explorer.progress import Progress
 
 LINE_INTERVAL_S = 5.0  # between two lines, where there is no terminal to draw a bar on
@@ -71,7 +72,7 @@ def describe_mask(mask: Any) -> str:
     """Say in a sentence what a mask keeps."""
     if mask.prunes == "schedule":
         return f"a schedule that keeps {mask.macs_fraction:.1%} of the MACs"
-    removed = ", ".join(f"{kind} {count:,}" for kind, count in mask.removed_by_kind.items())
+    removed = ", ".join(f"{kind_title(kind)} {count:,}" for kind, count in mask.removed_by_kind.items())
     return f"widths that keep {mask.params_fraction:.1%} of the parameters; parameters removed: {removed}"
 
 

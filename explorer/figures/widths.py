@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from explorer.figures.style import COLOURS, bare_layout, empty, plain_name
+from explorer.masks.width_header import kind_title
 
 REMOVED = COLOURS[3]
 ROW_PX = 15
@@ -54,7 +55,7 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
         return empty("No neurons or channels to show.")
     layers = {name: kept for own in kinds.values() for name, kept in own.items()}
     hover = [
-        f"<b>{name}</b><br>{int(kept.sum())} of {len(kept)} {kind} stay"
+        f"<b>{name}</b><br>{int(kept.sum())} of {len(kept)} {kind_title(kind)} stay"
         for kind, own in kinds.items()
         for name, kept in own.items()
     ]
@@ -72,7 +73,9 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
         )
     figure.update_layout(barmode="stack", bargap=0.25, showlegend=False)
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    return _with_rows(figure, layers, ", ".join(f"{_count(own)} {kind} stay" for kind, own in kinds.items()))
+    return _with_rows(
+        figure, layers, ", ".join(f"{_count(own)} {kind_title(kind)} stay" for kind, own in kinds.items())
+    )
 
 
 def _layer_name(dim: str) -> str:

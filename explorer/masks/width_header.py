@@ -17,6 +17,11 @@ KINDS = ("heads", "neurons", "adaln_channels", "channels")
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
+def kind_title(kind: str) -> str:
+    """Name a kind of KINDS in a sentence."""
+    return "AdaLN channels" if kind == "adaln_channels" else kind
+
+
 class PrunableDimRecord(Record):
     """A dimension with elements that are removed one by one, or so many at a time: heads, neurons, channels of a layer.
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from explorer.masks.file_format import FileHeader
 from explorer.masks.width import Widths
-from explorer.masks.width_header import WidthHeader
+from explorer.masks.width_header import WidthHeader, kind_title
 from explorer.measures.table import METRICS
 from explorer.pruners import method_title
 from explorer.sampling.generate import Frame
@@ -70,7 +70,7 @@ def width_tiles(widths: Widths) -> str:
     header = widths.header
     params, macs = widths.params_fraction * header.params, widths.macs_fraction * header.macs
     removed = f"of the parameters; at most {percent(header.max_ratio)} is possible"
-    by_kind = ", ".join(f"{kind} {count:,}" for kind, count in widths.removed_by_kind.items())
+    by_kind = ", ".join(f"{kind_title(kind)} {count:,}" for kind, count in widths.removed_by_kind.items())
     kinds = f"of {header.params / 1e6:.2f} M; removed: {by_kind}"
     memory = f"of {header.params * 4 / 1e6:.1f}, in half precision {params * 2 / 1e6:.1f}"
     return tiles(
