@@ -10,6 +10,7 @@ from explorer.masks.width_header import kind_title
 
 REMOVED = COLOURS[3]
 ROW_PX = 15
+TITLE_LINE_PX = 18
 
 
 def head_map(keep: Mapping[str, np.ndarray]) -> go.Figure:
@@ -73,9 +74,10 @@ def share_bars(keep: Mapping[str, np.ndarray]) -> go.Figure:
         )
     figure.update_layout(barmode="stack", bargap=0.25, showlegend=False)
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    return _with_rows(
-        figure, layers, ", ".join(f"{_count(own)} {kind_title(kind)} stay" for kind, own in kinds.items())
-    )
+    lines = [f"{_count(own)} {kind_title(kind)} stay" for kind, own in kinds.items()]  # below each other on a phone
+    more = TITLE_LINE_PX * (len(lines) - 1)
+    figure.update_layout(height=figure.layout.height + more, margin_t=figure.layout.margin.t + more)
+    return _with_rows(figure, layers, "<br>".join(lines))
 
 
 def _layer_name(dim: str) -> str:
