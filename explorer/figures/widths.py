@@ -89,7 +89,8 @@ def _count(rows: Mapping[str, np.ndarray]) -> str:
 
 
 def _with_rows(figure: go.Figure, rows: Mapping[str, np.ndarray], title: str) -> go.Figure:
-    figure.update_layout(title=dict(text=title, font_size=13, x=0, xanchor="left", y=1, yanchor="top", pad_t=8))
+    pad = 14 if "<br>" in title else 8  # plotly sets two lines higher, and would cut the first
+    figure.update_layout(title=dict(text=title, font_size=13, x=0, xanchor="left", y=1, yanchor="top", pad_t=pad))
     return figure.update_yaxes(range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticktext=list(rows))
 
 
