@@ -10,6 +10,7 @@ from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
 from explorer.pruners import method_title
 from explorer.ui.markup import percent
+from tests.page_fixtures import NUM_REQUESTS, settled
 
 pytestmark = pytest.mark.browser
 
@@ -76,6 +77,7 @@ def test_job_is_shown_reopened_and_opened_in_explore(visitor, visitors):
     wait_for(elsewhere, "done")
     expect(elsewhere.locator("#job-duplicate")).to_be_visible()
     assert not elsewhere.locator("#job-delete").is_visible()
+    settled(elsewhere, NUM_REQUESTS)  # the form's own first answer has arrived, which sets its defaults
     elsewhere.click("#job-duplicate")
     expect(elsewhere.locator("#set-iterations input").first).to_have_value("3")
     expect(elsewhere.locator("#job-model input")).to_have_value("emoji-dit")
