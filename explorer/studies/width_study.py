@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from explorer.evaluation.baselines import few_step_baselines
 from explorer.evaluation.candidates import Candidate, ReferenceRun
 from explorer.masks.width import WidthImportance
+from explorer.models.catalogue import own_run
 from explorer.models.model import Model
 from explorer.models.prompts import repeat_to, split_names
 from explorer.progress import Progress
@@ -53,7 +54,8 @@ CHANNEL_VARIANTS: Variants = MappingProxyType(
     }
 )
 ADALN: dict[str, Any] = {"prune_adaln": True}
-FLUX_ECODIFF: dict[str, Any] = {"sampler": "euler", "steps": 20, "guidance": 3.5, "iterations": 48}
+FLUX_RUN = own_run("emoji-flux")
+FLUX_ECODIFF: dict[str, Any] = FLUX_RUN | {"iterations": 48}
 FLUX_VARIANTS: Variants = MappingProxyType(
     {
         **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", FLUX_ECODIFF | {"seed": seed}) for seed in SEEDS},
@@ -92,7 +94,7 @@ STUDIES: Mapping[str, WidthStudy] = MappingProxyType(
         ),
         "emoji-dit": WidthStudy(ReferenceRun("ddim", 25), {"heads": HEAD_VARIANTS}, ("ecodiff", "magnitude")),
         "emoji-flux": WidthStudy(
-            ReferenceRun("euler", 20, 3.5),
+            ReferenceRun(**FLUX_RUN),
             {"heads": FLUX_VARIANTS},
             ("ecodiff", "ecodiff-adaln", "ecodiff-published", "magnitude"),
             (0.1, 0.2, 0.3),

@@ -18,7 +18,7 @@ from explorer.ui import controls
 from explorer.ui.auth import Visitor
 from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
 
-FLUX_ONLY = ("prune_adaln",)  # settings for a model that is not on the page
+FLUX_ONLY = ("prune_adaln",)  # settings that the form does not offer; the command line does
 DEFAULT_METHOD = "dipgo"
 
 
