@@ -54,9 +54,11 @@ class PackageCache:
         return {CACHES[self.kind].setting: self.value}
 
     def costs(self, model: Model, guidance: float) -> dict[str, Any]:
-        """Return the MACs of the last run, of one picture, and their share of the full run's."""
+        """Return the MACs of the last run, of one picture, and their share of the full run's; no seconds, for pictures
+        one by one take longer than in a batch."""
         kept = self.macs / full_macs(model, self.calls, guidance)
-        return {"kept": kept, "macs": kept * model.graph().macs_per_call * self.calls}
+        no_seconds = {"loop_seconds": float("nan"), "seconds": float("nan")}
+        return no_seconds | {"kept": kept, "macs": kept * model.graph().macs_per_call * self.calls}
 
     def check_calls(self, model: Any, calls: int) -> None:
         """Note how many calls a run makes. Raises ValueError where the package is not installed."""
