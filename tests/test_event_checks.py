@@ -98,10 +98,18 @@ def test_an_error_of_a_handler_stays_an_error_of_the_server(client, capfd):
 
 def test_an_answer_that_nobody_reads_is_not_kept(client, monkeypatch):
     monkeypatch.setattr(budgets, "UNREAD_S", 0.001)
-    kept = client.page._queue.pending_messages_per_session
+    queue, added = client.page._queue, []
+
+    class Recorded(type(queue.pending_messages_per_session)):
+        def __setitem__(self, session, messages):
+            added.append(session)
+            super().__setitem__(session, messages)
+
+    kept = Recorded(queue.pending_messages_per_session.max_size)
+    monkeypatch.setattr(queue, "pending_messages_per_session", kept)
     document = {"fn_index": 3, "data": ["a"], "session_hash": "unread"}
     assert client.post("/gradio_api/queue/join", json=document).status_code == 200
-    assert "unread" in kept
+    assert added == ["unread"]
     while "unread" in kept:
         time.sleep(0.01)
 

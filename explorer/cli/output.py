@@ -51,7 +51,7 @@ def importance_table(importance: Any) -> str:
         ]
         return format_table(("asked", "reached", "MACs kept", "calls entered", "of them whole"), rows)
     header = importance.header
-    columns = ("asked", "reached", "parameters", "MACs kept", *(f"{kind} removed" for kind in header.kinds))
+    columns = ("asked", "reached", "parameters", "MACs kept", *(f"{kind_title(kind)} removed" for kind in header.kinds))
     rows = [_width_row(importance.at(ratio), ratio) for ratio in WIDTH_RATIOS if ratio <= importance.max_ratio]
     return format_table(columns, rows)
 
