@@ -99,6 +99,17 @@ def test_an_importance_is_shown_at_any_ratio_and_compared_with_uniform(tab, shar
     assert not shared_visitor.errors and not shared_visitor.foreign
 
 
+def test_what_others_published_is_named_so_with_its_cost_on_the_architecture(tab, shared_visitor):
+    page = tab
+    row = page.locator("#masks tr", has_text="dit-xl-2-256").first
+    expect(row).to_contain_text("published, bundled")
+    row.click()
+    expect(page.locator("#mask-head")).to_contain_text("SmoothCache (published): schedule of DDIM, 50 steps")
+    expect(tile(page, "arithmetic left")).to_have_text("48.0 %")
+    expect(page.locator("#mask .tiles")).to_contain_text("2,748 of 5,726 GMACs in each pass")  # Ma et al.: 5.72 T
+    assert cells(page).shape == (56, 50) and not shared_visitor.errors and not shared_visitor.foreign
+
+
 def test_cells_are_switched_by_click_drag_and_key_and_undone(mask_page, shared_visitor):
     page = mask_page
     before = cells(page)

@@ -8,9 +8,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from DeepCache import DeepCacheSDHelper
 
+import explorer
+from explorer.bundled.masks import schedule_headers
 from explorer.masks.schedule import load_schedule
 from explorer.models import catalogue
+from explorer.pruners import method_title
 from explorer.pruners.ecodiff_checkpoint import _read_logits
 from explorer.pruners.published import read_published
 
@@ -25,6 +29,11 @@ def sd15():
 @pytest.fixture(scope="module")
 def dit():
     return catalogue.load("dit-xl-2-256", weights=False)
+
+
+@pytest.fixture(scope="module")
+def emoji_unet():
+    return catalogue.load("emoji-unet")
 
 
 def gates(keep):
@@ -119,6 +128,63 @@ def test_a_file_that_only_looks_like_one_is_one_sentence(name, tmp_path, dit):
     with pytest.raises(ValueError) as caught:
         read_published(tmp_path / name, dit)
     assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def deepcache_of_its_package(pipe, interval, branch):
+    helper = DeepCacheSDHelper(pipe=pipe)
+    helper.set_params(cache_interval=interval, cache_branch_id=branch)
+    helper.enable()
+    try:
+        return pipe("dog", num_inference_steps=7, generator=torch.Generator().manual_seed(3), output_type="np").images
+    finally:
+        helper.disable()
+
+
+@pytest.mark.parametrize(("interval", "branch"), [(2, 0), (3, 1), (3, 2), (3, 3), (4, 5), (4, 6), (6, 10)])
+def test_parameters_of_deepcache_draw_what_its_package_draws(interval, branch, tmp_path, emoji_unet):
+    params = {"cache_interval": interval, "cache_branch_id": branch, "skip_mode": "uniform"}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    mask = read_published(tmp_path / "params.json", emoji_unet, steps=7)
+    pipe = emoji_unet.pipe
+    with explorer.apply(pipe, mask):
+        generator = torch.Generator().manual_seed(3)
+        ours = pipe("dog", num_inference_steps=7, generator=generator, output_type="np").images
+    assert mask.header.pruner.name == "deepcache (published)" and mask.header.granularity == "layer"
+    assert np.array_equal(ours, deepcache_of_its_package(pipe, interval, branch))
+
+
+BAD_PARAMS = {
+    "branch": ({"cache_interval": 2, "cache_branch_id": 12}, "needs 5 up blocks, and this model has 4"),
+    "last": ({"cache_interval": 2, "cache_branch_id": 11}, "branch may be at most"),
+    "interval": ({"cache_interval": 0}, "cache_interval must be at least 1"),
+    "mode": ({"cache_interval": 2, "skip_mode": "quad"}, "skip_mode must be 'uniform'"),
+    "other": ({"cache_interval": 2, "seed": 3}, "seed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_parameters_that_deepcache_does_not_take_are_one_sentence(case, tmp_path, sd15):
+    document, sentence = BAD_PARAMS[case]
+    (tmp_path / "params.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_published(tmp_path / "params.json", sd15)
+    assert "\n" not in str(caught.value) and "DeepCache" in str(caught.value)
+
+
+def test_deepcache_is_for_u_nets_and_any_number_of_steps(tmp_path, dit, run):
+    (tmp_path / "params.json").write_text('{"cache_interval": 5}')
+    with pytest.raises(ValueError, match="needs 1 up blocks, and this model has 0"):
+        read_published(tmp_path / "params.json", dit)
+    out = tmp_path / "mask.safetensors"
+    assert run("import", tmp_path / "params.json", "--model", "sd15", "--steps", 25, "--out", out)[0] == 0
+    mask = load_schedule(out)
+    assert mask.header.steps == 25 and mask.keep.all(axis=1).tolist() == [call % 5 == 0 for call in range(25)]
+
+
+def test_what_smoothcache_published_comes_with_the_project_under_its_name():
+    (path, header), *others = schedule_headers("dit-xl-2-256").items()
+    assert not others and method_title(header.pruner.name) == "SmoothCache (published)"
+    assert load_schedule(path).macs_fraction == pytest.approx(0.480, abs=0.001)
 
 
 def test_a_schedule_of_another_model_or_no_file_is_one_sentence(tmp_path, dit, sd15):

@@ -14,16 +14,17 @@ from explorer.models.catalogue import ASSETS, EMBEDDED
 
 SCHEDULES = ASSETS / "schedules"  # one folder per model
 WIDTHS = ASSETS / "widths"  # likewise
+MODELS = (*EMBEDDED, "dit-xl-2-256")  # the last one for what others published, which needs no weights
 
 
 def schedule_headers(model_id: str) -> dict[Path, ScheduleHeader]:
-    """Read the headers of a model's schedules, by file; none for a model that does not come with the project."""
-    return headers_in(SCHEDULES / model_id) if model_id in EMBEDDED else {}
+    """Read the headers of a model's schedules, by file; none for one that is not in MODELS."""
+    return headers_in(SCHEDULES / model_id) if model_id in MODELS else {}
 
 
 def width_headers(model_id: str) -> dict[str, WidthHeader]:
     """Read the headers of a model's widths, by the name of their file."""
-    found = headers_in(WIDTHS / model_id) if model_id in EMBEDDED else {}
+    found = headers_in(WIDTHS / model_id) if model_id in MODELS else {}
     return {file.stem: header for file, header in found.items()}
 
 

@@ -83,16 +83,20 @@ def prune(
 
 @app.command("import")
 def import_published(
-    file: Annotated[Path, typer.Argument(help="Gates of DiP-GO, SmoothCache's JSON, or Learning-to-Cache's routers.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Gates of DiP-GO, routers of Learning-to-Cache, JSON of SmoothCache or DeepCache."),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
     model: ModelId = "emoji-unet",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="For DeepCache's parameters, which are for any.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Make a mask of a schedule that the authors of another method published; nothing in the file is run."""
     from explorer.pruners.published import read_published
 
     check_writable(out)
-    mask = read_published(file, catalogue.load(model, weights=False))
+    mask = read_published(file, catalogue.load(model, weights=False), steps)
     mask.save(out)
     document = {"method": mask.header.pruner.name, "out": str(out), "kept": mask.describe()["kept"]}
     print_result(document, as_json, f"{out}: {describe_result(mask)}")

@@ -21,7 +21,6 @@ from explorer.jobs.job import Job, JobRow, result_name
 from explorer.jobs.store import JobStore, StoreUnavailableError
 from explorer.masks.file_format import replace_atomically
 from explorer.masks.result import PruningResult, load, load_header
-from explorer.models.catalogue import EMBEDDED
 from explorer.pruners import method_title
 
 Source = Literal["bundled", "job", "uploaded", "manual"]
@@ -206,7 +205,7 @@ def _check_file(path: Path) -> None:
 def bundled_entries() -> list[MaskEntry]:
     """List the bundled files."""
     headers: dict[Path, Any] = {}
-    for model in EMBEDDED:
+    for model in bundled.MODELS:
         headers |= bundled.schedule_headers(model)
         widths = bundled.width_headers(model)
         headers |= {bundled.WIDTHS / model / f"{stem}.safetensors": header for stem, header in widths.items()}

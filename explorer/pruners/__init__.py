@@ -17,6 +17,7 @@ from explorer.pruners.taylor import taylor
 from explorer.pruners.widths import magnitude, random_width
 
 __all__ = [
+    "BY_ITS_AUTHORS",
     "PRUNERS",
     "PUBLISHED",
     "SAMPLER_NAMES",
@@ -27,6 +28,8 @@ __all__ = [
     "methods_for",
 ]
 
+BY_ITS_AUTHORS = " (published)"  # after the method's name, in masks that `import` makes
+IMPORTED_TITLES = {"smoothcache": "SmoothCache", "learning-to-cache": "Learning-to-Cache"}  # of methods not run here
 TRAINING_TIMESTEPS = 1000  # that a model was trained on
 DIPGO_RUNS, ECODIFF_RUNS = 4.1, 5.3  # a step's cost per picture, in full runs: measured by tests/bench/learning.py
 
@@ -94,7 +97,9 @@ PRUNERS: Mapping[str, Method] = {
 
 def method_title(name: str) -> str:
     """Name a method as the page does; one that is not known by what it is called in its file."""
-    return PRUNERS[name].title if name in PRUNERS else name
+    own = name.removesuffix(BY_ITS_AUTHORS)
+    title = PRUNERS[own].title if own in PRUNERS else IMPORTED_TITLES.get(own, own)
+    return title + name[len(own) :]
 
 
 def methods_for(prunes: Literal["schedule", "widths"], needs_weights: bool | None = None) -> list[str]:

@@ -85,6 +85,22 @@ def max_branch(graph: BlockGraph) -> int:
     return len(_up_layers(graph)) - 2
 
 
+def branch_of_package(graph: BlockGraph, number: int) -> int:
+    """Translate `cache_branch_id` of DeepCache's package, which counts three layers to an up block and no upsampler.
+
+    Raises ValueError without so many.
+    """
+    from_end, layers = divmod(number, 3)  # in their code, whatever a block has
+    blocks: dict[str, int] = {}  # its layers, the last block first
+    for column in reversed(_up_layers(graph)):
+        path = graph.names[column].split(".")
+        blocks[path[1]] = blocks.get(path[1], 0) + (path[2] == "layers")
+    if not 0 <= from_end < len(blocks):
+        raise ValueError(f"cache_branch_id {number} needs {from_end + 1} up blocks, and this model has {len(blocks)}")
+    whole = sum(list(blocks.values())[:from_end]) + from_end  # with the upsampler of each block before the last
+    return whole + min(layers + 1, list(blocks.values())[from_end]) - 1
+
+
 def _up_layers(graph: BlockGraph) -> list[int]:
     return [column for column, name in enumerate(graph.names) if name.startswith("up_blocks.")]
 

@@ -3,6 +3,7 @@
 - DiP-GO's gates (github.com/haoweiz23/dip-go, src/save/gates): a pickled list of calls, two logits (reuse, keep) each.
 - SmoothCache's JSON (github.com/Roblox/SmoothCache): per kind of module, or per module, 1 to compute, 0 to reuse.
 - Learning-to-Cache's routers (github.com/horseee/learning-to-cache, DiT/ckpt): a logit per module and call.
+- DeepCache's parameters (github.com/horseee/DeepCache, `set_params`), as JSON.
 
 Nothing of a file is run: of the pickle, an unpickler takes three names and no other.
 """
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from explorer.errors import format_error
 from explorer.masks.file_format import PrunerRecord
 from explorer.masks.schedule import MAX_CALLS, Schedule, new_header
 from explorer.models.model import Model
+from explorer.pruners import BY_ITS_AUTHORS
+from explorer.pruners.baselines import branch_of_package, deepcache_row
 from explorer.pruners.schedule_configs import UniformConfig
 
 MAX_BYTES = 64 * 2**20
@@ -32,13 +37,15 @@ class Published(NamedTuple):
     """What a file says: who made it, in which units, and what is kept, bool (T, units)."""
 
     method: str
-    granularity: Literal["stage", "module"]
+    granularity: Literal["stage", "layer", "module"]
     keep: np.ndarray
 
 
-def read_published(file: Path, model: Model) -> Schedule:
-    """Read a published schedule for a model. Raises ValueError, in one sentence, for any other file, and for one of
-    another model."""
+def read_published(file: Path, model: Model, steps: int = 50) -> Schedule:
+    """Read a published schedule for a model; `steps` is for DeepCache's parameters, which are for any number.
+
+    Raises ValueError, in one sentence, for any other file, and for one of another model.
+    """
     try:
         size = file.stat().st_size
         if size > MAX_BYTES:
@@ -46,8 +53,12 @@ def read_published(file: Path, model: Model) -> Schedule:
         head = file.read_bytes()[:2]
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    read = _smoothcache if file.suffix == ".json" else _routers if head == b"PK" else _dipgo_gates
-    found = read(file, model)
+    if file.suffix == ".json":
+        document = _read_json(file)
+        of_deepcache = "cache_interval" in document
+        found = _deepcache(file, document, model, steps) if of_deepcache else _smoothcache(file, document, model)
+    else:
+        found = (_routers if head == b"PK" else _dipgo_gates)(file, model)
     if len(found.keep) > MAX_CALLS:
         raise ValueError(f"{file} has {len(found.keep):,} calls; a schedule has at most {MAX_CALLS:,}")
     config = UniformConfig(steps=len(found.keep), granularity=found.granularity, order=0)
@@ -56,7 +67,7 @@ def read_published(file: Path, model: Model) -> Schedule:
         units, own = found.keep.shape[1], len(graph.units)
         what = f"{units} units, and {model.id} has {own}" if units != own else "a first call that is not whole"
         raise ValueError(f"{file} has {what}; it was made for another model")
-    pruner = PrunerRecord(name=f"{found.method} (published)", config={"file": file.name})
+    pruner = PrunerRecord(name=found.method + BY_ITS_AUTHORS, config={"file": file.name})
     header = new_header(model.record, graph, config, pruner, len(found.keep))
     return Schedule(header, graph.close(found.keep)).with_reached_ratio(None)
 
@@ -103,19 +114,49 @@ def _load_storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-# -- SmoothCache and Learning-to-Cache, of DiT
+# -- JSON: DeepCache, and SmoothCache for DiT
 
 
-def _smoothcache(file: Path, model: Model) -> Published:
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} holds no JSON: {_first_line(error)}") from error
+    if not isinstance(document, dict) or not document:
+        raise ValueError(f"{file} holds neither a schedule of SmoothCache nor parameters of DeepCache")
+    return document
+
+
+class _DeepCacheParams(BaseModel):
+    """What DeepCache's `set_params` takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    cache_interval: int = Field(ge=1, le=1000)
+    cache_branch_id: int = Field(0, ge=0, le=1000)
+    skip_mode: Literal["uniform"] = "uniform"  # the only one that their code has
+
+
+def _deepcache(file: Path, document: Mapping[str, Any], model: Model, steps: int) -> Published:
+    try:
+        params, graph = _DeepCacheParams.model_validate(document), model.graph("layer")
+        branch = branch_of_package(graph, params.cache_branch_id)
+        row = deepcache_row(graph, branch)
+    except ValueError as error:
+        raise ValueError(f"{file} holds no parameters of DeepCache for {model.id}: {format_error(error)}") from error
+    keep = np.where(np.arange(steps)[:, None] % params.cache_interval == 0, True, row)
+    return Published("deepcache", "layer", keep)
+
+
+def _smoothcache(file: Path, document: Mapping[str, Any], model: Model) -> Published:
     """Read a row for each module, or for all of a kind; modules that have none are computed at every call."""
     if not all(name.startswith("transformer_blocks.") for name in model.graph("module").names):
         raise ValueError(f"{file} is for a transformer whose blocks have one stream, which {model.id} is not")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
         rows = {str(name): [bool(one) for one in row] for name, row in document.items() if set(row) <= {0, 1}}
         names = [_smoothcache_name(unit, rows) for unit in model.graph("module").names]
         calls = len(next(iter(rows.values())))
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError, IndexError, StopIteration) as error:
+    except (TypeError, IndexError, StopIteration) as error:
         raise ValueError(f"{file} is no schedule of SmoothCache: {_first_line(error)}") from error
     if len(rows) != len(document) or not rows.keys() <= {*names}:
         strange = next(iter((document.keys() - rows.keys()) | (rows.keys() - {*names})))
@@ -129,6 +170,9 @@ def _smoothcache_name(unit: str, rows: Mapping[str, Any]) -> str:
     block, part = unit.split(".")[1], unit.rsplit(".", 1)[1]
     names = [name for name, kind in KINDS.items() if kind == part]
     return next((name for name in (*(f"{one}-{block}" for one in names), *names) if name in rows), "")
+
+
+# -- Learning-to-Cache
 
 
 def _routers(file: Path, model: Model) -> Published:

@@ -5,12 +5,11 @@
 import { SAME_DB } from "./headline.js";
 import { cost, unpack } from "./schedule.js";
 import { parts } from "./state.js";
-import { escaped, percent } from "./text.js";
+import { escaped, giga, percent } from "./text.js";
 
 const NONE = "–";
 const TOLERATED_LOSS = 0.05; // of retrieval, within the safe zone
 const TIE_DB = 0.05;
-const giga = (macs) => (macs < 1e12 ? Number((macs / 1e9).toPrecision(3)) : Math.round(macs / 1e9)).toLocaleString("en");
 const range = ([, low, high], digits) => `95 %: ${low.toFixed(digits)} to ${high.toFixed(digits)}`;
 const term = (word, meaning) => `<abbr title="${escaped(meaning)}" tabindex="0">${word}</abbr>`;
 const metricTerm = ({ label, help }) => term(label, help);

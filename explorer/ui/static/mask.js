@@ -2,7 +2,7 @@
 
 import { Heatmap } from "./heatmap.js";
 import { cost, pack, unpack } from "./schedule.js";
-import { percent } from "./text.js";
+import { giga, percent } from "./text.js";
 import { same } from "./undo.js";
 
 
@@ -42,7 +42,9 @@ function tileRows({ graph, keep, against, other }) {
   const units = graph.units.length;
   const ofOther = (value) => `${value} in ${other.name}`;
   const counted = { "cells computed": (table) => sum(table).toLocaleString("en"), "calls that run": (table) => callsEntered(table, units) };
-  const rows = [["arithmetic left", percent(cost(graph, keep).kept, 1), other && ofOther(percent(other.kept, 1))]];
+  const { kept, total } = cost(graph, keep);
+  const inPass = `${giga(total)} of ${giga(total / kept)} GMACs in each pass`; // guidance makes two
+  const rows = [["arithmetic left", percent(kept, 1), other ? ofOther(percent(other.kept, 1)) : inPass]];
   for (const [name, count] of Object.entries(counted)) rows.push([name, count(keep), against && ofOther(count(against))]);
   if (other && !against) rows.push(["cells that differ", "–", "the other has other units or calls: only cost and pictures can be compared"]);
   if (against) rows.push(["cells that differ", sum(keep.map((bit, index) => bit ^ against[index])).toLocaleString("en"), whereTheyDiffer(graph, keep, against)]);
