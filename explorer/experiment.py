@@ -123,14 +123,16 @@ MODEL_LOCK = Lock()
 
 
 @lru_cache(maxsize=4)
-def _load(model_id: str, device: str, dtype: str, variant: str) -> Model:
-    return catalogue.load(model_id, device=device, dtype=dtype, variant=variant)
+def _load(model_id: str, device: str, dtype: str, variant: str, offload: bool) -> Model:
+    return catalogue.load(model_id, device=device, dtype=dtype, variant=variant, offload=offload)
 
 
-def load_cached(model_id: str, device: str = "", dtype: str = "float32", variant: str = "") -> Model:
+def load_cached(
+    model_id: str, device: str = "", dtype: str = "float32", variant: str = "", offload: bool = False
+) -> Model:
     """Load a model once per process, on the default device. Callers that change it take `with_shared_weights()`."""
     with MODEL_LOCK:
-        return _load(model_id, device or catalogue.default_device(), dtype, variant)
+        return _load(model_id, device or catalogue.default_device(), dtype, variant, offload)
 
 
 def prune(

@@ -16,6 +16,7 @@ from explorer.cli.options import (
     Granularity,
     Guidance,
     ModelId,
+    Offload,
     Sampler,
     Seed,
     Steps,
@@ -64,6 +65,7 @@ def evaluate(
     workers: Workers = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    offload: Offload = False,
     variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +87,7 @@ def evaluate(
     ]
     rows, tables = [], []
     for name, file in zip(names, outs, strict=True):
-        subject = catalogue.load(name, device=device, dtype=dtype, variant=variant)
+        subject = catalogue.load(name, device=device, dtype=dtype, variant=variant, offload=offload)
         search, evaluation = _split_prompts(subject, prompt_file)
         results = [result for result in given if not names[1:] or result.header.model.id == subject.id]
         with show_progress() as report:
@@ -93,7 +95,7 @@ def evaluate(
             candidates = make_candidates(subject, reference, results, ratios or [], baselines or [], search, seed)
             samples = make_samples(evaluation, count, seed)
             options: dict[str, Any] = {"converged_steps": converged_steps, "batch": batch, "resume": resume}
-            with worker_pool(workers, environment().scheduler, name, device, dtype, variant) as pool:
+            with worker_pool(workers, environment().scheduler, name, device, dtype, variant, offload) as pool:
                 options |= {"real": real_images, "pool": pool}
                 work = experiment.evaluate(subject, reference, candidates, samples, file, **options)
                 summary = run_to_completion(work, report)
@@ -138,6 +140,7 @@ def similarity(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    offload: Offload = False,
     variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +149,7 @@ def similarity(
 
     check_writable(out)
     started = time.perf_counter()
-    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant)
+    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant, offload=offload)
     settings: dict[str, Any] = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
     if preset is not None:
         settings = feature_similarity.preset(subject, preset)

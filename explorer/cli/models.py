@@ -13,6 +13,7 @@ from explorer.cli.options import (
     Granularity,
     MaskFile,
     ModelId,
+    Offload,
     OwnGuidance,
     OwnSampler,
     OwnSteps,
@@ -194,6 +195,7 @@ def generate(
     ratio: RatioOption = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    offload: Offload = False,
     variant: Variant = "",
     as_json: AsJson = False,
 ) -> None:
@@ -202,7 +204,7 @@ def generate(
     run = _run_of(model, applied, steps=steps, sampler=sampler, guidance=guidance)
     request = ExperimentRequest(model=model, prompt=prompt, seed=seed, **run)
     check_writable(out)
-    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant)
+    subject = catalogue.load(model, device=device, dtype=dtype, variant=variant, offload=offload)
     macs = subject.graph().macs_per_call
     started = time.perf_counter()
     with show_progress() as report:

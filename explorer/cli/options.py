@@ -43,6 +43,9 @@ Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the work, each with the model.")]
 Variant = Annotated[str, typer.Option(help="Of the weights, such as fp16; default: the usual or only ones.")]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Keep each part of the pipeline in main memory but while it computes.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16, or auto: as stored.")]
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",

@@ -14,6 +14,7 @@ from explorer.cli.options import (
     Dtype,
     Guidance,
     ModelId,
+    Offload,
     PromptFile,
     RatioOption,
     Sampler,
@@ -51,6 +52,7 @@ def prune(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    offload: Offload = False,
     variant: Variant = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: field=value.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue a search that was stopped.")] = False,
@@ -65,10 +67,12 @@ def prune(
     check_workers(workers, config.num_tasks, f"{method} has", hint)
     check_writable(out)
     started = time.perf_counter()
-    subject = catalogue.load(model, weights=PRUNERS[method].needs_weights, device=device, dtype=dtype, variant=variant)
+    subject = catalogue.load(
+        model, weights=PRUNERS[method].needs_weights, device=device, dtype=dtype, variant=variant, offload=offload
+    )
     saved = SavedState(out, {"model": subject.id, "method": method, "config": config.model_dump(mode="json")})
     names = [] if prompts is None else read_prompts(prompts)
-    with worker_pool(workers, environment().scheduler, model, device, dtype, variant) as pool:
+    with worker_pool(workers, environment().scheduler, model, device, dtype, variant, offload) as pool:
         work = experiment.prune(subject, method, config, names, saved.load() if resume else None, pool)
         result = run_and_save_states(work, saved)
     if ratio is not None and PRUNERS[method].prunes == "schedule":

@@ -159,14 +159,20 @@ def default_device() -> str:
 
 
 def load(
-    id_or_path: str | Path, weights: bool = True, device: str = "cpu", dtype: str = "float32", variant: str = ""
+    id_or_path: str | Path,
+    weights: bool = True,
+    device: str = "cpu",
+    dtype: str = "float32",
+    variant: str = "",
+    offload: bool = False,
 ) -> Model:
     """Load a model of the catalogue, one that an operator added (EXPLORER_MODELS), or a known diffusers pipeline: a
     folder, a checkpoint in one .safetensors file, or a repository of the hub (owner/name).
 
     dtype: `auto` is the type that the weights are stored in, but on a CPU float32 in place of float16. variant: of the
-    weights, such as fp16; default: the usual ones, or the only ones. What is not on this machine is
-    downloaded. Without `weights` only the architecture is built, on the meta device.
+    weights, such as fp16; default: the usual ones, or the only ones. offload: a part of the pipeline is on `device`
+    only while it computes, else in main memory; needs accelerate. What is not on this machine is downloaded. Without
+    `weights` only the architecture is built, on the meta device.
     Raises ValueError, in one sentence, for an unknown name, an unknown kind of pipeline, weights that are not here, or
     more of them than memory is free.
     """
@@ -177,7 +183,7 @@ def load(
         return pipeline_files.build_architecture(row["id"], *described)
     path = _fetch(name, variant)
     read = pipeline_files.load_single_file if path.is_file() else pipeline_files.load_folder
-    return read(path, row["id"] if row else _id_of_source(name), weights, device, dtype, variant)
+    return read(path, row["id"] if row else _id_of_source(name), weights, device, dtype, variant, offload)
 
 
 def _fetch(name: str, variant: str = "") -> Path:

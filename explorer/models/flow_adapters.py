@@ -39,7 +39,9 @@ class SD3Adapter(FlowAdapter):
     max_shift = 1.16
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        encoded = pipe.encode_prompt(prompts, None, None, device=pipe.device, do_classifier_free_guidance=guided)
+        encoded = pipe.encode_prompt(
+            prompts, None, None, device=pipe._execution_device, do_classifier_free_guidance=guided
+        )
         text, negative, pooled, negative_pooled = encoded
         return {
             "encoder_hidden_states": cat([negative, text]) if guided else text,
@@ -59,9 +61,9 @@ class FluxAdapter(FlowAdapter):
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
         length = min(self.text_length, pipe.tokenizer_2.model_max_length)
-        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe.device, max_sequence_length=length)
+        text, pooled, text_ids = pipe.encode_prompt(prompts, None, pipe._execution_device, max_sequence_length=length)
         rows, columns = (side // 2 for side in latent_size(pipe.transformer, pipe.vae))
-        places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe.device, text.dtype)
+        places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe._execution_device, text.dtype)
         return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": places}
 
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: Any) -> Any:

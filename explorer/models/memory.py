@@ -49,11 +49,20 @@ def _of_container(name: str) -> int | None:
 
 def count_parameters(source: Path, variant: str = "") -> int:
     """Count the parameters of a diffusers pipeline, a folder or one file, in the weights that would be loaded."""
-    if not source.is_dir():
-        return sum(prod(shape) for _, shape in _tensors(source))
-    parts = {file.parent for file in source.glob("*/*.safetensors") if file.parent.name not in hub.NOT_LOADED}
-    files = [part / name for part in parts for name in hub.one_set([file.name for file in part.iterdir()], variant)]
-    return sum(map(count_parameters, files))
+    return sum(_parts(source, variant).values())
+
+
+def _parts(source: Path, variant: str) -> Counter[Path]:
+    """Count the parameters of each part of a pipeline; of one file, which holds all parts, together."""
+    files = [source]
+    if source.is_dir():
+        folders = {file.parent for file in source.glob("*/*.safetensors") if file.parent.name not in hub.NOT_LOADED}
+        sets = {part: hub.one_set([file.name for file in part.iterdir()], variant) for part in folders}
+        files = [part / name for part, names in sets.items() for name in names]
+    counts: Counter[Path] = Counter()
+    for file in files:
+        counts[file.parent] += sum(prod(shape) for _, shape in _tensors(file))
+    return counts
 
 
 def _tensors(file: Path) -> list[tuple[str, list[int]]]:
@@ -78,22 +87,27 @@ def stored_dtype(source: Path, device: str, variant: str = "") -> str:
     return "float32" if found == "float16" and device == "cpu" else found
 
 
-def check_fits(title: str, source: Path, dtype: str, device: str, variant: str = "") -> None:
+def check_fits(title: str, source: Path, dtype: str, device: str, variant: str = "", offload: bool = False) -> None:
     """Raise ValueError, in one sentence, where a pipeline's weights are larger than the memory that is free, and for an
-    unknown dtype."""
+    unknown dtype. With `offload` main memory holds all of them, and the device one part at a time."""
     if dtype not in BYTES:
         raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(BYTES)} or auto")
-    count = count_parameters(source, variant)
-    needed, free = count * BYTES[dtype], _free_on(device)
-    if needed <= free:
-        return
-    others = [name for name, size in BYTES.items() if size < BYTES[dtype] and count * size <= free]
-    smaller = f"; with dtype {others[0]} it would fit" if others else ""
-    raise ValueError(
-        f"{title} has {count / 1e6:,.0f} million parameters, which need {needed / 1e9:.1f} GB in {dtype}, and "
-        f"{free / 1e9:.1f} GB are free on {device}{smaller}; its units, MACs, parameters and schedules still work "
-        "without its weights: see the command cost"
-    )
+    parts = _parts(source, variant)
+    whole, largest, size = sum(parts.values()), max(parts.values(), default=0), BYTES[dtype]
+    for count, place in ((whole, "cpu"), (largest, device)) if offload else ((whole, device),):
+        free = _free_on(place)
+        if count * size <= free:
+            continue
+        others = [f"dtype {name}" for name, bytes in BYTES.items() if bytes < size and count * bytes <= free]
+        if not offload and device.startswith("cuda") and largest * size <= free and whole * size <= free_memory():
+            others.append("offload")
+        smaller = f"; with {' or '.join(others)} it would fit" if others else ""
+        what = title if count == whole else f"the largest part of {title}"
+        raise ValueError(
+            f"{what} has {count / 1e6:,.0f} million parameters, which need {count * size / 1e9:.1f} GB in {dtype}, and "
+            f"{free / 1e9:.1f} GB are free on {place}{smaller}; its units, MACs, parameters and schedules still work "
+            "without its weights: see the command cost"
+        )
 
 
 def _free_on(device: str) -> int:

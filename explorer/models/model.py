@@ -99,7 +99,9 @@ class Model:
 
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         latents = self.adapter.initial_latents(self.denoiser, self.latent_size, generators)
-        return latents.to(self.denoiser.device), generators
+        # a network that is offloaded lies in main memory, and computes elsewhere
+        device = self.pipe._execution_device if self.pipe else self.denoiser.device
+        return latents.to(device), generators
 
     def encode(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         """Encode a batch of prompts as the denoiser's conditioning inputs; doubled when guidance is above 1.
@@ -155,7 +157,9 @@ class Model:
 
     def with_shared_weights(self) -> "Model":
         """Copy the modules, but no weights, so that two schedules can run side by side."""
-        shared = {id(tensor): tensor for tensor in (*self.denoiser.parameters(), *self.denoiser.buffers())}
+        shared: dict[int, Any] = {id(one): one for one in (*self.denoiser.parameters(), *self.denoiser.buffers())}
+        if hook := getattr(self.denoiser, "_hf_hook", None):  # of offload, which refers to the other parts
+            shared[id(hook)] = hook
         other = copy.copy(self)
         other.denoiser = copy.deepcopy(self.denoiser, shared)
         return other

@@ -34,7 +34,9 @@ def is_single_file(file: Path) -> bool:
         return False
 
 
-def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "") -> Model:
+def load_folder(
+    folder: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "", offload: bool = False
+) -> Model:
     """Load the model of a folder as `catalogue.load` does."""
     pipeline = pipeline_class(folder)
     part = folder / PIPELINES[pipeline].denoiser
@@ -45,12 +47,16 @@ def load_folder(folder: Path, id: str, weights: bool, device: str, dtype: str, v
         return build_architecture(id, pipeline, config, scheduler, *parts)
     chosen = hub.choose_variant(part, variant)
     dtype = stored_dtype(part, device, chosen) if dtype == "auto" else dtype
-    check_fits(id, folder, dtype, device, chosen)
-    pipe = _load(pipeline, "from_pretrained", folder, device, dtype, variant=chosen or None, use_safetensors=True)
+    check_fits(id, folder, dtype, device, chosen, offload)
+    pipe = _load(
+        pipeline, "from_pretrained", folder, device, dtype, offload, variant=chosen or None, use_safetensors=True
+    )
     return _make_model(id, pipeline, pipe, folder, fingerprint(part))
 
 
-def load_single_file(file: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "") -> Model:
+def load_single_file(
+    file: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "", offload: bool = False
+) -> Model:
     """Load the model of a checkpoint in one file. The configurations are those beside it (`model_index.json`), else
     those of the repository on the hub that diffusers names for this kind of checkpoint."""
     if variant:
@@ -60,8 +66,8 @@ def load_single_file(file: Path, id: str, weights: bool, device: str, dtype: str
         return load_folder(folder, id, False, device, dtype)
     pipeline = pipeline_class(folder)
     dtype = stored_dtype(file, device) if dtype == "auto" else dtype
-    check_fits(id, file, dtype, device)
-    pipe = _load(pipeline, "from_single_file", file, device, dtype, config=str(folder))
+    check_fits(id, file, dtype, "cpu" if offload else device)
+    pipe = _load(pipeline, "from_single_file", file, device, dtype, offload, config=str(folder))
     return _make_model(id, pipeline, pipe, folder, fingerprint(file))
 
 
@@ -149,7 +155,7 @@ def _text_length(folder: Path, pipeline: str) -> int:
     return int(length)
 
 
-def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, **options: Any) -> Any:
+def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, offload: bool, **options: Any) -> Any:
     import diffusers
     import torch
 
@@ -158,8 +164,8 @@ def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, **o
     options |= {"torch_dtype": getattr(torch, dtype), "local_files_only": True} | PIPELINES[pipeline].load_options
     try:
         pipe = getattr(getattr(diffusers, pipeline), method)(str(source), **options)
-        pipe.to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, AttributeError) as error:
+        pipe.enable_model_cpu_offload(device=device) if offload else pipe.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, AttributeError, ImportError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"{source} does not load as a {pipeline}: {reason}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -15,7 +15,7 @@ class StableDiffusionAdapter(PipelineAdapter):
     has_names = False
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        positive, negative = pipe.encode_prompt(prompts, pipe.device, 1, guided)
+        positive, negative = pipe.encode_prompt(prompts, pipe._execution_device, 1, guided)
         return {"encoder_hidden_states": cat([negative, positive]) if guided else positive}
 
 
@@ -41,11 +41,11 @@ class StableDiffusionXLAdapter(PipelineAdapter):
     has_names = False
 
     def encode(self, pipe: Any, prompts: list[str], guided: bool) -> dict[str, Any]:
-        encoded = pipe.encode_prompt(prompts, device=pipe.device, do_classifier_free_guidance=guided)
+        encoded = pipe.encode_prompt(prompts, device=pipe._execution_device, do_classifier_free_guidance=guided)
         text, negative, pooled, negative_pooled = encoded
         size = tuple(side * pipe.vae_scale_factor for side in height_and_width(pipe.default_sample_size))
         width = pipe.text_encoder_2.config.projection_dim
-        ids = pipe._get_add_time_ids(size, (0, 0), size, text.dtype, width).to(pipe.device)
+        ids = pipe._get_add_time_ids(size, (0, 0), size, text.dtype, width).to(pipe._execution_device)
         ids = ids.repeat(len(prompts) * (2 if guided else 1), 1)
         if guided:
             text, pooled = cat([negative, text]), cat([negative_pooled, pooled])
@@ -64,7 +64,7 @@ class DiTAdapter(PipelineAdapter):
         unknown = [prompt for prompt in prompts if prompt not in known]
         if unknown:
             raise ValueError(f"this model generates classes, by name or number, and {unknown[0]!r} is none of them")
-        labels = torch.tensor([known[prompt] for prompt in prompts], device=pipe.device)
+        labels = torch.tensor([known[prompt] for prompt in prompts], device=pipe._execution_device)
         return {"class_labels": cat([labels, torch.full_like(labels, self.null_class)]) if guided else labels}
 
 
@@ -77,12 +77,13 @@ class PixArtAdapter(PipelineAdapter):
         import torch
 
         text, mask, negative, negative_mask = pipe.encode_prompt(
-            prompts, guided, device=pipe.device, max_sequence_length=self.text_length
+            prompts, guided, device=pipe._execution_device, max_sequence_length=self.text_length
         )
         added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
         if pipe.transformer.use_additional_conditions:
             side = [float(one * pipe.vae_scale_factor) for one in height_and_width(pipe.transformer.config.sample_size)]
-            batch, options = len(prompts) * (2 if guided else 1), {"dtype": text.dtype, "device": pipe.device}
+            batch = len(prompts) * (2 if guided else 1)
+            options = {"dtype": text.dtype, "device": pipe._execution_device}
             added["resolution"] = torch.tensor(side, **options).repeat(batch, 1)
             added["aspect_ratio"] = torch.tensor([side[0] / side[1]], **options).repeat(batch, 1)
         return {

@@ -26,7 +26,7 @@ from explorer.jobs.executors.process import ProcessExecutor
 from explorer.pruners.worker_pool import MapFn, TaskFactory, WorkerPool
 
 MAX_LOSSES = 3  # of processes with one item: then it is the item's fault
-Subject = tuple[str, str, str, str]  # a model, its device, its dtype, the variant of its weights
+Subject = tuple[str, str, str, str, bool]  # a model, its device, its dtype, the variant of its weights, offload
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BoundTask:
 
 
 @lru_cache(maxsize=2)  # a search has two at most: its steps, and its validation
-def _bind(task: BoundTask, *subject: str) -> Callable[..., Any]:
+def _bind(task: BoundTask, *subject: Any) -> Callable[..., Any]:
     return task.factory(load_cached(*subject), *task.given)
 
 
@@ -52,7 +52,7 @@ class _ExecutorPool(ABC):
     """A pool whose workers are executors, each with the owner that it works for, and one item at a time. The model is
     loaded with the first item."""
 
-    def __init__(self, workers: Sequence[tuple[Executor, str]], *subject: str):
+    def __init__(self, workers: Sequence[tuple[Executor, str]], *subject: Any):
         if not workers:
             raise ValueError("a pool has at least one worker, got 0")
         self.size, self._subject, self._closed = len(workers), subject, False
@@ -119,10 +119,10 @@ class ProcessPool(_ExecutorPool):
     have another order, so answers are the same to the last bit where that number is.
     """
 
-    def __init__(self, size: int, model: str, device: str = "", dtype: str = "float32", variant: str = ""):
+    def __init__(self, size: int, *subject: Any):
         threads = max(1, (os.cpu_count() or 1) // max(1, size))
         self._processes = [ProcessExecutor(threads=threads) for _ in range(size)]
-        super().__init__([(process, "pool") for process in self._processes], model, device, dtype, variant)
+        super().__init__([(process, "pool") for process in self._processes], *subject)
 
     @property
     def pids(self) -> list[int]:
@@ -137,12 +137,10 @@ class ProcessPool(_ExecutorPool):
 class DaskPool(_ExecutorPool):
     """So many items at a time for the workers of a scheduler (`jobs worker`), each of which has one at a time."""
 
-    def __init__(
-        self, size: int, address: str, model: str, device: str = "", dtype: str = "float32", variant: str = ""
-    ):
+    def __init__(self, size: int, address: str, *subject: Any):
         self._executor, name = DaskExecutor(address), uuid4().hex
         workers = [(self._executor, f"{name}-{number}") for number in range(size)]
-        super().__init__(workers, model, device, dtype, variant)
+        super().__init__(workers, *subject)
 
     def close(self) -> None:
         super().close()
@@ -154,11 +152,17 @@ class DaskPool(_ExecutorPool):
 
 
 def worker_pool(
-    size: int, scheduler: str, model: str, device: str = "", dtype: str = "float32", variant: str = ""
+    size: int,
+    scheduler: str,
+    model: str,
+    device: str = "",
+    dtype: str = "float32",
+    variant: str = "",
+    offload: bool = False,
 ) -> AbstractContextManager[WorkerPool | None]:
     """Make a pool of several workers for as long as it is needed, of a scheduler if there is one or else of this
     machine; None for one worker, because the calling process is one already."""
     if size <= 1:
         return nullcontext()
-    subject = (model, device, dtype, variant)
+    subject = (model, device, dtype, variant, offload)
     return DaskPool(size, scheduler, *subject) if scheduler else ProcessPool(size, *subject)
