@@ -103,3 +103,22 @@ def test_evaluation_has_the_same_rows_on_every_device(device, in_process, sd_fol
         evaluate_steps(sd_folder, "cpu", tmp_path),
     )
     np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def draw_offloaded(folder, device):
+    """Draw a picture twice from a model that lies in main memory; return both, and where each part is in the end."""
+    from explorer.experiment import load_cached
+    from explorer.sampling.generate import generate
+
+    model = load_cached(str(folder), device=device, offload=True)
+    where = [model.denoiser.device.type]
+    drawn = [[*generate(model, ["dog"], [3], "ddim", 3, 3.0, previews=1)][-1][1].numpy() for _ in range(2)]
+    return drawn, [*where, model.denoiser.device.type, model.pipe.text_encoder.device.type, model.pipe.vae.device.type]
+
+
+def test_an_offloaded_model_computes_on_the_device_part_by_part(device, in_process, sd_folder):
+    (first, second), where = in_process(draw_offloaded, sd_folder, device)
+    (expected, _), _ = draw_offloaded(sd_folder, "cpu")
+    np.testing.assert_allclose(first, expected, atol=1e-3)
+    np.testing.assert_array_equal(first, second)
+    assert where == ["cpu", "cpu", "cpu", device]
