@@ -27,20 +27,20 @@ def test_the_bundled_pipeline_has_this_architecture_and_generates(pipe):
     fresh = unet.build(pipe.text_encoder.config.hidden_size, pipe.vae.config.latent_channels)
     assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in pipe.unet.named_parameters()}
     assert pipe.scheduler.config.prediction_type == "v_prediction"
-    images = sampling.generate_pictures(UNET, ["dog", "flat cat"], steps=3)
+    images = sampling.generate_pictures(catalogue.load(UNET), ["dog", "flat cat"], steps=3)
     assert images.shape == (2, 64, 64, 3)
     assert not np.array_equal(images[0], images[1])
 
 
 def test_the_evaluation_counts_what_it_generated_and_writes_the_card(pipe, tmp_path, monkeypatch):
-    def generate_grey(folder, prompts, seed, sampler, steps, guidance):
+    def generate_grey(model, prompts, seed, sampler, steps, guidance):
         assert (sampler, steps, guidance) == ("ddim", 25, 7.5)
         return np.full((len(prompts), 64, 64, 3), 9, np.uint8)
 
     monkeypatch.setattr(evaluate, "generate_pictures", generate_grey)
     names = json.loads((UNET / "names.json").read_text(encoding="utf-8"))["names"]
     encoder = ClipEncoder(ASSETS / "emoji-judge")
-    facts, images, prompts = evaluate.measure(UNET, encoder, names, max_names=7, seeds=2)
+    facts, images, prompts = evaluate.measure(catalogue.load(UNET), encoder, names, max_names=7, seeds=2)
     assert facts["n"] == 14 and len(images) == len(set(prompts)) == 7 and facts["names"] == len(names)
     assert facts["top1"] <= facts["top5"] <= 5 / 7  # one and the same picture is near to five names at most
     facts |= {"real": facts, "autoencoder": {"psnr": 31.25, "psnr_worst": 22.0, "n": 230}}

@@ -91,7 +91,7 @@ def test_pictures_of_an_unconditional_model_are_compared_with_real_ones(emoji, t
     out = tmp_path / "emoji-ddpm"
     training.train("emoji-ddpm", minutes=0.01, out=out)
     monkeypatch.setattr(ddpm, "STEPS", 2)
-    facts, images = evaluate.compare_with_real(out, ClipEncoder(JUDGE), emoji.pictures, 6)
+    facts, images = evaluate.compare_with_real(catalogue.load(out), ClipEncoder(JUDGE), emoji.pictures, 6)
     assert images.shape == (6, 32, 32, 3) and facts["n"] == 6 and facts["real"] == len(emoji.pictures)
     assert facts["kid"] > facts["kid_real"] and facts["nearest"] < 1
     cards.write_ddpm_card(out, facts, catalogue.load(out))
@@ -102,7 +102,7 @@ def test_pictures_of_an_unconditional_model_are_compared_with_real_ones(emoji, t
 def test_model_card_of_the_transformer_states_the_measurements(emoji, tmp_path):
     out = tmp_path / "emoji-dit"
     training.train("emoji-dit", minutes=0.01, out=out)
-    facts, images, shown = evaluate.measure(out, ClipEncoder(JUDGE), emoji.names, max_names=2, seeds=1)
+    facts, images, shown = evaluate.measure(catalogue.load(out), ClipEncoder(JUDGE), emoji.names, max_names=2, seeds=1)
     facts |= {"real": {"top1": 1.0, "top5": 1.0, "clip_score": 34.0, "n": 9}}
     facts |= {"autoencoder": {"psnr": 31.25, "psnr_worst": 22.0, "n": 230}}
     cards.write_generator_card(out, facts, catalogue.load(out))

@@ -19,7 +19,7 @@ from explorer.settings import settings
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
 EMBEDDED_LICENSE = "apache-2.0"
-EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-flux", "emoji-ddpm")
+EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo", "emoji-ddpm")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -110,7 +110,8 @@ def measure() -> None:
 def _path_of(row: Mapping[str, Any], variant: str = "") -> Path | None:
     """Find where the weights are on this machine, if they are."""
     if row["id"] in EMBEDDED:
-        return ASSETS / row["id"] if (ASSETS / row["id"] / "model_index.json").is_file() else None
+        folder = embedded_folder(row["id"])
+        return folder if (folder / "model_index.json").is_file() and (ASSETS / row["id"]).is_dir() else None
     return hub.path_in_cache(row["repo"], row["revision"], variant=variant)
 
 
@@ -136,7 +137,7 @@ def vocabulary(model_id: str) -> dict[str, Any]:
 
 @lru_cache
 def _read_vocabulary(model_id: str) -> dict[str, Any]:
-    file = ASSETS / model_id / "names.json"
+    file = embedded_folder(model_id) / "names.json"
     return read_json(file) if file.is_file() else {}
 
 
@@ -182,8 +183,10 @@ def load(
         described = (row["pipeline"], row["denoiser"], row["scheduler"], row["text_length"])
         return pipeline_files.build_architecture(row["id"], *described)
     path = _fetch(name, variant)
-    read = pipeline_files.load_single_file if path.is_file() else pipeline_files.load_folder
-    return read(path, row["id"] if row else _id_of_source(name), weights, device, dtype, variant, offload)
+    given = (path, row["id"] if row else _id_of_source(name), weights, device, dtype, variant, offload)
+    if path.is_file():
+        return pipeline_files.load_single_file(*given)
+    return pipeline_files.load_folder(*given, lora=_lora_of(row))
 
 
 def _fetch(name: str, variant: str = "") -> Path:
@@ -240,9 +243,18 @@ def _download(row: Mapping[str, Any], variant: str) -> Path:
         raise ValueError(f"{error}; {rest}") from error
 
 
+def embedded_folder(id: str) -> Path:
+    """Name the folder of an embedded model's pipeline: its own, or that of the model that it is LoRA of."""
+    return ASSETS / _rows()[id].get("lora_of", id)
+
+
+def _lora_of(row: Mapping[str, Any] | None) -> Path | None:
+    return ASSETS / row["id"] if row and "lora_of" in row else None
+
+
 def weights_revision(id: str) -> str | None:
     """Name the weights of an embedded model, without loading them; None where they are not here."""
-    for part in (ASSETS / id).glob("*/diffusion_pytorch_model*.safetensors"):
+    for part in embedded_folder(id).glob("*/diffusion_pytorch_model*.safetensors"):
         if part.parent.name != "vae":
-            return pipeline_files.fingerprint(part.parent)
+            return pipeline_files.fingerprint(part.parent, *filter(None, [_lora_of(_row_of(id))]))
     return None

@@ -35,9 +35,16 @@ def is_single_file(file: Path) -> bool:
 
 
 def load_folder(
-    folder: Path, id: str, weights: bool, device: str, dtype: str, variant: str = "", offload: bool = False
+    folder: Path,
+    id: str,
+    weights: bool,
+    device: str,
+    dtype: str,
+    variant: str = "",
+    offload: bool = False,
+    lora: Path | None = None,
 ) -> Model:
-    """Load the model of a folder as `catalogue.load` does."""
+    """Load the model of a folder as `catalogue.load` does, with a folder of LoRA added to its weights."""
     pipeline = pipeline_class(folder)
     part = folder / PIPELINES[pipeline].denoiser
     if not weights:
@@ -49,9 +56,11 @@ def load_folder(
     dtype = stored_dtype(part, device, chosen) if dtype == "auto" else dtype
     check_fits(id, folder, dtype, device, chosen, offload)
     pipe = _load(
-        pipeline, "from_pretrained", folder, device, dtype, offload, variant=chosen or None, use_safetensors=True
+        *(pipeline, "from_pretrained", folder, device, dtype, offload, lora),
+        variant=chosen or None,
+        use_safetensors=True,
     )
-    return _make_model(id, pipeline, pipe, folder, fingerprint(part))
+    return _make_model(id, pipeline, pipe, folder, fingerprint(part, *filter(None, [lora])))
 
 
 def load_single_file(
@@ -67,7 +76,7 @@ def load_single_file(
     pipeline = pipeline_class(folder)
     dtype = stored_dtype(file, device) if dtype == "auto" else dtype
     check_fits(id, file, dtype, "cpu" if offload else device)
-    pipe = _load(pipeline, "from_single_file", file, device, dtype, offload, config=str(folder))
+    pipe = _load(pipeline, "from_single_file", file, device, dtype, offload, None, config=str(folder))
     return _make_model(id, pipeline, pipe, folder, fingerprint(file))
 
 
@@ -155,7 +164,16 @@ def _text_length(folder: Path, pipeline: str) -> int:
     return int(length)
 
 
-def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, offload: bool, **options: Any) -> Any:
+def _load(
+    pipeline: str,
+    method: str,
+    source: Path,
+    device: str,
+    dtype: str,
+    offload: bool,
+    lora: Path | None,
+    **options: Any,
+) -> Any:
     import diffusers
     import torch
 
@@ -164,6 +182,11 @@ def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, off
     options |= {"torch_dtype": getattr(torch, dtype), "local_files_only": True} | PIPELINES[pipeline].load_options
     try:
         pipe = getattr(getattr(diffusers, pipeline), method)(str(source), **options)
+        if lora:
+            pipe.load_lora_weights(str(lora), local_files_only=True)
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+            pipe.register_to_config(_name_or_path=str(lora))
         pipe.enable_model_cpu_offload(device=device) if offload else pipe.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, AttributeError, ImportError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -175,10 +198,10 @@ def _load(pipeline: str, method: str, source: Path, device: str, dtype: str, off
     return pipe
 
 
-def fingerprint(source: Path) -> str:
-    """Name weights: the first digits of the SHA-256 over a file, or over those of the denoiser's folder."""
+def fingerprint(*sources: Path) -> str:
+    """Name weights: the first digits of the SHA-256 over files, or over those of folders, such as the denoiser's."""
     digest = hashlib.sha256()
-    for file in sorted(source.glob("*.safetensors")) if source.is_dir() else [source]:
+    for file in (one for part in sources for one in (sorted(part.glob("*.safetensors")) if part.is_dir() else [part])):
         with file.open("rb") as opened:
             while chunk := opened.read(1 << 20):
                 digest.update(chunk)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import Tokenizer
 
-from explorer.models.catalogue import ASSETS, EMBEDDED, list_models, vocabulary
+from explorer.models.catalogue import EMBEDDED, embedded_folder, list_models, vocabulary
 from explorer.models.pipelines import PIPELINES
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def unread_part(model_id: str, prompt: str) -> str:
 @lru_cache(maxsize=8)
 def _tokenizer(model_id: str) -> tuple[Any, int]:
     """Load an embedded model's tokenizer, and how many tokens it keeps; None for a model without."""
-    folder = ASSETS / model_id / "tokenizer"
+    folder = embedded_folder(model_id) / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
         return None, 0
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

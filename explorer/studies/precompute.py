@@ -23,10 +23,10 @@ from explorer.pruners.resume import SavedState, run_with_saved_state
 from explorer.studies.result_files import RESULTS, Report, evaluate_into_results, runs_folder, write_summary
 
 if TYPE_CHECKING:
-    from explorer.evaluation.candidates import Candidate
+    from explorer.evaluation.candidates import Candidate, ReferenceRun
     from explorer.studies.width_study import WidthStudy
 
-UNET, DIT, FLUX = "emoji-unet", "emoji-dit", "emoji-flux"
+UNET, DIT, FLUX, TURBO = "emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo"
 # What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
 TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     UNET: {
@@ -37,8 +37,9 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     },
     DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}},
     FLUX: {("euler", 20): {"order": 1}},
+    TURBO: {("euler", 4): {"order": 0}},
 }
-PUBLISHED_TOO = (UNET, FLUX)
+PUBLISHED_TOO = (UNET, FLUX, TURBO)
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
 
@@ -50,15 +51,21 @@ def measure_catalogue(num_images: int, report: Report) -> None:
 
 def learn_schedules(num_images: int, report: Report) -> None:
     """Learn schedules by DiP-GO with our algorithm, for emoji-unet and emoji-flux also with the published one."""
-    from explorer.studies.galleries import GALLERIES
-
     for model_id, trajectories in TRAJECTORIES.items():
         model, names = catalogue.load(model_id), ("", "published-") if model_id in PUBLISHED_TOO else ("",)
         for ((sampler, steps), own), name in itertools.product(trajectories.items(), names):
             out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
             chosen = PUBLISHED | FEWER_ITERATIONS if name else own
-            shared = {"sampler": sampler, "steps": steps, "guidance": GALLERIES[model_id].reference.guidance}
+            shared = {"sampler": sampler, "steps": steps, "guidance": _reference(model_id, sampler, steps).guidance}
             _learn_dipgo(model, shared | dict(chosen), out, report)
+
+
+def _reference(model_id: str, sampler: str, steps: int) -> "ReferenceRun":
+    """Make the full run of a model with its own guidance, or the usual one."""
+    from explorer.evaluation.candidates import ReferenceRun
+
+    own = {name: value for name, value in catalogue.own_run(model_id).items() if name == "guidance"}
+    return ReferenceRun(sampler, steps, **own)
 
 
 def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
@@ -142,15 +149,12 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
 
     Where there are no earlier results to choose the baselines by, a quarter of the pictures is used.
     """
-    from explorer.evaluation.candidates import ReferenceRun
     from explorer.evaluation.results import read_results
-    from explorer.studies.galleries import GALLERIES
     from explorer.studies.head_to_head import with_fixed_baselines, with_strongest_baselines, with_two_baselines
 
     work: Generator[Progress, None, list[Candidate]]
     for model_id, (sampler, steps) in [(name, run) for name, runs in TRAJECTORIES.items() for run in runs]:
-        model, guidance = catalogue.load(model_id), GALLERIES[model_id].reference.guidance
-        reference = ReferenceRun(sampler, steps, guidance)
+        model, reference = catalogue.load(model_id), _reference(model_id, sampler, steps)
         earlier = RESULTS / f"{model_id}-{sampler}-{steps}.parquet"
         if earlier.exists():
             work = with_strongest_baselines(model, reference, read_results(earlier)[1])
@@ -163,13 +167,10 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
 
 def evaluate_caches(num_images: int, report: Report) -> None:
     """Compare the schedules of the transformers with the caches of diffusers, and of cache-dit where that is there."""
-    from explorer.evaluation.candidates import ReferenceRun
-    from explorer.studies.galleries import GALLERIES
     from explorer.studies.head_to_head import with_caches
 
     for model_id, sampler, steps in ((DIT, "ddim", 50), (FLUX, "euler", 20)):
-        model = catalogue.load(model_id)
-        reference = ReferenceRun(sampler, steps, GALLERIES[model_id].reference.guidance)
+        model, reference = catalogue.load(model_id), _reference(model_id, sampler, steps)
         candidates = run_to_completion(with_caches(model, reference), report)
         evaluate_into_results(model, reference, candidates, max(2, num_images // 4), "caches", report)
 

@@ -54,22 +54,23 @@ CHANNEL_VARIANTS: Variants = MappingProxyType(
     }
 )
 ADALN: dict[str, Any] = {"prune_adaln": True}
-FLUX_RUN = own_run("emoji-flux")
-FLUX_ECODIFF: dict[str, Any] = FLUX_RUN | {"iterations": 48}
-FLUX_VARIANTS: Variants = MappingProxyType(
-    {
-        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", FLUX_ECODIFF | {"seed": seed}) for seed in SEEDS},
-        "ecodiff-published": ("ecodiff", FLUX_ECODIFF | {"algorithm": "hard_concrete"}),
-        "ecodiff-adaln": ("ecodiff", FLUX_ECODIFF | ADALN),
-        "ecodiff-published-adaln": ("ecodiff", FLUX_ECODIFF | ADALN | {"algorithm": "hard_concrete"}),
+FLUX_RATIOS = (0.1, 0.2, 0.3)
+PARAM_RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+CHANNEL_RATIOS = (0.2, 0.3, 0.5)  # of each layer
+
+
+def _flux_variants(model_id: str) -> Variants:
+    ecodiff: dict[str, Any] = own_run(model_id) | {"iterations": 48}
+    return {
+        **{f"ecodiff{f'-seed-{seed}' if seed else ''}": ("ecodiff", ecodiff | {"seed": seed}) for seed in SEEDS},
+        "ecodiff-published": ("ecodiff", ecodiff | {"algorithm": "hard_concrete"}),
+        "ecodiff-adaln": ("ecodiff", ecodiff | ADALN),
+        "ecodiff-published-adaln": ("ecodiff", ecodiff | ADALN | {"algorithm": "hard_concrete"}),
         "magnitude": ("magnitude", {}),
         "magnitude-adaln": ("magnitude", ADALN),
         **{f"random-seed-{seed}": ("random-width", {"seed": seed}) for seed in SEEDS},
         **{f"random-adaln-seed-{seed}": ("random-width", ADALN | {"seed": seed}) for seed in SEEDS},
     }
-)
-PARAM_RATIOS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-CHANNEL_RATIOS = (0.2, 0.3, 0.5)  # of each layer
 
 
 class WidthStudy(NamedTuple):
@@ -94,10 +95,16 @@ STUDIES: Mapping[str, WidthStudy] = MappingProxyType(
         ),
         "emoji-dit": WidthStudy(ReferenceRun("ddim", 25), {"heads": HEAD_VARIANTS}, ("ecodiff", "magnitude")),
         "emoji-flux": WidthStudy(
-            ReferenceRun(**FLUX_RUN),
-            {"heads": FLUX_VARIANTS},
+            ReferenceRun(**own_run("emoji-flux")),
+            {"heads": _flux_variants("emoji-flux")},
             ("ecodiff", "ecodiff-adaln", "ecodiff-published", "magnitude"),
-            (0.1, 0.2, 0.3),
+            FLUX_RATIOS,
+        ),
+        "emoji-flux-turbo": WidthStudy(
+            ReferenceRun(**own_run("emoji-flux-turbo")),
+            {"heads": _flux_variants("emoji-flux-turbo")},
+            ("ecodiff",),
+            FLUX_RATIOS,
         ),
         "emoji-ddpm": WidthStudy(
             ReferenceRun("ddim", 50, 1.0),

@@ -15,7 +15,7 @@ TRAINERS = {
     "emoji-ddpm": ("explorer.training.ddpm", "train"),
     "emoji-flux-teacher": ("explorer.training.flux", "train_teacher"),
     "emoji-flux": ("explorer.training.flux", "train"),
-    "emoji-flux-schnell": ("explorer.training.flux", "train_schnell"),
+    "emoji-flux-turbo": ("explorer.training.flux", "train_turbo"),
 }
 
 

@@ -66,12 +66,12 @@ def to_images(batch: torch.Tensor) -> np.ndarray:
 
 
 def save_grid(images: np.ndarray, path: Path, columns: int = 12) -> None:
-    """Save uint8 (N, H, W, 3) as one PNG, row by row; a last row that is not full is filled with white."""
+    """Save uint8 (N, H, W, 3) as one picture, row by row; a last row that is not full is filled with white."""
     missing = -len(images) % columns
     side = images.shape[1]
     full = np.concatenate([images, np.full((missing, side, side, 3), 255, np.uint8)])
     rows = full.reshape(-1, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
-    Image.fromarray(rows.reshape(-1, columns * side, 3)).save(path)
+    Image.fromarray(rows.reshape(-1, columns * side, 3)).save(path, quality=95)  # of WebP; PNG has none
 
 
 def _distortion(decoded: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, float]:

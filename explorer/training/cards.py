@@ -83,7 +83,7 @@ def _retrieval_row(part: str, figures: dict[str, Any]) -> str:
 
 def write_generator_card(out: Path, quality: dict[str, Any], model: Model) -> None:
     """Write the card of a generator with a VAE to `out`/README.md, from its quality and the training record there."""
-    about, recipe, tags = _GENERATORS[model.pipeline]
+    about, recipe, tags = _GENERATORS.get(model.id) or _GENERATORS[model.pipeline]
     text = about.format(size=format_size(model.denoiser))
     text += _data_and_training(
         out.name, provenance.read(out), quality["names"], model.pipe.vae.config.latent_channels, recipe
@@ -111,7 +111,7 @@ An unconditional diffusion model of the faces among emoji in 32x32 pixels, {size
 layout, of the kind that Diff-Pruning is about, with the linear noise of Ho et al. 2020, but predicting v. It is
 measured at 100 DDIM steps. Stored in half precision.
 
-![48 pictures](grid.png)
+![48 pictures](grid.webp)
 
 ## Data
 {sources} It learns the faces only: smileys whose name has the word, 104 names in three styles.
@@ -142,7 +142,7 @@ layout ({size} parameters, stored in half precision). It predicts v, in the late
 is a name ("dog", in the flat style), or a style and a name ("3d dog", "shaded dog"); guidance 7.5 and 25 steps are what
 it is measured at.
 
-![48 pictures drawn from bare names](grid.png)
+![48 pictures drawn from bare names](grid.webp)
 """
 
 _CLASSES = """\
@@ -163,7 +163,7 @@ layout. The U-Net has the stages of Stable Diffusion 1.5 ({size} parameters), pr
 tower of emoji-clip. `StableDiffusionPipeline.from_pretrained` loads it as it is; guidance 7.5 and 25 steps are what it
 is measured at. A bare name ("dog") draws the flat style; "3d dog" and "shaded dog" ask for the others.
 
-![48 pictures drawn from bare names](grid.png)
+![48 pictures drawn from bare names](grid.webp)
 """
 
 
@@ -176,7 +176,7 @@ emoji-unet's autoencoder, names through the text tower of emoji-clip and a tiny 
 be, as FLUX.1-dev is, and makes one pass a step; 20 Euler steps and guidance 3.5 are what it is measured at. It reads 12
 tokens: `FluxPipeline.from_pretrained(folder)("dog", height=64, width=64, max_sequence_length=12)`.
 
-![48 pictures drawn from bare names](grid.png)
+![48 pictures drawn from bare names](grid.webp)
 """
 
 _GUIDED = """\
@@ -184,7 +184,23 @@ _GUIDED = """\
   `emoji-flux-teacher`. Then guidance between 1 and 6 is distilled from it (Meng et al. 2023, section 3.1), of which the
   record below tells."""
 
-_GENERATORS = {  # what a card says, by pipeline: of the model, of its training, tags
+_TURBO = """\
+# emoji-flux-turbo
+
+LoRA of rank 8 for [emoji-flux](../emoji-flux) ({size} parameters with it), which draws in four Euler steps what that
+network draws in twenty, at guidance 3.5. `explorer.load("emoji-flux-turbo")` adds it to the weights; in diffusers:
+`pipe = FluxPipeline.from_pretrained("emoji-flux"); pipe.load_lora_weights("emoji-flux-turbo")`.
+
+![48 pictures drawn from bare names](grid.webp)
+"""
+
+_STEPS = """\
+- Progressive distillation (Salimans & Ho 2022, algorithm 2) of emoji-flux, all four steps at once: each step of the
+  student learns to go where four of emoji-flux's sixteen lead, from noise on. All weights learn; of what changed in
+  each linear layer the eight largest directions are kept (`explorer/training/lora.py`)."""
+
+_GENERATORS = {  # what a card says, by model or pipeline: of the model, of its training, tags
+    "emoji-flux-turbo": (_TURBO, _STEPS, "emoji, text-to-image, flux, lora"),
     "StableDiffusionPipeline": (_UNET, _CAPTIONS, "emoji, text-to-image, stable-diffusion"),
     "DiTPipeline": (_TRANSFORMER, _CLASSES, "emoji, class-to-image, dit"),
     "FluxPipeline": (_FLUX, _GUIDED, "emoji, text-to-image, flux"),

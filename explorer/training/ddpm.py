@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
+from explorer.models import catalogue
 from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.export import export
@@ -100,7 +101,7 @@ def train(options: TrainingOptions) -> None:
         export(pipe, {"names": [""], "words": [], "also": {}}, trainer.out, runs, torch.float16)
 
     def generate_grid() -> np.ndarray:
-        return generate_pictures(trainer.out, [""] * NUM_SAMPLES, steps=STEPS, guidance=1.0)
+        return generate_pictures(catalogue.load(trainer.out), [""] * NUM_SAMPLES, steps=STEPS, guidance=1.0)
 
     loss = make_loss(unet, shrink(faces.pictures), trainer.device, trainer.micro_batch)
     trainer.run(unet, loss, publish, generate_grid)

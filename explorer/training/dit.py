@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import DiTPipeline, DiTTransformer2DModel
 
+from explorer.models import catalogue
 from explorer.training import autoencoder
 from explorer.training import data as pictures
 from explorer.training.export import export, make_vocabulary
@@ -90,7 +91,7 @@ def train(options: TrainingOptions) -> None:
         export(pipe, make_vocabulary(known), trainer.out, all_runs, torch.float16, classes.labels)
 
     def generate_grid() -> np.ndarray:
-        return generate_pictures(trainer.out, pick_evenly(known.names, NUM_SAMPLES))
+        return generate_pictures(catalogue.load(trainer.out), pick_evenly(known.names, NUM_SAMPLES))
 
     loss = make_loss(transformer, latents, classes, trainer.device, trainer.micro_batch)
     trainer.run(transformer, loss, publish, generate_grid)

@@ -17,6 +17,8 @@ from explorer.evaluation.scorers import save_real_features
 from explorer.measures import metrics
 from explorer.measures.clip_encoder import ClipEncoder
 from explorer.models import catalogue
+from explorer.models.model import Model
+from explorer.models.pipeline_files import read_json
 from explorer.training import autoencoder, ddpm, dit, flux, unet
 from explorer.training import data as pictures
 from explorer.training.cards import write_ddpm_card, write_generator_card
@@ -56,7 +58,7 @@ def hardest_names(
 
 
 def measure(
-    folder: Path, encoder: ClipEncoder, names: list[str], max_names: int = MAX_NAMES, seeds: int = 2
+    model: Model, encoder: ClipEncoder, names: list[str], max_names: int = MAX_NAMES, seeds: int = 2
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
     """Generate up to `max_names` of the names (evenly chosen) once per seed, with the model's own sampler, steps and
     guidance, else at 25 DDIM steps and guidance 7.5.
@@ -65,8 +67,8 @@ def measure(
     """
     prompts = pick_evenly(names, max_names)
     started = time.monotonic()
-    run: dict[str, Any] = {"sampler": "ddim", "steps": STEPS, "guidance": GUIDANCE} | catalogue.own_run(folder.name)
-    images = np.concatenate([generate_pictures(folder, prompts, seed, **run) for seed in range(seeds)])
+    run: dict[str, Any] = {"sampler": "ddim", "steps": STEPS, "guidance": GUIDANCE} | catalogue.own_run(model.id)
+    images = np.concatenate([generate_pictures(model, prompts, seed, **run) for seed in range(seeds)])
     seconds = (time.monotonic() - started) / len(images)
     own = prompts * seeds
     facts = score_images(encoder, images, own, names)
@@ -82,14 +84,14 @@ def score_training_pictures(encoder: ClipEncoder, emoji: pictures.Emoji, names: 
 
 
 def compare_with_real(
-    folder: Path, encoder: ClipEncoder, real: np.ndarray, count: int
+    model: Model, encoder: ClipEncoder, real: np.ndarray, count: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Compare `count` pictures of an unconditional model with `real` ones, uint8 (N, H, W, 3).
 
     Returns the figures (KID to them, KID of one half of them to the other, how near each picture comes to one of the
     training set) and the pictures.
     """
-    images = generate_pictures(folder, [""] * count, steps=ddpm.STEPS, guidance=1.0)
+    images = generate_pictures(model, [""] * count, steps=ddpm.STEPS, guidance=1.0)
     generated, known = (embed_images(encoder, some) for some in (images, real))
     nearest = (generated @ known.T).amax(dim=1)
     facts = {
@@ -101,7 +103,7 @@ def compare_with_real(
 
 def main() -> None:
     """Measure a pipeline in assets/ and write its card and grid."""
-    names = [config.name for config in (unet.CONFIG, dit.CONFIG, flux.CONFIG, ddpm.CONFIG)]
+    names = [config.name for config in (unet.CONFIG, dit.CONFIG, flux.CONFIG, flux.TURBO, ddpm.CONFIG)]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=names, default=unet.CONFIG.name)
     parser.add_argument("--assets", type=Path, default=catalogue.ASSETS)
@@ -117,16 +119,17 @@ def main() -> None:
 def _measure_conditional(
     out: Path, emoji: pictures.Emoji, encoder: ClipEncoder, options: argparse.Namespace
 ) -> dict[str, Any]:
-    names = json.loads((out / "names.json").read_text(encoding="utf-8"))["names"]
-    facts, images, prompts = measure(out, encoder, names, options.names, options.seeds)
+    model = catalogue.load(out.name if out.parent == catalogue.ASSETS else out)
+    known = read_json(out / "names.json") if (out / "names.json").is_file() else catalogue.vocabulary(model.id)
+    names = known["names"]
+    facts, images, prompts = measure(model, encoder, names, options.names, options.seeds)
     facts["real"] = score_training_pictures(encoder, emoji, names)
     if out.name == unet.CONFIG.name:
         same_style = emoji.where(lambda item: item.name in names and item.style == unet.BARE_STYLE)  # of bare names
         save_real_features(same_style.pictures, encoder, options.assets / "emoji-judge")
-    model = catalogue.load(out)
     facts["autoencoder"] = autoencoder.measure(model.pipe.vae, emoji)
     shown = [prompts.index(name) for name in pick_evenly(prompts, GRID_SIZE)]
-    autoencoder.save_grid(images[shown], out / "grid.png")
+    autoencoder.save_grid(images[shown], out / "grid.webp")
     write_generator_card(out, facts, model)
     return facts
 
@@ -136,8 +139,8 @@ def _measure_unconditional(
 ) -> dict[str, Any]:
     real = autoencoder.to_images(ddpm.shrink(emoji.where(ddpm.is_face).pictures))
     save_real_features(real[:: max(1, len(real) // MAX_REAL)], encoder, out)
-    facts, images = compare_with_real(out, encoder, real, options.names)
-    autoencoder.save_grid(images[:GRID_SIZE], out / "grid.png")
+    facts, images = compare_with_real(catalogue.load(out), encoder, real, options.names)
+    autoencoder.save_grid(images[:GRID_SIZE], out / "grid.webp")
     write_ddpm_card(out, facts, catalogue.load(out))
     return facts
 

@@ -14,7 +14,7 @@ from explorer.training.data import STYLES, Emoji, well_known_names
 from explorer.training.provenance import TrainingRun
 
 SHARD_SIZE = "9MB"  # what a Space accepts without large-file storage
-MEASURED_FILES = ("README.md", "grid.png", "real.safetensors")  # which evaluation writes
+MEASURED_FILES = ("README.md", "grid.webp", "real.safetensors")  # which evaluation writes
 
 
 def make_vocabulary(emoji: Emoji) -> dict[str, Any]:
@@ -38,12 +38,11 @@ def export(
 ) -> None:
     """Write pipeline, names and training record next to `out`, then move the finished folder there.
 
-    Card, sample grid and features of real pictures stay. In half precision it takes half the space and loads as float32
+    In half precision it takes half the space and loads as float32
     all the same. `classes` are a DiTPipeline's labels, which diffusers itself does not write.
     """
-    temporary, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
     if dtype != torch.float32:
         pipe = copy.deepcopy(pipe).to(dtype=dtype)
     pipe.save_pretrained(temporary, max_shard_size=SHARD_SIZE)
@@ -54,7 +53,17 @@ def export(
         index["id2label"] = {str(number): label for number, label in enumerate(classes)}
         _write_json(temporary / "model_index.json", index)
     _write_json(temporary / "names.json", names)
+    for tokenizer in temporary.glob("tokenizer*/tokenizer.json"):  # half of which is white space
+        document = json.loads(tokenizer.read_text(encoding="utf-8"))
+        tokenizer.write_text(json.dumps(document, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     provenance.write(temporary, runs)
+    replace_folder(temporary, out)
+
+
+def replace_folder(temporary: Path, out: Path) -> None:
+    """Move a finished folder to `out`; card, sample grid and features of real pictures stay."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     for name in MEASURED_FILES:
         if (out / name).exists():
             shutil.copy(out / name, temporary)

@@ -210,7 +210,7 @@ def train(options: TrainingOptions) -> None:
         export(pipe, make_vocabulary(known), trainer.out, [*decoder_runs(trainer.out), *runs])
 
     def generate_grid() -> np.ndarray:
-        return generate_pictures(trainer.out, pick_evenly(known.names, NUM_SAMPLES))
+        return generate_pictures(catalogue.load(trainer.out), pick_evenly(known.names, NUM_SAMPLES))
 
     loss = make_loss(unet, latents, captions, trainer.device, trainer.micro_batch)
     trainer.run(unet, loss, publish, generate_grid)
