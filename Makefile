@@ -32,10 +32,10 @@ lock: .venv/.dev
 # Each continues from its last checkpoint, if there is one; the order matters.
 train: .venv/.run
 	for name in emoji-autoencoder emoji-clip emoji-judge emoji-unet emoji-dit emoji-ddpm \
-			emoji-flux-teacher emoji-flux; do \
+			emoji-flux-teacher emoji-flux emoji-flux-turbo; do \
 		$(BIN)/python -m explorer train $$name --minutes $(MINUTES) --resume || exit 1; \
 	done
-	for name in emoji-unet emoji-dit emoji-ddpm emoji-flux; do \
+	for name in emoji-unet emoji-dit emoji-ddpm emoji-flux emoji-flux-turbo; do \
 		$(BIN)/python -m explorer.training.evaluate --model $$name || exit 1; \
 	done
 

@@ -26,7 +26,7 @@ PACKED = [name for name in GALLERIES if (gallery.GALLERIES / name / gallery.TABL
 def model_id(sd_folder, tmp_path, monkeypatch):
     """Make a model that counts as embedded, with two files of one method and a damaged one."""
     model = catalogue.load(sd_folder)
-    monkeypatch.setattr(bundled, "EMBEDDED", (model.id,))
+    monkeypatch.setattr(bundled, "MODELS", (model.id,))
     monkeypatch.setattr(bundled, "SCHEDULES", tmp_path)
     (tmp_path / model.id).mkdir()
     for order in (0, 1):
@@ -85,8 +85,8 @@ def test_bundled_gallery_is_complete_and_matches_the_bundled_model(model_id):
     assert all(len(result["each"]["ssim"]) == len(samples) and result["seconds"] > 0 for result in results)
 
 
-def test_every_embedded_model_has_a_gallery_that_was_not_tuned_on_its_scenes():
-    assert set(GALLERIES) == set(catalogue.EMBEDDED)
+def test_every_embedded_model_but_one_has_a_gallery_that_was_not_tuned_on_its_scenes():
+    assert set(GALLERIES) | {"emoji-flux-turbo"} == set(catalogue.EMBEDDED)  # whose four calls are drawn at once
     for model_id in ("emoji-dit", "emoji-ddpm"):  # some of the U-Net's scenes are names for tuning
         searched = split(training_names(model_id), "search")
         tuning_seeds = {*range(TUNING_SEED, TUNING_SEED + TUNING_IMAGES), *range(16)}

@@ -10,8 +10,10 @@ pytestmark = pytest.mark.slow
 
 def test_models(document):
     rows = document("models")
-    assert [row["id"] for row in rows][:5] == ["emoji-unet", "emoji-dit", "emoji-flux", "emoji-ddpm", "sd15"]
-    assert all(row["embedded"] and row["available"] for row in rows[:4]) and not rows[4]["available"]
+    assert [row["id"] for row in rows][:6] == [
+        *("emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo", "emoji-ddpm", "sd15")
+    ]
+    assert all(row["embedded"] and row["available"] for row in rows[:5]) and not rows[5]["available"]
 
 
 def test_cost_counts_pruned_widths(document):

@@ -1,5 +1,8 @@
 """Published counts of real models, from their architectures alone."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from explorer.models import catalogue
@@ -87,3 +90,14 @@ def test_every_known_class_has_a_tiny_model_for_the_exact_properties():
 
     built = {class_name(make()) for make in TRANSFORMERS.values()}
     assert {name for name in DENOISERS if not name.startswith(("UNet", "Toy"))} == built
+
+
+@pytest.mark.parametrize(("name", "params", "macs"), [("sd15", 0.268, 0.330), ("pixart-alpha", 0.943, 0.972)])
+def test_what_widths_can_reach_at_most_is_what_the_readme_says(name, params, macs):
+    model = catalogue.load(name, weights=False)
+    keep = {dim: np.arange(found.size) < 1 for dim, found in model.prunable_dims(False).items()}
+    whole, least = model.architecture(), model.without(keep).architecture()
+    assert 1 - least.params / whole.params == pytest.approx(params, abs=5e-4)
+    assert 1 - least.graph.macs_per_call / whole.graph.macs_per_call == pytest.approx(macs, abs=5e-4)
+    text = (Path(catalogue.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * params:.1f} %" in text and f"{100 * macs:.1f} %" in text

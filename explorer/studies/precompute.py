@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from explorer import experiment
 from explorer.bundled import gallery, lesson, width_examples
 from explorer.bundled import masks as bundled
+from explorer.masks.result import load
 from explorer.models import catalogue
 from explorer.models.model import Model
 from explorer.models.prompts import model_names, repeat_to, split_names
@@ -175,6 +176,24 @@ def evaluate_caches(num_images: int, report: Report) -> None:
         evaluate_into_results(model, reference, candidates, max(2, num_images // 4), "caches", report)
 
 
+def compare_readings(num_images: int, report: Report) -> None:
+    """Compare what a skipped block of a chain can hand back, by DiP-GO learned for each: its last output, as its
+    section 3.3 says, or its input plus its last change, as its figure 6 looks."""
+    from explorer.evaluation.candidates import Candidate
+    from explorer.studies.head_to_head import RATIOS
+
+    model, reference = catalogue.load(DIT), _reference(DIT, "ddim", 50)
+    candidates = []
+    for reuse, order in itertools.product(("output", "residual"), (0, 1)):
+        own, out = {"reuse": reuse, "order": order}, runs_folder("readings") / f"{reuse}-{order}.safetensors"
+        _learn_dipgo(model, vars(reference) | own, out, report)
+        found, run = load(out), (reference.sampler, reference.steps)
+        candidates += [Candidate("dipgo", *run, ratio, own, mask=found.at(ratio)) for ratio in RATIOS]
+    evaluate_into_results(model, reference, candidates, max(2, num_images), "readings", report)
+    out = bundled.SCHEDULES / model.id / "dipgo-residual-ddim-50.safetensors"
+    shutil.copyfile(runs_folder("readings") / "residual-0.safetensors", out)
+
+
 def evaluate_seeds(num_images: int, report: Report) -> None:
     """Learn by DiP-GO for 50 steps with other seeds, and evaluate on the pictures of the head-to-head comparison."""
     from explorer.evaluation.candidates import ReferenceRun
@@ -263,6 +282,7 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "deepcache": evaluate_deepcache,
     "head-to-head": evaluate_head_to_head,
     "caches": evaluate_caches,
+    "readings": compare_readings,
     "seeds": evaluate_seeds,
     "gallery": make_gallery,
     "gallery-speeds": measure_gallery_speeds,
