@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from explorer.studies.width_study import WidthStudy
 
 UNET, DIT, FLUX, TURBO = "emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo"
-# What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM needs its calls at even distances.
+# What DiP-GO is bundled for; order 1 pays where calls are many, and PNDM and four calls need them at even distances.
 TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     UNET: {
         ("ddim", 25): {"order": 0},
@@ -38,7 +38,7 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
     },
     DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}},
     FLUX: {("euler", 20): {"order": 1}},
-    TURBO: {("euler", 4): {"order": 0}},
+    TURBO: {("euler", 4): {"order": 0, "init": "even"}},
 }
 PUBLISHED_TOO = (UNET, FLUX, TURBO)
 SEEDS = (1, 2)  # besides the bundled file's 0
