@@ -179,6 +179,19 @@ def test_invalid_job_request_is_one_sentence_and_every_method_has_controls_witho
     assert not visitor.errors
 
 
+def test_channels_of_adaln_layers_are_offered_for_flux_only(visitor):
+    page = on_tab(visitor, QUERY)
+    page.click("#job-method input")
+    page.get_by_role("option", name="EcoDiff", exact=True).click()
+    expect(page.locator("#job-more")).to_contain_text("Settings of EcoDiff")
+    adaln = page.locator("#set-prune_adaln")
+    for model, count in (("emoji-flux", 1), ("emoji-unet", 0), ("emoji-flux-turbo", 1)):
+        page.click("#job-model input")
+        page.get_by_role("option", name=model, exact=True).click()
+        expect(adaln).to_have_count(count)
+    assert not visitor.errors
+
+
 @pytest.mark.parametrize("method", ["dipgo", "ecodiff", "taylor", "genetic", "search", "similarity"])
 def test_an_estimate_grows_with_the_work(method):
     few, many = (estimate("emoji-unet", method, {"steps": steps}) for steps in (10, 50))

@@ -11,14 +11,13 @@ import gradio as gr
 from explorer.jobs.estimates import estimate
 from explorer.jobs.job import Job
 from explorer.jobs.manager import JOB_METHODS, JobManager
-from explorer.models.catalogue import available_models
+from explorer.models.catalogue import available_models, list_models
 from explorer.pruners import PRUNERS, method_title
 from explorer.pruners.presets import GOOD, PRESETS
 from explorer.ui import controls
 from explorer.ui.auth import Visitor
 from explorer.ui.components import INSTANT_TYPED, alert, markup, user_errors
 
-FLUX_ONLY = ("prune_adaln",)  # settings that the form does not offer; the command line does
 DEFAULT_METHOD = "dipgo"
 
 
@@ -81,7 +80,10 @@ def render_settings(
         start = gr.Button("Start", variant="primary", elem_id="job-start")
         estimate_box = markup(elem_id="job-estimate")
         with gr.Accordion(f"Settings of {method_title(method)}", open=not chosen, elem_id="job-more"):
-            made = controls.make_controls(PRUNERS[method].config, "set", skip=FLUX_ONLY, values=values)
+            made = controls.make_controls(PRUNERS[method].config, "set", values=values)
+        if adaln := made.get("set.prune_adaln"):
+            adaln.visible = has_adaln_channels(chosen_model)
+            model.change(offer_adaln, model, adaln, **INSTANT_TYPED)
         keys, inputs = tuple(made), list(made.values())
 
         def on_change(model: str, *given: Any) -> str:
@@ -103,6 +105,16 @@ def render_settings(
         changes = [model.change, *(control.change for control in inputs)]
         gr.on(changes, on_change, [model, *inputs], estimate_box, trigger_mode="always_last", **INSTANT_TYPED)
         start.click(on_start, [visitor.token, model, prompts, *inputs], [alert_box, job_id], **INSTANT_TYPED)
+
+
+def has_adaln_channels(model_id: str) -> bool:
+    """Say whether a model has AdaLN channels that can be pruned: FLUX has."""
+    return any(row["id"] == model_id and row["denoiser"] == "FluxTransformer2DModel" for row in list_models())
+
+
+def offer_adaln(model_id: str) -> dict[str, Any]:
+    """Show the setting for a model that has such channels; for another one it is off."""
+    return gr.update(visible=True) if has_adaln_channels(model_id) else gr.update(visible=False, value=False)
 
 
 def fill_in_size(method: str, title: str) -> str:
