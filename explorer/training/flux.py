@@ -270,9 +270,9 @@ def _distil(options: TrainingOptions, config: TrainerConfig, source: Path, make_
         else:
             lora.export(lora.factor(start, trained.state_dict(), LORA_RANK), trainer.out, runs)
 
-    parts = (trainer.out, None) if has_guidance else (source, trainer.out)
+    folder, added = (trainer.out, None) if has_guidance else (source, trainer.out)
     loss = make_loss(student, teacher, given, captions, trainer.micro_batch)
-    trainer.run(student, loss, publish, _grid(*parts, given.emoji.names, **catalogue.own_run(config.name)))
+    trainer.run(student, loss, publish, _grid(folder, added, given.emoji.names, **catalogue.own_run(config.name)))
 
 
 @torch.no_grad()
