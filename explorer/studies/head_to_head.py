@@ -7,7 +7,7 @@ rows say.
 import itertools
 import json
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -63,9 +63,11 @@ def with_two_baselines(model: Model, reference: ReferenceRun) -> Generator[Progr
     return candidates
 
 
-def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Progress, None, list[Candidate]]:
+def with_fixed_baselines(
+    model: Model, reference: ReferenceRun, ratios: Sequence[float] = RATIOS
+) -> Generator[Progress, None, list[Candidate]]:
     """Make the bundled candidates, whole calls at both ends with each extrapolation, and three few-step samplers, at
-    the ratios that one whole call leaves.
+    those of the ratios that one whole call leaves.
 
     Nothing but the samplers' spacing is chosen, so that no choice on a few pictures weakens a baseline.
     """
@@ -73,7 +75,7 @@ def with_fixed_baselines(model: Model, reference: ReferenceRun) -> Generator[Pro
     objective = Objective(model, prompts, reference.sampler, reference.steps, reference.guidance)
     few_steps = FLOW_FEW_STEPS if is_flow(model.scheduler_config) else ALL_FEW_STEPS
     calls = num_function_evals(reference.sampler, model.scheduler_config, reference.steps)
-    ratios = [ratio for ratio in RATIOS if ratio <= 1 - 1 / calls]
+    ratios = [ratio for ratio in ratios if ratio <= 1 - 1 / calls]
     candidates = []
     for number, ratio in enumerate(ratios):
         yield Progress(number, len(ratios), f"baselines at {ratio:.0%}")

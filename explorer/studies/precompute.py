@@ -8,6 +8,7 @@ Each part continues where it stopped: what it has so far is in a folder of EXPLO
 import itertools
 import shutil
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,11 @@ TRAJECTORIES: Mapping[str, Mapping[tuple[str, int], Mapping[str, Any]]] = {
         ("pndm", 50): {"init": "even"},
         ("ddim", 50): {},
     },
-    DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}},
+    DIT: {("ddim", 25): {"order": 0}, ("ddim", 50): {"order": 1}, ("ddim", 250): {"order": 1}},
     FLUX: {("euler", 20): {"order": 1}},
     TURBO: {("euler", 4): {"order": 0, "init": "even"}},
 }
+PAPER_RATIOS = {250: (0.6, 0.75)}  # by steps: DiP-GO, table 3, for DiT
 PUBLISHED_TOO = (UNET, FLUX, TURBO)
 SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
@@ -151,17 +153,18 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
     Where there are no earlier results to choose the baselines by, a quarter of the pictures is used.
     """
     from explorer.evaluation.results import read_results
-    from explorer.studies.head_to_head import with_fixed_baselines, with_strongest_baselines, with_two_baselines
+    from explorer.studies import head_to_head as study
 
     work: Generator[Progress, None, list[Candidate]]
     for model_id, (sampler, steps) in [(name, run) for name, runs in TRAJECTORIES.items() for run in runs]:
         model, reference = catalogue.load(model_id), _reference(model_id, sampler, steps)
         earlier = RESULTS / f"{model_id}-{sampler}-{steps}.parquet"
         if earlier.exists():
-            work = with_strongest_baselines(model, reference, read_results(earlier)[1])
+            work = study.with_strongest_baselines(model, reference, read_results(earlier)[1])
             count = 2 * num_images
         else:
-            work = (with_two_baselines if model_id == UNET else with_fixed_baselines)(model, reference)
+            fixed = partial(study.with_fixed_baselines, ratios=PAPER_RATIOS.get(steps, study.RATIOS))
+            work = (study.with_two_baselines if model_id == UNET else fixed)(model, reference)
             count = max(2, num_images // 4)
         evaluate_into_results(model, reference, run_to_completion(work, report), count, "head-to-head", report)
 
