@@ -80,7 +80,7 @@ def render_settings(
         start = gr.Button("Start", variant="primary", elem_id="job-start")
         estimate_box = markup(elem_id="job-estimate")
         with gr.Accordion(f"Settings of {method_title(method)}", open=not chosen, elem_id="job-more"):
-            made = controls.make_controls(PRUNERS[method].config, "set", values=values)
+            made = controls.make_controls(PRUNERS[method].config, "set", skip=(), values=values)
         if adaln := made.get("set.prune_adaln"):
             adaln.visible = has_adaln_channels(chosen_model)
             model.change(offer_adaln, model, adaln, **INSTANT_TYPED)
