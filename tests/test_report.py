@@ -87,7 +87,7 @@ def test_committed_results_match_the_bundled_model():
     ratios |= {"emoji-dit-ddim-25-heads": (0.05, 0.1, 0.2, 0.3), "emoji-ddpm-ddim-50-channels": (0.2, 0.3, 0.5)}
     ratios |= {f"emoji-flux-{run}-heads": (0.1, 0.2, 0.3) for run in ("euler-20", "turbo-euler-4")}
     ratios |= {f"{run}-caches": (0.5, 0.75) for run in ("emoji-flux-euler-20", "emoji-dit-ddim-50")}
-    ratios |= {"emoji-flux-turbo-euler-4-head-to-head": (0.5, 0.7)}
+    ratios |= {"emoji-flux-turbo-euler-4-head-to-head": (0.5, 0.7), "emoji-dit-ddim-250-head-to-head": (0.6, 0.75)}
     of_one_method = {"emoji-unet-ddim-50-uniform-ends": 200, "emoji-dit-ddim-50-readings": 100}
     assert {file.stem for file in RESULTS} == suites | set(num_images) | set(ratios) | set(of_one_method)
     records = {name: catalogue.load(name).record.model_dump() for name in catalogue.EMBEDDED}
