@@ -82,7 +82,7 @@ def test_two_baselines_are_tuned_without_earlier_results(evaluated, monkeypatch)
 
 def test_fixed_baselines_are_every_extrapolation_and_three_samplers(evaluated, monkeypatch):
     monkeypatch.setattr(head_to_head, "bundled_candidates", lambda model, reference, ratio: [])
-    candidates = run_to_completion(head_to_head.with_fixed_baselines(evaluated[0], REFERENCE))
+    candidates = run_to_completion(head_to_head.with_fixed_baselines(evaluated[0], REFERENCE, head_to_head.RATIOS))
     whole = [Extrapolation.of(one.mask.header) for one in candidates if one.mask]
     assert whole == list(head_to_head.EXTRAPOLATIONS) and len({one.key for one in candidates}) == 8
     assert [one.method for one in candidates if not one.mask] == list(head_to_head.ALL_FEW_STEPS)
