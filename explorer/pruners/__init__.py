@@ -23,6 +23,7 @@ __all__ = [
     "SAMPLER_NAMES",
     "SAMPLER_TITLES",
     "Method",
+    "is_published",
     "method_config",
     "method_title",
     "methods_for",
@@ -100,6 +101,11 @@ def method_title(name: str) -> str:
     own = name.removesuffix(BY_ITS_AUTHORS)
     title = PRUNERS[own].title if own in PRUNERS else IMPORTED_TITLES.get(own, own)
     return title + name[len(own) :]
+
+
+def is_published(name: str) -> bool:
+    """Say whether a mask with this method's name was imported as its authors published it."""
+    return name.endswith(BY_ITS_AUTHORS)
 
 
 def methods_for(prunes: Literal["schedule", "widths"], needs_weights: bool | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from explorer.masks.file_format import FileHeader
 from explorer.masks.width import Widths
 from explorer.masks.width_header import WidthHeader, kind_title
 from explorer.measures.table import METRICS
-from explorer.pruners import BY_ITS_AUTHORS, method_title
+from explorer.pruners import is_published, method_title
 from explorer.sampling.generate import Frame
 
 RATIO_OF = {"macs": "MACs", "params": "parameters", "channels": "channels"}
@@ -50,7 +50,7 @@ def provenance(header: FileHeader, source: str) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in config.items())
     model = f"{header.model.id} ({header.model.denoiser}, weights {header.model.revision or 'unknown'})"
     asked, reached = header.ratio.asked, header.ratio.reached
-    by = "as published" if header.pruner.name.endswith(BY_ITS_AUTHORS) else "set by hand"
+    by = "as published" if is_published(header.pruner.name) else "set by hand"
     ratio = "any" if header.kind == "importance" else by if asked is None else f"{percent(asked)} asked"
     ratio += f", {percent(reached)} reached" if reached is not None else ""
     versions = ", ".join(f"{name} {number}" for name, number in list(header.versions.items())[:6])

@@ -17,7 +17,7 @@ from explorer.masks.file_format import FileHeader, to_bytes
 from explorer.masks.result import PruningResult
 from explorer.masks.schedule import Schedule
 from explorer.masks.width import Widths
-from explorer.pruners import BY_ITS_AUTHORS, SAMPLER_TITLES, method_title
+from explorer.pruners import SAMPLER_TITLES, is_published, method_title
 from explorer.sampling.generate import Frame
 from explorer.ui import url_state
 from explorer.ui.components import figure_json, user_errors
@@ -49,7 +49,7 @@ def list_rows(library: MaskLibrary, owner: str, which: str) -> list[dict[str, An
     for entry in entries + (bundled_entries() if which != "yours" else []):
         name, model = f"{entry.name}\n{entry.source}", "damaged"
         with user_errors():
-            published = "published, " if entry.header.pruner.name.endswith(BY_ITS_AUTHORS) else ""
+            published = "published, " if is_published(entry.header.pruner.name) else ""
             what = f"{what_it_is(entry.header)}, {published}{entry.source}"
             name, model = f"{title(entry)}\n{what}", entry.header.model.id
         made = strftime("%d %b %Y", localtime(entry.created))
