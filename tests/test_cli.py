@@ -61,10 +61,9 @@ def test_pruned_widths_are_evaluated_by_method_or_file(document, sd_folder, tmp_
 def test_cost_counts_calls_and_masks(document, tmp_path):
     plain = document("cost", "--model", "sd15", "--steps", "50", "--sampler", "pndm")
     assert plain["calls"] == 51 and plain["kept"] == 1 and plain["macs_total"] == 51 * plain["macs_per_call"]
-    document("prune", "--model", "sd15", "--method", "uniform", "--steps", "50", "--out", tmp_path / "u.safetensors")
-    pruned = document(
-        "cost", "--model", "sd15", "--steps", "50", "--mask", tmp_path / "u.safetensors", "--ratio", "0.8"
-    )
+    run, file = ("--model", "sd15", "--steps", "50", "--sampler", "ddim"), tmp_path / "u.safetensors"
+    document("prune", *run, "--method", "uniform", "--out", file)
+    pruned = document("cost", *run, "--mask", file, "--ratio", "0.8")
     assert pruned["kept"] == pytest.approx(0.2)
     keys = {"model", "calls", "macs_per_call", "macs_per_call_attention", "macs_total", "kept", "kept_params", "params"}
     assert set(pruned) == keys | {"units"}
@@ -244,3 +243,10 @@ def test_an_importance_needs_a_ratio(run, sd_folder, tmp_path):
     code, _, errors = run(*generate, "--mask", file, "--ratio", "0.99")
     assert code == 2 and "between 0 and 0.8333" in errors
     assert run(*generate, "--mask", file, "--ratio", "0.5")[0] == 0
+
+
+def test_a_model_is_pruned_for_the_run_that_it_was_made_for(document, tmp_path):
+    file = tmp_path / "m.safetensors"
+    document("prune", "--model", "emoji-flux-turbo", "--method", "uniform", "--ratio", "0.5", "--out", file)
+    shown = document("show", file)
+    assert (shown["sampler"], shown["steps"], shown["guidance"]) == ("euler", 4, 3.5)

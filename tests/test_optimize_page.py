@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from explorer.jobs.estimates import estimate
 from explorer.masks.result import Importance
-from explorer.pruners import method_title
+from explorer.pruners import SAMPLER_TITLES, method_title
 from explorer.ui.markup import percent
 
 pytestmark = pytest.mark.browser
@@ -189,6 +189,18 @@ def test_channels_of_adaln_layers_are_offered_for_flux_only(visitor):
         page.click("#job-model input")
         page.get_by_role("option", name=model, exact=True).click()
         expect(adaln).to_have_count(count)
+    expect(page.get_by_label("Prune AdaLN channels")).to_have_count(1)
+    assert not visitor.errors
+
+
+def test_a_job_begins_with_the_run_that_its_model_was_made_for(visitor):
+    page = on_tab(visitor, QUERY)
+    steps, sampler = page.locator("#set-steps input[type=number]"), page.locator("#set-sampler input")
+    for model, run in (("emoji-flux-turbo", ("4", "euler")), ("emoji-unet", ("25", "ddim"))):
+        page.click("#job-model input")
+        page.get_by_role("option", name=model, exact=True).click()
+        expect(steps).to_have_value(run[0])
+        expect(sampler).to_have_value(SAMPLER_TITLES[run[1]])
     assert not visitor.errors
 
 

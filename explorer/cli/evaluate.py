@@ -27,6 +27,7 @@ from explorer.cli.options import (
     check_writable,
     parse_setting,
     peak_mb,
+    run_of,
 )
 from explorer.cli.output import print_message, print_result, show_progress
 from explorer.jobs.executors.pools import worker_pool
@@ -55,9 +56,9 @@ def evaluate(
     count: Annotated[int, typer.Option("--prompts", min=2, max=100_000, help="How many pictures.")] = 32,
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one per line; a fourth is for tuning.")] = None,
     real_images: Annotated[Path | None, typer.Option(help="Real pictures, for KID and FID by Inception.")] = None,
-    steps: Steps = 25,
-    sampler: Sampler = "ddim",
-    guidance: Guidance = 7.5,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
     converged_steps: Annotated[int, typer.Option(min=0, max=1000, help="Steps of the converged run; 0: none.")] = 500,
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures generated at once.")] = 8,
@@ -77,16 +78,13 @@ def evaluate(
     outs = [out.with_name(f"{out.stem}-{Path(name).name}{out.suffix}") for name in names] if names[1:] else [out]
     _check_before_work(outs, resume, baselines or [])
     check_workers(workers, -(-count // batch), "the evaluation has", "--prompts and --batch")
-    reference = ReferenceRun(sampler, steps, guidance)
     given = [load(file) for file in files or []]
-    trajectory = {"sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed}
-    configs = [
-        (method, method_config(method, dict(map(parse_setting, settings or [])), trajectory | asked))
-        for method in methods or []
-        for asked in [{"ratio": ratio} for ratio in ratios or []] or [{}]
-    ]
+    chosen = dict(map(parse_setting, settings or []))
     rows, tables = [], []
     for name, file in zip(names, outs, strict=True):
+        run = run_of(name, next(iter(given), None), steps=steps, sampler=sampler, guidance=guidance)
+        reference = ReferenceRun(**run)
+        configs = _make_configs(methods or [], ratios or [], chosen, run | {"seed": seed})
         subject = catalogue.load(name, device=device, dtype=dtype, variant=variant, offload=offload)
         search, evaluation = _split_prompts(subject, prompt_file)
         results = [result for result in given if not names[1:] or result.header.model.id == subject.id]
@@ -102,6 +100,14 @@ def evaluate(
         rows += json.loads(summary.to_json(orient="records"))  # nulls, not NaN
         tables.append(summary.filter(COLUMNS).to_string(index=False, float_format="{:.3f}".format))
     print_result(rows, as_json, "\n\n".join(tables))
+
+
+def _make_configs(
+    methods: list[str], ratios: list[float], settings: dict[str, Any], run: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """Pair each method with its config at each of the ratios, or without one where none is given."""
+    asked: list[dict[str, Any]] = [{"ratio": ratio} for ratio in ratios] or [{}]
+    return [(method, method_config(method, settings, run | each)) for method in methods for each in asked]
 
 
 def _check_before_work(outs: list[Path], resume: bool, baselines: list[str]) -> None:
@@ -131,9 +137,9 @@ def similarity(
     count: Annotated[int, typer.Option("--prompts", min=1, max=100_000, help="How many pictures.")] = 32,
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts, one per line; default: the model's names.")] = None,
     preset: Annotated[str | None, typer.Option(help="figure7-ddim or figure7-dpm++, as in the DiP-GO paper.")] = None,
-    steps: Steps = 50,
-    sampler: Sampler = "ddim",
-    guidance: Guidance = 7.5,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
     granularity: Granularity = "layer",
     units: Annotated[list[str] | None, typer.Option("--unit", help="Only this unit; repeat for more.")] = None,
     kind: Annotated[str, typer.Option(help="cosine or cka.")] = "cosine",
@@ -150,12 +156,13 @@ def similarity(
     check_writable(out)
     started = time.perf_counter()
     subject = catalogue.load(model, device=device, dtype=dtype, variant=variant, offload=offload)
-    settings: dict[str, Any] = {"sampler": sampler, "steps": steps, "granularity": granularity, "units": units or ()}
+    run = run_of(model, steps=steps, sampler=sampler, guidance=guidance)
+    settings: dict[str, Any] = run | {"granularity": granularity, "units": units or ()}
     if preset is not None:
-        settings = feature_similarity.preset(subject, preset)
+        settings = feature_similarity.preset(subject, preset) | {"guidance": run["guidance"]}
     prompts = repeat_to(model_names(subject) if prompt_file is None else read_prompts(prompt_file), count)
     with show_progress() as report:
-        work = feature_similarity.measure(subject, prompts, seed, guidance=guidance, **settings | {"kind": kind})
+        work = feature_similarity.measure(subject, prompts, seed, **settings | {"kind": kind})
         found = run_to_completion(work, report)
     found.save(out)
     adjacent = {name: float(curve[1:].mean()) for name, curve in zip(found.header.units, found.adjacent, strict=True)}

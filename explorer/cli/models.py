@@ -11,18 +11,19 @@ from explorer.cli.options import (
     Device,
     Dtype,
     Granularity,
+    Guidance,
     MaskFile,
     ModelId,
     Offload,
-    OwnGuidance,
-    OwnSampler,
-    OwnSteps,
     RatioOption,
+    Sampler,
     Seed,
+    Steps,
     Variant,
     app,
     check_writable,
     load_mask,
+    run_of,
 )
 from explorer.cli.output import describe_mask, format_table, importance_table, print_result, show_progress
 from explorer.experiment import ExperimentRequest
@@ -34,8 +35,6 @@ from explorer.models import catalogue
 from explorer.progress import Progress
 from explorer.sampling.generate import generate as generate_frames
 from explorer.settings import settings
-
-ANY_RUN = {name: ExperimentRequest.model_fields[name].default for name in ("steps", "sampler", "guidance")}
 
 
 @app.command()
@@ -69,20 +68,11 @@ def _mega(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e6:.1f}"
 
 
-def _run_of(model: str, mask: Any, **asked: Any) -> dict[str, Any]:
-    """Choose how a model runs: as asked, else as its schedule says, else as it was made to, else as any model does."""
-    given = {name: value for name, value in asked.items() if value is not None}
-    own = catalogue.own_run(catalogue.find_id(model) or model)
-    if mask is not None and mask.prunes == "schedule":
-        own = {name: getattr(mask.header, name) for name in ANY_RUN}
-    return ANY_RUN | own | given
-
-
 @app.command()
 def cost(
     model: ModelId = "emoji-unet",
-    steps: OwnSteps = None,
-    sampler: OwnSampler = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
     mask: MaskFile = None,
     ratio: RatioOption = None,
     granularity: Granularity = "layer",
@@ -95,7 +85,7 @@ def cost(
 
     subject = catalogue.load(model, weights=False)
     applied = None if mask is None else load_mask(mask, ratio)
-    run = _run_of(model, applied, steps=steps, sampler=sampler)
+    run = run_of(model, applied, steps=steps, sampler=sampler)
     calls = num_function_evals(run["sampler"], subject.scheduler_config, run["steps"])
     if channel_ratio is not None:
         if mask is not None:
@@ -188,9 +178,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="The picture, .png.")],
     model: ModelId = "emoji-unet",
     seed: Seed = 0,
-    steps: OwnSteps = None,
-    sampler: OwnSampler = None,
-    guidance: OwnGuidance = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
     mask: MaskFile = None,
     ratio: RatioOption = None,
     device: Device = "cpu",
@@ -201,7 +191,7 @@ def generate(
 ) -> None:
     """Generate one picture, with a mask if one is given."""
     applied = None if mask is None else load_mask(mask, ratio)
-    run = _run_of(model, applied, steps=steps, sampler=sampler, guidance=guidance)
+    run = run_of(model, applied, steps=steps, sampler=sampler, guidance=guidance)
     request = ExperimentRequest(model=model, prompt=prompt, seed=seed, **run)
     check_writable(out)
     subject = catalogue.load(model, device=device, dtype=dtype, variant=variant, offload=offload)

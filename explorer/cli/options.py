@@ -7,8 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from explorer import __version__
+from explorer.experiment import ExperimentRequest
 from explorer.masks.result import load
+from explorer.models import catalogue
 from explorer.pruners import SAMPLER_NAMES
+
+ANY_RUN = {name: ExperimentRequest.model_fields[name].default for name in catalogue.RUN}
 
 app = typer.Typer(
     help="See what pruning a diffusion model saves and what it loses.",
@@ -25,19 +29,12 @@ MaskFile = Annotated[Path | None, typer.Option(help="A mask or importance file."
 PromptFile = Annotated[Path | None, typer.Option(help="Prompts, one per line, for methods that run the model.")]
 Granularity = Annotated[str, typer.Option(help="stage, layer or module.")]
 RatioOption = Annotated[float | None, typer.Option(help="Share to remove, 0 to the file's largest.")]
-Steps = Annotated[int, typer.Option(help="Denoising steps.")]
-Sampler = Annotated[str, typer.Option(help=f"{', '.join(SAMPLER_NAMES)}.")]
-Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; at most 1 switches it off.")]
-_OWN = "default: the mask's, else the model's"
-OwnSteps = Annotated[int | None, typer.Option("--steps", help=f"Denoising steps; {_OWN}.", show_default=False)]
-OwnSampler = Annotated[
-    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLER_NAMES)}; {_OWN}.", show_default=False)
-]
-OwnGuidance = Annotated[
+_OWN = "default: a mask's, else the model's"
+Steps = Annotated[int | None, typer.Option(help=f"Denoising steps; {_OWN}.", show_default=False)]
+Sampler = Annotated[str | None, typer.Option(help=f"{', '.join(SAMPLER_NAMES)}; {_OWN}.", show_default=False)]
+Guidance = Annotated[
     float | None,
-    typer.Option(
-        "--guidance", help=f"Classifier-free guidance; at most 1 switches it off; {_OWN}.", show_default=False
-    ),
+    typer.Option(help=f"Classifier-free guidance; at most 1 switches it off; {_OWN}.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Device = Annotated[str, typer.Option(help="Torch device.")]
@@ -81,6 +78,20 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def own_run(model: str) -> dict[str, Any]:
+    """Read how a model was made to run, by its id, its folder or its name on the hub."""
+    return catalogue.own_run(catalogue.find_id(model) or model)
+
+
+def run_of(model: str, mask: Any = None, **asked: Any) -> dict[str, Any]:
+    """Choose how a model runs: as asked, else as its schedule says, else as it was made to, else as any model does."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    own = own_run(model)
+    if mask is not None and mask.prunes == "schedule":
+        own = {name: getattr(mask.header, name) for name in ANY_RUN}
+    return ANY_RUN | own | given
 
 
 def load_mask(file: Path, ratio: float | None) -> Any:

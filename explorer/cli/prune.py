@@ -25,6 +25,7 @@ from explorer.cli.options import (
     app,
     check_workers,
     check_writable,
+    own_run,
     parse_setting,
     peak_mb,
 )
@@ -45,9 +46,9 @@ def prune(
     method: Annotated[str, typer.Option(help=f"{', '.join(PRUNERS)}.")],
     model: ModelId = "emoji-unet",
     ratio: RatioOption = None,
-    steps: Steps = 25,
-    sampler: Sampler = "ddim",
-    guidance: Guidance = 7.5,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
     prompts: PromptFile = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -61,7 +62,7 @@ def prune(
 ) -> None:
     """Run a method: with --ratio it writes a mask, without it an importance that serves every ratio."""
     trajectory = {"steps": steps, "sampler": sampler, "guidance": guidance, "seed": seed, "ratio": ratio}
-    trajectory = {name: value for name, value in trajectory.items() if value is not None}
+    trajectory = own_run(model) | {name: value for name, value in trajectory.items() if value is not None}
     config = method_config(method, dict(map(parse_setting, settings or [])), trajectory)
     hint = "candidates_per_round of search and genetic, micro_batch of dipgo"
     check_workers(workers, config.num_tasks, f"{method} has", hint)

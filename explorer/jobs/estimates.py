@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from explorer.models.catalogue import list_models
+from explorer.models.catalogue import list_models, own_run
 from explorer.models.memory import run_memory
 from explorer.models.pipelines import PIPELINES
 from explorer.pruners import PRUNERS, method_config, methods_for
@@ -56,7 +56,7 @@ def format_duration(seconds: float) -> str:
 
 def estimate(model: str, method: str, settings: Mapping[str, Any]) -> Estimate:
     """Estimate a job. Raises ValueError for unknown settings and for an unknown model."""
-    config = method_config(method, settings)
+    config = method_config(method, settings, own_run(model))
     row = next((row for row in list_models() if row["id"] == model), None)
     if row is None:
         raise ValueError(f"there is no model {model!r}; see the command models")

@@ -24,7 +24,7 @@ from explorer.jobs.limits import Limits
 from explorer.jobs.prune_request import PruneRequest
 from explorer.jobs.store import JobStore
 from explorer.masks.file_format import replace_atomically
-from explorer.models.catalogue import available_models
+from explorer.models.catalogue import available_models, own_run
 from explorer.models.prompts import check_prompts, has_names
 from explorer.pruners import PRUNERS, method_config
 
@@ -96,7 +96,7 @@ class JobManager:
         address: str = "",
     ) -> Job:
         """Queue a job. Raises ValueError for what cannot be run, and where a limit is reached."""
-        config = method_config(method, settings)
+        config = method_config(method, settings, own_run(model))
         if method not in JOB_METHODS:
             raise ValueError(f"{method} reads files of this machine, which no visitor may; use the command prune")
         check_prompts(prompts, "the job")

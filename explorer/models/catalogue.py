@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer.models import hub, pipeline_files
+from explorer.models.flow_adapters import FlowAdapter
 from explorer.models.memory import BYTES, check_fits, count_parameters
 from explorer.models.model import Model
 from explorer.models.pipeline_files import read_json
@@ -20,6 +21,7 @@ ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 ROWS = Path(__file__).with_name("catalogue.json")
 EMBEDDED_LICENSE = "apache-2.0"
 EMBEDDED = ("emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo", "emoji-ddpm")
+RUN = ("sampler", "steps", "guidance")  # what `own_run` says
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -56,8 +58,9 @@ def available_models() -> list[str]:
 
 
 def own_run(model_id: str) -> dict[str, Any]:
-    """Read the sampler, steps and guidance that a model of the catalogue was made for; empty where any will do."""
-    return dict(_rows().get(model_id, {}).get("run", {}))
+    """Read the sampler, steps and guidance that a listed model was made for; empty where any will do."""
+    row = _rows().get(model_id) or _added.get(model_id, {})
+    return dict(row.get("run") or {})
 
 
 def describe(source: str) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def describe(source: str) -> dict[str, Any]:
         "license": None,
         "gated": False,
         "dtype": "float32",
-        "run": None,
+        "run": {"sampler": "euler"} if isinstance(model.adapter, FlowAdapter) else None,
         "weights_gb": round(count_parameters(path) * BYTES["float32"] / 1e9, 3),
         "available": True,
         "path": str(path),

@@ -75,7 +75,7 @@ class FluxAdapter(FlowAdapter):
         tokens = tokens.reshape(batch, height * width // 4, 4 * channels)
         given = dict(conditioning)
         if denoiser.config.guidance_embeds:
-            given["guidance"] = torch.as_tensor(guidance, device=x.device, dtype=torch.float32).expand(batch)
+            given["guidance"] = torch.as_tensor(guidance, dtype=torch.float32).to(x.device).expand(batch)
         timestep = t.expand(batch).to(x.dtype) / 1000
         output = denoiser(tokens, timestep=timestep, **given, return_dict=False)[0]
         output = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)

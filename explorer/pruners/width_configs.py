@@ -20,6 +20,7 @@ class WidthConfig(MethodConfig):
     )
     prune_adaln: bool = Field(
         False,
+        title="Prune AdaLN channels",
         description="also the channels of FLUX's AdaLN layers: a quarter of its parameters, next to none of its MACs",
     )
     ranking: Literal["global", "local", "blocks"] = Field(

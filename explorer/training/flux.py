@@ -149,37 +149,40 @@ def make_flow_loss(model: TextAndTransformer, given: TrainingSet, captions: Capt
     picture."""
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        picture, condition = _draw(given.latents, captions, batch, generator)
-        even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        sigma, noise = even**NOISINESS, torch.randn(picture.shape, generator=generator)
-        x = torch.lerp(picture, noise, sigma[:, None, None, None])
-        condition = {name: value.to(device) for name, value in condition.items()}
-        output = model(x.to(device), sigma.to(device), **condition)
-        return F.mse_loss(output.float(), (noise - picture).to(device)), {}
+        picture, condition = _draw(given.latents, captions, batch, generator, device)
+        x, sigma, noise = _add_noise(picture, generator)
+        return F.mse_loss(model(x, sigma, **condition).float(), noise - picture), {}
 
     return loss
 
 
 def _draw(
-    latents: torch.Tensor, captions: Captions, batch: int, generator: torch.Generator
+    latents: torch.Tensor, captions: Captions, batch: int, generator: torch.Generator, device: Any
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
     index = draw_indices(captions.has_bare_style, batch, rng)
-    return latents[index], captions.draw(index, rng)
+    condition = captions.draw(index, rng)
+    return latents[index].to(device), {name: value.to(device) for name, value in condition.items()}
+
+
+def _add_noise(picture: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mix each picture (B, C, h, w) with noise, at levels that are spread evenly; returns mixture, levels and noise."""
+    even = (torch.arange(len(picture)) + torch.rand(len(picture), generator=generator)) / len(picture)
+    noise = torch.randn(picture.shape, generator=generator).to(picture.device)
+    sigma = (even**NOISINESS).to(picture.device)
+    return torch.lerp(picture, noise, sigma[:, None, None, None]), sigma, noise
 
 
 def make_guidance_loss(
     student: FluxTransformer2DModel, teacher: FluxTransformer2DModel, given: TrainingSet, captions: Captions, batch: int
 ) -> Loss:
     """Make the loss of guidance distillation (Meng et al. 2023, section 3.1): what two passes give, from one."""
-    nothing = _nothing(given, batch)
+    nothing = _nothing(given, batch, device := teacher.device)
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        picture, condition = _draw(given.latents, captions, batch, generator)
-        even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        sigma, noise = even**NOISINESS, torch.randn(picture.shape, generator=generator)
-        x = torch.lerp(picture, noise, sigma[:, None, None, None])
-        guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand(batch, generator=generator)
+        picture, condition = _draw(given.latents, captions, batch, generator, device)
+        x, sigma, _ = _add_noise(picture, generator)
+        guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand(batch, generator=generator).to(device)
         with torch.no_grad():
             with_prompt = predict(teacher, x, sigma, condition, 1.0)
             without = predict(teacher, x, sigma, nothing, 1.0)
@@ -190,8 +193,8 @@ def make_guidance_loss(
 
 
 @torch.no_grad()
-def _nothing(given: TrainingSet, batch: int) -> dict[str, torch.Tensor]:
-    return {name: value.expand(batch, *value.shape[1:]) for name, value in given.encode_whole([""]).items()}
+def _nothing(given: TrainingSet, batch: int, device: Any) -> dict[str, torch.Tensor]:
+    return {name: value.expand(batch, *value.shape[1:]).to(device) for name, value in given.encode_whole([""]).items()}
 
 
 def make_step_loss(
@@ -199,12 +202,12 @@ def make_step_loss(
 ) -> Loss:
     """Make the loss of progressive distillation (Salimans & Ho 2022, algorithm 2): one step of the student to where
     some of the teacher's lead. All four steps learn at once, from a whole run of the teacher, which starts at noise."""
-    steps = NUM_STEPS
+    steps, device = NUM_STEPS, teacher.device
 
     def loss(generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        picture, condition = _draw(given.latents, captions, batch // steps, generator)
-        x = torch.randn(picture.shape, generator=generator)
-        levels, states = torch.linspace(1, 0, steps * SUBSTEPS + 1), [x]
+        picture, condition = _draw(given.latents, captions, batch // steps, generator, device)
+        x = torch.randn(picture.shape, generator=generator).to(device)
+        levels, states = torch.linspace(1, 0, steps * SUBSTEPS + 1).to(device), [x]
         with torch.no_grad():
             for now, then in zip(levels, levels[1:], strict=False):
                 x = x + (then - now) * predict(teacher, x, now.expand(len(x)), condition, GUIDANCE)
@@ -260,6 +263,7 @@ def _distil(options: TrainingOptions, config: TrainerConfig, source: Path, make_
     has_guidance = config is CONFIG
     student = trainer.prepare(build(given.tower.config.hidden_size, has_guidance))
     start = teacher.state_dict() if has_guidance else without_guidance(teacher, GUIDANCE)
+    teacher.to(trainer.device)
     if not (trainer.resume and (trainer.out / "transformer").exists()):
         student.load_state_dict(start)
     captions = Captions(given.emoji, given.encode_whole, options.seed)
@@ -283,10 +287,8 @@ def without_guidance(transformer: FluxTransformer2DModel, guidance: float) -> di
     number = torch.tensor([1000 * guidance], dtype=torch.float32)
     constant = embedder.guidance_embedder(embedder.time_proj(number))[0]
     weights = {name: value for name, value in transformer.state_dict().items() if ".guidance_embedder." not in name}
-    weights["time_text_embed.timestep_embedder.linear_2.bias"] = (
-        weights["time_text_embed.timestep_embedder.linear_2.bias"] + constant
-    )
-    return weights
+    bias = "time_text_embed.timestep_embedder.linear_2.bias"
+    return weights | {bias: weights[bias] + constant}
 
 
 def _grid(folder: Path, added: Path | None, names: Sequence[str], **run: Any) -> Callable[[], np.ndarray]:

@@ -19,7 +19,7 @@ def factor(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]
     for name, weight in before.items():
         if weight.ndim != 2:
             continue
-        u, scale, v = torch.linalg.svd((after[name] - weight).float(), full_matrices=False)
+        u, scale, v = torch.linalg.svd((after[name].to(weight.device) - weight).float(), full_matrices=False)
         root, layer = scale[:rank].sqrt(), name.removesuffix(".weight")
         factors[f"{layer}.lora_A.weight"] = root[:, None] * v[:rank]
         factors[f"{layer}.lora_B.weight"] = u[:, :rank] * root

@@ -45,7 +45,7 @@ def make_control(
     schema: dict[str, Any], name: str, field: FieldInfo, elem_id: str, value: Any
 ) -> gr.components.Component:
     """Make the control that suits a field's JSON schema; a text field where it may be empty (gr.Number is then 0)."""
-    label = name.replace("_", " ").capitalize()
+    label = field.title or name.replace("_", " ").capitalize()
     shared = dict(label=label, info=field.description, value=value, elem_id=elem_id, interactive=True)
     kind, low, high = schema.get("type"), schema.get("minimum"), schema.get("maximum")
     if "enum" in schema:

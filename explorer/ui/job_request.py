@@ -11,7 +11,7 @@ import gradio as gr
 from explorer.jobs.estimates import estimate
 from explorer.jobs.job import Job
 from explorer.jobs.manager import JOB_METHODS, JobManager
-from explorer.models.catalogue import available_models, list_models
+from explorer.models.catalogue import RUN, available_models, list_models, own_run
 from explorer.pruners import PRUNERS, method_title
 from explorer.pruners.presets import GOOD, PRESETS
 from explorer.ui import controls
@@ -71,6 +71,7 @@ def render_settings(
         if method not in JOB_METHODS:
             return
         values, chosen = preset_of(method, preset)
+        values = own_run(chosen_model) | dict(values)
         if method in PRESETS:
             titles, info = list(PRESETS[method]), "each fills in the settings below"
             size = gr.Radio(
@@ -81,9 +82,7 @@ def render_settings(
         estimate_box = markup(elem_id="job-estimate")
         with gr.Accordion(f"Settings of {method_title(method)}", open=not chosen, elem_id="job-more"):
             made = controls.make_controls(PRUNERS[method].config, "set", skip=(), values=values)
-        if adaln := made.get("set.prune_adaln"):
-            adaln.visible = has_adaln_channels(chosen_model)
-            model.change(offer_adaln, model, adaln, **INSTANT_TYPED)
+        fit_to_model(made, method, model, chosen_model)
         keys, inputs = tuple(made), list(made.values())
 
         def on_change(model: str, *given: Any) -> str:
@@ -107,6 +106,15 @@ def render_settings(
         start.click(on_start, [visitor.token, model, prompts, *inputs], [alert_box, job_id], **INSTANT_TYPED)
 
 
+def fit_to_model(made: Mapping[str, Any], method: str, model: gr.Dropdown, chosen_model: str) -> None:
+    """Have a method's controls follow the model: how it runs, and whether it has AdaLN channels."""
+    if adaln := made.get("set.prune_adaln"):
+        adaln.visible = has_adaln_channels(chosen_model)
+        model.change(offer_adaln, model, adaln, **INSTANT_TYPED)
+    of_run = {name: made[f"set.{name}"] for name in RUN if f"set.{name}" in made}
+    model.select(partial(fill_in_run, method, tuple(of_run)), model, list(of_run.values()), **INSTANT_TYPED)
+
+
 def has_adaln_channels(model_id: str) -> bool:
     """Say whether a model has AdaLN channels that can be pruned: FLUX has."""
     return any(row["id"] == model_id and row["denoiser"] == "FluxTransformer2DModel" for row in list_models())
@@ -115,6 +123,12 @@ def has_adaln_channels(model_id: str) -> bool:
 def offer_adaln(model_id: str) -> dict[str, Any]:
     """Show the setting for a model that has such channels; for another one it is off."""
     return gr.update(visible=True) if has_adaln_channels(model_id) else gr.update(visible=False, value=False)
+
+
+def fill_in_run(method: str, names: tuple[str, ...], model_id: str) -> list[Any]:
+    """Choose how another model runs, as it was made to, else by the method's defaults; one value for each name."""
+    fields, own = PRUNERS[method].config.model_fields, own_run(model_id)
+    return [own.get(name, fields[name].default) for name in names]
 
 
 def fill_in_size(method: str, title: str) -> str:

@@ -157,10 +157,9 @@ def opening_values(model: str, method: str, ratio: float | None = None) -> dict[
 
 
 def _own_run(model: str) -> dict[str, Any]:
-    """Choose the run that a model was made for; one of flow matching lacks DDIM."""
+    """Choose the run that a model was made for; one of flow matching lacks DDIM, also as a baseline."""
     pipeline = next((row["pipeline"] for row in list_models() if row["id"] == model), "")
-    is_flow = isinstance(PIPELINES.get(pipeline), FlowAdapter)
-    return ({"sampler": "euler", "baseline_sampler": "unipc"} if is_flow else {}) | own_run(model)
+    return ({"baseline_sampler": "unipc"} if isinstance(PIPELINES.get(pipeline), FlowAdapter) else {}) | own_run(model)
 
 
 def _read_settings(method: str, query: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ function inWords(name) {
 
 function describeWholeCalls(whole, calls, order, sampler) {
   const start = `Computes ${whole} of ${calls} calls whole and skips the others`;
-  if (order) return `${start}, where the estimate of the noise is extrapolated from the calls before.`;
+  if (order) return `${start}, where the output is extrapolated from the calls before.`;
   if (sampler !== "ddim") return `${start}, where the last estimate is reused.`;
   return `${start}: under DDIM that <b>is</b> a sampler of ${whole} steps that visits just these timesteps.`;
 }

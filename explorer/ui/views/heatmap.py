@@ -17,7 +17,7 @@ STATUSES = {
 CAPTION = (
     "Each column is one call of the network, each row one of its layers, which are drawn at the left: the wider, "
     "the more pixels. A reused layer hands back what it computed at an earlier call. At a skipped call the "
-    "network does not run at all: its last estimate of the noise is used again. Click a cell to switch it, a bar "
+    "network does not run at all: its last output is used again. Click a cell to switch it, a bar "
     "for a whole call or layer; click a layer at the left for its features. Keys: arrows, space, c for the call, "
     "u for the layer, f for features. <a href='?tab=supernet&scene=subnet'>Why layers can be left out: the lesson</a>"
 )
