@@ -107,22 +107,10 @@ def test_evaluation_has_the_same_rows_on_every_device(device, in_process, sd_fol
 
 def distillation_losses(device):
     """Compute both losses by which emoji-flux is distilled, with random weights, latents and texts."""
-    from types import SimpleNamespace
-
     from explorer.training import flux
+    from tests.bench.random_models import random_distillation
 
-    torch.manual_seed(0)
-    student, teacher = (flux.build(8) for _ in range(2))
-    for parameter in (*student.parameters(), *teacher.parameters()):
-        torch.nn.init.normal_(parameter, std=0.05)
-    texts = {"encoder_hidden_states": torch.randn(6, 3, flux.TEXT_WIDTH), "pooled_projections": torch.randn(6, 8)}
-    given = SimpleNamespace(
-        latents=torch.randn(6, 12, 8, 8), encode_whole=lambda _: {name: value[:1] for name, value in texts.items()}
-    )
-    captions = SimpleNamespace(
-        has_bare_style=[True, False] * 3, draw=lambda index, _: {name: value[index] for name, value in texts.items()}
-    )
-    parts = (student.to(device), teacher.to(device), given, captions, 4)
+    parts = random_distillation(device, size=8, batch=4)
     makers = (flux.make_guidance_loss, flux.make_step_loss)
     return [float(make(*parts)(torch.Generator().manual_seed(1), 0)[0].detach()) for make in makers]
 

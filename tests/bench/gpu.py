@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -16,23 +16,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import diffusers
 import torch
 
+import explorer
 from explorer import experiment
 from explorer.experiment import ExperimentRequest, mask_at
-from explorer.models import catalogue
-from explorer.models.model import Model
 from explorer.pruners import method_config
+from tests.bench.random_models import RUNS, RandomModel, random_distillation, random_model
 
 ON_GPU = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", torch.float16) if ON_GPU else ("cpu", torch.float32)
 CALLS, ROUNDS = (50, 5) if ON_GPU else (12, 1)
-LATENT_SIZES = {"sd15": 64, "sdxl": 128} if ON_GPU else {"sd15": 8, "sdxl": 8}
-SHRUNK = {
-    "sd15": {"block_out_channels": [32, 64, 128, 128], "cross_attention_dim": 32},
-    "sdxl": {"block_out_channels": [32, 64, 64], "attention_head_dim": 4, "transformer_layers_per_block": 1},
-}
 SCHEDULES = {
     "whole calls": ("uniform", {}),
     "whole calls, order 1": ("uniform", {"order": 1}),
@@ -48,67 +42,20 @@ LEARNING = {
 }
 
 
-class RandomModel(Model):
-    """A model of the catalogue with random weights and random text embeddings."""
-
-    def encode(self, prompts: Any, guidance: float) -> dict[str, Any]:
-        rows = len(prompts) * (2 if guidance > 1 else 1)
-        inputs = self.example_inputs(self.denoiser)
-        return {name: random_rows(value, rows) for name, value in inputs.items() if name not in ("sample", "timestep")}
-
-
-def random_rows(example: Any, rows: int) -> Any:
-    """Make `rows` random rows in the shape of an example, or of a dictionary of examples."""
-    if isinstance(example, Mapping):
-        return {name: random_rows(value, rows) for name, value in example.items()}
-    generator = torch.Generator("cpu").manual_seed(rows)
-    return torch.randn(rows, *example.shape[1:], generator=generator).to(example.device, example.dtype)
-
-
-def random_model(model_id: str, dtype: torch.dtype) -> RandomModel:
-    """Build a model of the catalogue with random weights, shrunk where there is no GPU."""
-    found = catalogue.load(model_id, weights=False)
-    config = dict(found.denoiser.config) | ({} if ON_GPU else SHRUNK[model_id])
-    torch.manual_seed(0)
-    with torch.device(DEVICE):
-        denoiser = type(found.denoiser).from_config(config | {"sample_size": LATENT_SIZES[model_id]}).to(dtype)
-        vae = diffusers.AutoencoderKL(
-            block_out_channels=(32,) * 4,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4,
-        ).to(dtype)
-    scheduler = diffusers.DDIMScheduler.from_config(found.scheduler_config)
-    pipe = make_pipeline(found.pipeline, unet=denoiser.eval().requires_grad_(False), vae=vae, scheduler=scheduler)
-    return RandomModel(model_id, found.pipeline, denoiser, found.scheduler_config, found.text_length, pipe)
-
-
-def make_pipeline(name: str, **parts: Any) -> Any:
-    """Make a pipeline of these parts alone: it is given embeddings and returns latents."""
-    pipeline = getattr(diffusers, name)
-    expected, options = pipeline._get_signature_keys(pipeline)
-    switched_off = dict.fromkeys({"requires_safety_checker", "add_watermarker"} & set(options), False)
-    pipe = pipeline(**dict.fromkeys(set(expected) - {"self"}) | parts | switched_off)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def draw(model: Model, batch: int, applied: AbstractContextManager) -> tuple[float, torch.Tensor]:
-    """Generate a batch by the diffusers pipeline inside a context; returns seconds and final latents."""
-    embeddings = model.encode(["dog"] * batch, 1)
-    texts = {"prompt_embeds": embeddings["encoder_hidden_states"]}
-    if pooled := embeddings.get("added_cond_kwargs"):
-        texts["pooled_prompt_embeds"] = pooled["text_embeds"]
-    texts |= {f"negative_{name}": -value for name, value in texts.items()}
-    noise = random_rows(model.example_inputs(model.denoiser)["sample"], batch)
-    size = 8 * model.latent_size[0]
-    run = dict(num_inference_steps=CALLS, guidance_scale=7.5, height=size, width=size, output_type="latent")
-    with applied:
-        synchronize()
-        started = time.perf_counter()
-        latents = model.pipe(latents=noise, **texts, **run)[0]
-        synchronize()
+def draw(model: RandomModel, batch: int, applied: AbstractContextManager) -> tuple[float, torch.Tensor]:
+    """Generate a batch inside a context; returns seconds and final latents."""
+    synchronize()
+    started = time.perf_counter()
+    latents = model.draw(batch, CALLS, applied)
+    synchronize()
     return time.perf_counter() - started, latents
+
+
+def make(model_id: str, dtype: torch.dtype = DTYPE) -> RandomModel:
+    """Build a random model here: bfloat16 for FLUX, as it is published, and all the rest in DTYPE if not told."""
+    if model_id == "flux-dev":
+        dtype = torch.bfloat16
+    return random_model(model_id, DEVICE, dtype if ON_GPU else DTYPE, shrunk=not ON_GPU)
 
 
 def synchronize() -> None:
@@ -132,23 +79,30 @@ def run_device_tests(seconds: float) -> Iterator[dict[str, Any]]:
     yield {"summary": done.stdout.splitlines()[-1], "output": done.stdout[-9000:] if done.returncode else ""}
 
 
-def time_schedules(seconds: float, model_id: str, batch: int, compiled: bool = False) -> Iterator[dict[str, Any]]:
-    """Time the loop under schedules that remove 50 and 80 % of the MACs, in turn with the plain loop."""
-    until, model = time.monotonic() + seconds, random_model(model_id, DTYPE)
+def time_schedules(seconds: float, model_id: str, batch: int, compiled: str = "") -> Iterator[dict[str, Any]]:
+    """Time the loop under schedules that remove 50 and 80 % of the MACs, in turn with the plain loop.
+
+    `compiled`: nothing, the `blocks` that repeat, or the `whole` network as one graph, which whole calls need only.
+    """
+    until, model = time.monotonic() + seconds, make(model_id)
     masks: dict[str, Any] = {"plain": None}
+    left_out = {"deepcache"} if "transformer" in model.pipe.components else set()  # its branches are a U-Net's
+    left_out |= {"deepcache", "random"} if compiled == "whole" else set()
     for ratio in (0.5, 0.8):
         for name, (method, settings) in SCHEDULES.items():
-            request = ExperimentRequest(method=method, settings=settings, steps=CALLS, ratio=ratio)
+            if method in left_out:
+                continue
+            run = RUNS.get(model_id, {})
+            request = ExperimentRequest(method=method, settings=settings, steps=CALLS, ratio=ratio, **run)
             masks[f"{name}, {ratio:.0%}"] = mask_at(model, request)
 
     def draw_all() -> dict[str, tuple[float, torch.Tensor]]:
-        contexts = {name: experiment.apply(model.pipe, mask) if mask else nullcontext() for name, mask in masks.items()}
+        contexts = {name: explorer.apply(model.pipe, mask) if mask else nullcontext() for name, mask in masks.items()}
         return {name: draw(model, batch, context) for name, context in contexts.items()}
 
     eager = draw_all()  # warms up
     if compiled:
-        model.denoiser.to(memory_format=torch.channels_last)
-        model.denoiser.compile_repeated_blocks(fullgraph=True)
+        compile_denoiser(model, compiled)
     first, rounds = draw_all(), [draw_all()]
     while len(rounds) < ROUNDS and time.monotonic() < until:
         rounds.append(draw_all())
@@ -157,6 +111,16 @@ def time_schedules(seconds: float, model_id: str, batch: int, compiled: bool = F
         row = {"schedule": name, "kept": kept, "seconds": [one[name][0] for one in rounds]}
         row |= {"speedup": median(speedups), "of_ideal": median(speedups) * kept}
         yield row | ({"distance": distance(first[name][1], eager[name][1])} if compiled else {})
+
+
+def compile_denoiser(model: RandomModel, what: str) -> None:
+    """Compile the blocks that repeat, or the whole network as one graph."""
+    backend = {"fullgraph": True, "backend": "inductor" if ON_GPU else "aot_eager"}
+    model.denoiser.to(memory_format=torch.channels_last)
+    if what == "blocks":
+        model.denoiser.compile_repeated_blocks(**backend)
+    else:
+        model.pipe.unet = torch.compile(model.denoiser, **backend)
 
 
 @contextmanager
@@ -175,13 +139,13 @@ def deepcache_package(pipe: Any, interval: int) -> Iterator[None]:
 
 def time_deepcache(seconds: float) -> Iterator[dict[str, Any]]:
     """Time our DeepCache and that of its authors in turn, at the same intervals, and compare their latents."""
-    until, model = time.monotonic() + seconds, random_model("sd15", DTYPE)
+    until, model = time.monotonic() + seconds, make("sd15")
     for interval in (2, 5):
         settings = {"branch": 0, "interval": interval}
         mask = mask_at(model, ExperimentRequest(method="deepcache", settings=settings, steps=CALLS))
         taken: dict[str, list[float]] = {"plain": [], "ours": [], "package": []}
         while len(taken["plain"]) <= ROUNDS and (len(taken["plain"]) < 2 or time.monotonic() < until):
-            contexts = (nullcontext(), experiment.apply(model.pipe, mask), deepcache_package(model.pipe, interval))
+            contexts = (nullcontext(), explorer.apply(model.pipe, mask), deepcache_package(model.pipe, interval))
             runs = [draw(model, 1, context) for context in contexts]
             for name, (spent, _) in zip(taken, runs, strict=True):
                 taken[name].append(spent)
@@ -193,7 +157,7 @@ def time_deepcache(seconds: float) -> Iterator[dict[str, Any]]:
 
 def measure_learning(seconds: float) -> Iterator[dict[str, Any]]:
     """Measure seconds and memory of one step of each learning method, by what is kept for the backward pass."""
-    until, model = time.monotonic() + seconds, random_model("sd15", torch.bfloat16 if ON_GPU else DTYPE)
+    until, model = time.monotonic() + seconds, make("sd15", torch.bfloat16)
     draw(model, 1, nullcontext())  # warms up
     for name, settings in LEARNING.items():
         for checkpointing in ("per_call", "sqrt"):
@@ -208,6 +172,27 @@ def measure_learning(seconds: float) -> Iterator[dict[str, Any]]:
             yield row | {"seconds": time.perf_counter() - started}
 
 
+def time_training(seconds: float) -> Iterator[dict[str, Any]]:
+    """Time steps that distil guidance into emoji-flux, at pictures of 64 x 64 and 128 x 128."""
+    from explorer.training.flux import make_guidance_loss
+
+    until = time.monotonic() + seconds
+    for size, batch in ((16, 32), (32, 32), (32, 256)) if ON_GPU else ((16, 4),):
+        student, *others = random_distillation(DEVICE, size, batch)
+        loss, taken = make_guidance_loss(student, *others), []
+        optimizer, generator = torch.optim.AdamW(student.parameters()), torch.Generator().manual_seed(0)
+        while len(taken) < 3 or (time.monotonic() < until and len(taken) < 50):
+            synchronize()
+            started = time.perf_counter()
+            loss(generator, 0)[0].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            synchronize()
+            taken.append(time.perf_counter() - started)
+        step = median(taken[1:])
+        yield {"size": 4 * size, "batch": batch, "seconds": taken, "pictures_per_second": batch / step}
+
+
 def peak_memory_mb(reset: bool = False) -> float | None:
     """Return the most GPU memory that was allocated; after a reset, what is allocated now."""
     if not ON_GPU:
@@ -219,13 +204,16 @@ def peak_memory_mb(reset: bool = False) -> float | None:
 
 
 PARTS = {  # name -> seconds, what yields its rows, with which arguments; the most valuable first
-    "device tests": (120, run_device_tests),
-    "sd15, batch 1": (60, time_schedules, "sd15", 1),
-    "sd15, batch 8": (80, time_schedules, "sd15", 8),
-    "learning": (90, measure_learning),
-    "DeepCache package": (50, time_deepcache),
+    "device tests": (100, run_device_tests),
+    "sd15, batch 1": (50, time_schedules, "sd15", 1),
+    "sd15, batch 8": (70, time_schedules, "sd15", 8),
+    "flux-dev, a third of the blocks": (60, time_schedules, "flux-dev", 1),
+    "learning": (60, measure_learning),
+    "DeepCache package": (40, time_deepcache),
     "sdxl, batch 1": (60, time_schedules, "sdxl", 1),
-    "sd15, batch 1, compiled": (60, time_schedules, "sd15", 1, True),
+    "training": (20, time_training),
+    "sd15, batch 1, compiled": (40, time_schedules, "sd15", 1, "blocks"),
+    "sd15, batch 1, one graph": (40, time_schedules, "sd15", 1, "whole"),
 }
 
 
