@@ -11,6 +11,7 @@ from explorer.pruners.baselines import deepcache, random, similarity, uniform
 from explorer.pruners.dipgo import dipgo
 from explorer.pruners.ecodiff import ecodiff
 from explorer.pruners.ecodiff_checkpoint import ecodiff_checkpoint
+from explorer.pruners.planned import planned
 from explorer.pruners.schedule_configs import PUBLISHED, SAMPLER_NAMES, SAMPLER_TITLES
 from explorer.pruners.search import genetic, search
 from explorer.pruners.taylor import taylor
@@ -37,6 +38,10 @@ DIPGO_RUNS, ECODIFF_RUNS = 4.1, 5.3  # a step's cost per picture, in full runs: 
 
 def _step_cost(runs: float) -> Callable[[Any], float]:
     return lambda config: config.last * config.batch * runs
+
+
+def _planned_cost(config: Any) -> float:
+    return config.num_images * (1 + (DIPGO_RUNS if config.gain == "closed" else 0))
 
 
 def _search_cost(config: Any) -> float:
@@ -72,6 +77,7 @@ PRUNERS: Mapping[str, Method] = {
         Method("random", "Random units", "schedule", _S.RandomConfig, random, needs_weights=False),
         Method("deepcache", "DeepCache", "schedule", _S.DeepCacheConfig, deepcache, needs_weights=False),
         Method("similarity", "Similarity", "schedule", _S.SimilarityConfig, similarity, cost=lambda c: c.num_images),
+        Method("planned", "Planned calls", "schedule", _S.PlannedConfig, planned, cost=_planned_cost),
         Method("search", "Local search", "schedule", _S.SearchConfig, search, cost=_search_cost),
         Method("genetic", "Genetic search", "schedule", _S.GeneticConfig, genetic, cost=_search_cost),
         Method(

@@ -77,6 +77,22 @@ class SimilarityConfig(ScheduleConfig):
     num_images: int = Field(16, ge=1, le=1000, description="how many pictures to measure on")
 
 
+class PlannedConfig(ScheduleConfig):
+    """The whole calls between which extrapolation errs least in a full run, by dynamic programming (as DPCache and
+    LeMiCa plan)."""
+
+    order: int = Field(1, ge=0, le=2, description=ORDER)
+    num_images: int = Field(8, ge=1, le=1000, description="how many pictures of the full run are planned on")
+    gain: Literal["spread", "step", "open", "closed"] = Field(
+        "spread",
+        description="what an error of a call counts: by how much the latents' spread grows after it, its own step "
+        "alone, what the sampler makes of it, or what sampler and network make of it (gradients)",
+    )
+    error: Literal["squares", "landing"] = Field(
+        "squares", description="sum of a gap's squared errors, or where all of them together lead"
+    )
+
+
 class SearchConfig(ScheduleConfig):
     """The best set of whole calls that a local search of a stated budget finds."""
 
