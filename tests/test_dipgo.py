@@ -227,7 +227,7 @@ def test_network_is_unchanged_after_learning(model):
 
 def test_dead_unit_is_updated_with_the_unit_of_its_cascade(model):
     graph = model.graph("layer")
-    trainer = DipgoTrainer(SerialPool(model), graph, 4, ["dog"], DipgoConfig(steps=4, granularity="layer"))
+    trainer = DipgoTrainer(SerialPool(model), graph, ["dog"], DipgoConfig(steps=4), np.zeros((4, len(graph.units))))
     keep = np.ones((4, len(graph.units)), dtype=bool)
     keep[1] = False
     middle = graph.names.index("mid_block.layers.1")

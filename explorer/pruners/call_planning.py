@@ -52,7 +52,7 @@ class CallPlanner:
         best = np.full((self.calls, self.calls), np.inf)  # of plans whose last two calls are these
         best[0, 0] = 0.0
         choices: list[np.ndarray] = []
-        plans = [(0,)]
+        plans: list[tuple[int, ...]] = [(0,)]
         for _ in range(1, most):
             following, choice = np.full_like(best, np.inf), np.zeros(best.shape, dtype=np.int32)
             for call in range(self.calls - 1):

@@ -21,9 +21,11 @@ from explorer.masks.block_graph import BlockGraph
 from explorer.masks.result import PruningResult
 from explorer.models.model import Model
 from explorer.models.prompts import split_names
-from explorer.progress import Progress
-from explorer.pruners.schedule_configs import DipgoConfig
+from explorer.progress import Progress, run_to_completion
+from explorer.pruners.planned import make_planner
+from explorer.pruners.schedule_configs import DipgoConfig, PlannedConfig
 from explorer.pruners.schedule_results import graph_and_calls, make_importance, make_schedule
+from explorer.pruners.spacing import nested_order
 from explorer.pruners.worker_pool import SerialPool, WorkerPool
 
 
@@ -43,7 +45,11 @@ def dipgo(
 
     graph, calls = graph_and_calls(model, config)
     names = list(prompts) or split_names(model, "search")
-    trainer = DipgoTrainer(pool or SerialPool(model), graph, calls, names, config)
+    if calls < 2:
+        raise ValueError("a run of one call has nothing that could be left out; use more steps")
+    initial = yield from initial_scores(model, names, config, calls, resumed=state is not None)
+    scores = np.repeat(initial[:, None], len(graph.units), axis=1)
+    trainer = DipgoTrainer(pool or SerialPool(model), graph, names, config, scores)
     if state is not None:
         trainer.restore(state)
     while trainer.done < config.last:
@@ -56,6 +62,20 @@ def dipgo(
         return make_schedule(model, graph, config, "dipgo", keep, config.ratio)
     importance = make_importance(model, graph, config, "dipgo", score)
     return importance if config.ratio is None else importance.at(config.ratio)
+
+
+def initial_scores(
+    model: Model, prompts: Sequence[str], config: DipgoConfig, calls: int, resumed: bool
+) -> Generator[Progress, None, np.ndarray]:
+    """Make the scores of the calls, (T,), that learning begins with: all alike, or the order in which whole calls are
+    removed by a plan or a spacing. What is `resumed` needs none."""
+    if config.init == "keep" or resumed:
+        return np.zeros(calls)
+    if config.init != "planned":
+        return nested_order(calls, config.init) / calls
+    same = config.model_dump(include=set(PlannedConfig.model_fields) - {"ratio"})
+    yield Progress(0, config.last, "planning on a full run")
+    return run_to_completion(make_planner(model, prompts, PlannedConfig(**same))).nested_order() / calls
 
 
 def sweep_selection(graph: BlockGraph, score: np.ndarray, ratio: float) -> np.ndarray:

@@ -13,7 +13,6 @@ from explorer.pruners.dipgo_gradients import TINY, GradientTask, MicroBatch, mac
 from explorer.pruners.gate_network import GateNetwork, GateTable
 from explorer.pruners.objective import schedule_objective
 from explorer.pruners.schedule_configs import DipgoConfig
-from explorer.pruners.spacing import nested_order
 from explorer.pruners.worker_pool import MapFn, WorkerPool
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -24,19 +23,19 @@ WEIGHT_DECAY, MAX_GRADIENT_NORM = 1e-4, 1.0  # of `argmax`: section 4.1, and the
 
 
 class DipgoTrainer:
-    """The gates of one model and trajectory, and how far they have been learned (`done` steps)."""
+    """The gates of one model and trajectory, and how far they have been learned (`done` steps), from scores (T, U)."""
 
-    def __init__(self, pool: WorkerPool, graph: BlockGraph, calls: int, prompts: Sequence[str], config: DipgoConfig):
-        if calls < 2:
-            raise ValueError("a run of one call has nothing that could be left out; use more steps")
-        self.pool, self.graph, self.calls, self.config = pool, graph, calls, config
+    def __init__(
+        self, pool: WorkerPool, graph: BlockGraph, prompts: Sequence[str], config: DipgoConfig, initial: np.ndarray
+    ):
+        self.pool, self.graph, self.calls, self.config = pool, graph, len(initial), config
         self.gradients = pool.bind(GradientTask, config)
         self.prompts, self.done = list(prompts), 0
         self.picture: bytes | None = None  # of the last step: what its gates generate
         self.best: np.ndarray | None = None  # the scores with the lowest validation loss
         self.best_loss = math.inf
         self.gamma = torch.from_numpy(macs_share(graph, config.cascade)).float()
-        init = torch.from_numpy(initial_scores(calls, len(graph.units), config.init)).float()
+        init = torch.from_numpy(initial).float()
         torch.manual_seed(config.seed)
         self.gates: torch.nn.Module
         if config.parametrisation == "table":
@@ -183,13 +182,6 @@ class DipgoTrainer:
         self.done = int(state["done"])
         if "best" in state:
             self.best, self.best_loss = np.asarray(state["best"]), float(state["best_loss"])
-
-
-def initial_scores(calls: int, units: int, init: str) -> np.ndarray:
-    """Make the scores (T, U) that learning begins with: whole calls in the nested order of a spacing, or all kept."""
-    if init == "keep":
-        return np.zeros((calls, units))
-    return np.repeat(nested_order(calls, init)[:, None] / calls, units, axis=1)
 
 
 def marginal_density(density: np.ndarray, macs: np.ndarray, kept_macs: np.ndarray) -> float:

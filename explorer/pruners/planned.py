@@ -33,9 +33,7 @@ def planned(model: Model, prompts: Sequence[str], config: PlannedConfig) -> Gene
     return make_schedule(model, graph, config, "planned", keep, config.ratio)
 
 
-def make_planner(
-    model: Model, prompts: Sequence[str], config: PlannedConfig
-) -> Generator[Progress, None, CallPlanner]:
+def make_planner(model: Model, prompts: Sequence[str], config: PlannedConfig) -> Generator[Progress, None, CallPlanner]:
     """Run some pictures in full, and make what plans on them."""
     from explorer.pruners.full_run import measure_batch  # here, because the table of methods is read without torch
 

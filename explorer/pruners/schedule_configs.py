@@ -147,7 +147,9 @@ class DipgoConfig(LearningConfig, ScheduleConfig):
         "table", description="a free number per gate, or queries, an encoder and a head per gate, as published"
     )
     encoder: Literal["attention", "linear", "none"] = Field("attention", description="what the queries pass through")
-    init: Literal["ends", "even", "quadratic", "keep"] = Field("ends", description="what the gates are initialised to")
+    init: Literal["ends", "even", "quadratic", "planned", "keep"] = Field(
+        "ends", description="what the gates are initialised to"
+    )
     loss: Literal["latent", "l2", "l1", "ssim", "l1+ssim"] = Field(
         "latent", description="distance to the full run: of the final latents, or of the pictures"
     )
@@ -182,7 +184,7 @@ class DipgoConfig(LearningConfig, ScheduleConfig):
         if self.algorithm == "nested" and self.loss not in ("latent", "l2"):
             raise ValueError(f"algorithm=nested needs a squared loss: latent or l2, not {self.loss}")
         if self.algorithm == "nested" and self.init == "keep":
-            raise ValueError("algorithm=nested needs an order to begin with; init=ends, init=even or init=quadratic")
+            raise ValueError("algorithm=nested needs an order to begin with; init=planned, ends, even or quadratic")
         if self.selection == "sweep" and self.ratio is None:
             raise ValueError("selection=sweep makes one mask for one ratio; set ratio")
         return self
