@@ -67,7 +67,8 @@ class Candidate:
         if self.mask is not None:
             order, max_extrapolation = Extrapolation.of(self.mask.header)
             how = bytes([order]) + (b"" if max_extrapolation is None else f"{max_extrapolation}".encode())
-            digest = sha256(self.mask.keep.tobytes() + how).hexdigest()
+            learned = b"" if self.mask.coefficients is None else self.mask.coefficients.tobytes()
+            digest = sha256(self.mask.keep.tobytes() + how + learned).hexdigest()
         if self.widths is not None:
             digest += sha256(b"".join(keep.tobytes() for keep in self.widths.keep.values())).hexdigest()
         text = json.dumps(parts, sort_keys=True) + digest

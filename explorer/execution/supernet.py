@@ -25,7 +25,7 @@ from explorer.execution.call_wrapping import (
     override_method,
     run_uncompiled,
 )
-from explorer.execution.feature_cache import FeatureCache, add_streams, map_tensors
+from explorer.execution.feature_cache import WHOLE, FeatureCaches, add_streams, describe_batch, map_tensors
 from explorer.execution.prediction import Prediction
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
@@ -42,7 +42,7 @@ class SuperNet:
 
     entry: what the pipeline calls, where that is not the denoiser but its compiled form. pipe: the pipeline, which may
     run a part of the scheduler's timesteps, or be interrupted. cond_first: which half of a guided batch saw the prompt,
-    and stays when guidance is switched off in the middle of a run; None: not known.
+    and stays when guidance is switched off in the middle of a run; None: not known. coefficients: of a `Schedule`.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SuperNet:
         extrapolation: Extrapolation = Extrapolation(),
         scheduler: Any = None,
         *,
+        coefficients: np.ndarray | None = None,
         entry: torch.nn.Module | None = None,
         pipe: Any = None,
         cond_first: bool | None = None,
@@ -61,6 +62,7 @@ class SuperNet:
         self.denoiser, self.graph, self.scheduler = denoiser, graph, scheduler
         self.entry, self.pipe, self.cond_first = denoiser if entry is None else entry, pipe, cond_first
         self.keep, self.prediction, self.extrapolation = keep, prediction, extrapolation
+        self.coefficients = coefficients
         self.needed = graph.needed(self.keep)
         self.runs = self.keep & self.needed
         self.runs_forward = self.runs.any(axis=1)  # (T,) whether the denoiser's forward is entered at all
@@ -77,11 +79,14 @@ class SuperNet:
     def reset(self) -> None:
         """Forget everything: the next call of each context is call 0."""
         self.calls: dict[Context, int] = defaultdict(int)  # calls made, per context
-        self._caches: dict[tuple[Any, Context], FeatureCache] = defaultdict(lambda: FeatureCache(self.extrapolation))
+        self._caches = self._new_caches()
         self._inputs: dict[tuple[int, Context], list[torch.Tensor]] = {}
         self._batches: dict[Context, tuple[int, Any]] = {}  # of the last call: its size, and what else must stay
         self._first_input: torch.Tensor | None = None
         self._first_timestep: Any = None
+
+    def _new_caches(self) -> FeatureCaches:
+        return FeatureCaches(self.extrapolation, self.coefficients)
 
     @contextmanager
     def in_context(self, name: Context) -> Iterator[None]:
@@ -218,12 +223,13 @@ class SuperNet:
                 self._first_input = sample
             if self.runs_forward[call] and not caches_noise:
                 return original(*args, **kwargs)
-            cache = self._caches["denoiser", context]
+            cache = self._caches[WHOLE, context]
             if self.runs_forward[call]:
                 output = original(*args, **kwargs)
                 cache.push(call, map_tensors(lambda y: self.prediction.to_epsilon(y, sample, timestep), output))
                 return output
-            return map_tensors(lambda e: self.prediction.from_epsilon(e, sample, timestep), cache.at(call))
+            value = cache.at(call, sample)
+            return map_tensors(lambda e: self.prediction.from_epsilon(e, sample, timestep), value)
 
         return call_denoiser
 
@@ -252,8 +258,8 @@ class SuperNet:
             return
         if kind != kind_before or before != 2 * batch or self.cond_first is None:
             raise ValueError(
-                f"the denoiser's input changed within a run, from {_describe(before, kind_before)} to "
-                f"{_describe(batch, kind)}; what was computed at earlier calls does not fit it"
+                f"the denoiser's input changed within a run, from {describe_batch(before, kind_before)} to "
+                f"{describe_batch(batch, kind)}; what was computed at earlier calls does not fit it"
             )
         half = slice(0, batch) if self.cond_first else slice(batch, None)
         for (_, context), cache in self._caches.items():
@@ -292,8 +298,3 @@ class SuperNet:
 def _repeats(timesteps: torch.Tensor) -> bool:
     """Say whether a sampler calls the denoiser twice at a timestep, as PNDM and Heun do."""
     return bool((timesteps[1:] == timesteps[:-1]).any())
-
-
-def _describe(batch: int, kind: tuple[Any, Any, Any]) -> str:
-    shape, dtype, device = kind
-    return f"{(batch, *shape)} {str(dtype).removeprefix('torch.')} on {device}"

@@ -4,7 +4,7 @@ Everything about a file (ratios, cost, cascade) follows from it alone, without t
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -30,6 +30,8 @@ from explorer.masks.result import READERS, Importance, Mask, PrunableModel
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
 MAX_READS = 100_000  # of all units together
+MAX_VALUES = 8  # of a unit that learned coefficients combine
+COEFFICIENTS = "coefficients"  # a mask may have this tensor besides
 TENSORS = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
 
 
@@ -87,15 +89,22 @@ class ScheduleHeader(FileHeader):
 
 @dataclass(frozen=True, eq=False)
 class Schedule(Mask):
-    """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise."""
+    """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise.
+
+    coefficients: float64 (T, U + 1, m + 1), by which a skipped unit's last m values are combined instead of a
+    polynomial, the newest first; in the last column those of the whole network, whose input counts as well, last.
+    """
 
     prunes: ClassVar[Literal["schedule"]] = "schedule"
 
     header: ScheduleHeader
     keep: np.ndarray
+    coefficients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_schedule(self.header.graph, self.keep, self.header.calls)
+        if self.coefficients is not None:
+            check_coefficients(self.coefficients, *self.keep.shape)
 
     @property
     def macs_fraction(self) -> float:
@@ -105,7 +114,7 @@ class Schedule(Mask):
     def with_reached_ratio(self, asked: float | None) -> "Schedule":
         """Return the same schedule, with the requested and the actual ratio in its header."""
         ratio = RatioRecord(asked=asked, reached=min(1.0, max(0.0, 1 - self.macs_fraction)), of="macs")
-        return Schedule(self.header.model_copy(update={"kind": "mask", "ratio": ratio}), self.keep)
+        return replace(self, header=self.header.model_copy(update={"kind": "mask", "ratio": ratio}))
 
     def with_manual_keep(self, text: str) -> "Schedule":
         """Replace the decisions by those that `encoding.encode_bits` wrote, closed, call 0 whole.
@@ -119,10 +128,14 @@ class Schedule(Mask):
         return Schedule(header, self.header.graph.close(keep)).with_reached_ratio(None)
 
     def with_extrapolation(self, extrapolation: Extrapolation) -> "Schedule":
-        """Return the same decisions, extrapolated in another way."""
+        """Return the same decisions, extrapolated by a polynomial."""
         config = self.header.pruner.config | extrapolation._asdict()
         pruner = self.header.pruner.model_copy(update={"config": config})
         return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
+
+    def with_coefficients(self, coefficients: np.ndarray) -> "Schedule":
+        """Return the same decisions, extrapolated by coefficients."""
+        return replace(self, coefficients=coefficients)
 
     def check_calls(self, model: PrunableModel, calls: int) -> None:
         self.header.check_compatible(model.id, model.record.denoiser, calls, self.header.units)
@@ -134,7 +147,8 @@ class Schedule(Mask):
         return super().describe() | {"kept": self.macs_fraction}
 
     def save(self, path: str | Path) -> None:
-        write_atomic(path, {"schedule": self.keep}, {"explorer": self.header.model_dump_json()})
+        tensors = {"schedule": self.keep} | ({} if self.coefficients is None else {COEFFICIENTS: self.coefficients})
+        write_atomic(path, tensors, {"explorer": self.header.model_dump_json()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +211,23 @@ def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
         raise ValueError(f"call {call} computes {graph.names[column]}, which no unit reads; close the schedule first")
 
 
+def check_coefficients(coefficients: np.ndarray, calls: int, units: int) -> None:
+    """Raise ValueError unless these are coefficients of a schedule: finite, float64 (calls, units + 1, 2 ..)."""
+    shape = coefficients.shape
+    if (
+        coefficients.dtype != np.float64
+        or len(shape) != 3
+        or shape[:2] != (calls, units + 1)
+        or not 2 <= shape[2] <= MAX_VALUES + 1
+    ):
+        raise ValueError(
+            f"coefficients must be float64 ({calls}, {units + 1}, 2 .. {MAX_VALUES + 1}), got "
+            f"{coefficients.dtype} {shape}"
+        )
+    if not np.isfinite(coefficients).all():
+        raise ValueError("coefficients hold values that are not finite")
+
+
 def load_schedule_header(path: str | Path) -> ScheduleHeader:
     """Read the header of a file of schedules. Raises ValueError, in one sentence, for any other file."""
     return read_header(path, ScheduleHeader)
@@ -206,6 +237,8 @@ def load_schedule(path: str | Path) -> Schedule | ScheduleImportance:
     """Read a file of schedules. Raises ValueError, in one sentence, for any other file, and for a damaged one."""
     header = load_schedule_header(path)
     wanted, tensors = TENSORS[header.kind], read_tensors(path)
+    if header.kind == "mask" and COEFFICIENTS in tensors:
+        wanted = wanted | {COEFFICIENTS: "float64"}
     if set(tensors) != set(wanted):
         raise ValueError(f"{path}: a schedule's {header.kind} holds {sorted(wanted)}, not {list(tensors)}")
     for name, dtype in wanted.items():

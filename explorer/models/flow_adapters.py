@@ -66,13 +66,17 @@ class FluxAdapter(FlowAdapter):
         places = pipe._prepare_latent_image_ids(len(prompts), rows, columns, pipe._execution_device, text.dtype)
         return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": text_ids, "img_ids": places}
 
+    def pack(self, latents: Any) -> Any:
+        batch, channels, height, width = latents.shape
+        tokens = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        return tokens.reshape(batch, height * width // 4, 4 * channels)
+
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: Any) -> Any:
         """Make one call, as that of the base; `t` and `guidance` may be tensors (B,), one for each picture."""
         import torch
 
         batch, channels, height, width = x.shape
-        tokens = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-        tokens = tokens.reshape(batch, height * width // 4, 4 * channels)
+        tokens = self.pack(x)
         given = dict(conditioning)
         if denoiser.config.guidance_embeds:
             given["guidance"] = torch.as_tensor(guidance, dtype=torch.float32).to(x.device).expand(batch)

@@ -63,6 +63,10 @@ class PipelineAdapter:
         shape = (1, denoiser.config.in_channels // self.channels_per_token, *height_and_width(size))
         return cat([torch.randn(shape, generator=generator, dtype=denoiser.dtype) for generator in generators])
 
+    def pack(self, latents: Any) -> Any:
+        """Arrange latents (B, C, H, W) as the denoiser is given them."""
+        return latents
+
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
         """Make one guided call, (B, C, H, W): u + g (c - u), Ho & Salimans 2021, eq. 6 in g = w + 1."""
         from explorer.models.architectures import spec_of

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from explorer.masks.schedule import MAX_VALUES
+
 ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
 MAX_EXTRAPOLATION = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any number"
 SamplerName = Literal["ddim", "dpm++", "unipc", "deis", "pndm", "euler", "lcm"]
@@ -75,6 +77,17 @@ class SimilarityConfig(ScheduleConfig):
     """Units are skipped where their outputs change least, measured on pictures of the full model."""
 
     num_images: int = Field(16, ge=1, le=1000, description="how many pictures to measure on")
+
+
+class ExtrapolationConfig(MethodConfig):
+    """Coefficients of a schedule's skipped units, by least squares on its own run."""
+
+    num_images: int = Field(8, ge=1, le=64, description="pictures that are generated, in one batch")
+    values: int = Field(3, ge=1, le=MAX_VALUES, description="how many of the last computed values are combined")
+    ridge: float = Field(
+        1e-4, ge=0, le=1e30, description="how strongly coefficients are drawn to those of the polynomial"
+    )
+    seed: int = Field(2**30, ge=0, le=2**32 - 1, description="seed of the first picture's noise")
 
 
 class PlannedConfig(ScheduleConfig):
