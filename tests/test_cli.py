@@ -133,6 +133,7 @@ def test_show_describes_every_schedule_file(run, sd_folder, tmp_path):
         (("train", "emoji-cat"), "emoji-cat"),
         (("prune", "--method", "similarity", "--model", "sd15", "--out", "OUT"), "weights of sd15"),
         (("prune", "--method", "search", "--prompts", "none.txt", "--out", "OUT"), "none.txt cannot be read"),
+        (("fit", "none.safetensors", "--out", "OUT"), "none.safetensors"),
         (("similarity", "--preset", "figure8", "--out", "OUT"), "preset 'figure8' is unknown"),
         (("similarity", "--unit", "attic", "--out", "OUT"), "unit 'attic' is unknown"),
         (("similarity", "--prompts", "0", "--out", "OUT"), "prompts"),

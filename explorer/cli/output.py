@@ -71,7 +71,8 @@ def _width_row(widths: Any, ratio: float) -> list[str]:
 def describe_mask(mask: Any) -> str:
     """Say in a sentence what a mask keeps."""
     if mask.prunes == "schedule":
-        return f"a schedule that keeps {mask.macs_fraction:.1%} of the MACs"
+        how = "" if mask.coefficients is None else ", and combines cached values by learned coefficients"
+        return f"a schedule that keeps {mask.macs_fraction:.1%} of the MACs{how}"
     removed = ", ".join(f"{kind_title(kind)} {count:,}" for kind, count in mask.removed_by_kind.items())
     return f"widths that keep {mask.params_fraction:.1%} of the parameters; parameters removed: {removed}"
 

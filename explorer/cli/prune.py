@@ -9,6 +9,7 @@ import typer
 
 from explorer import experiment
 from explorer.cli.options import (
+    MODEL_HELP,
     AsJson,
     Device,
     Dtype,
@@ -25,6 +26,7 @@ from explorer.cli.options import (
     app,
     check_workers,
     check_writable,
+    load_mask,
     own_run,
     parse_setting,
     peak_mb,
@@ -34,9 +36,10 @@ from explorer.errors import format_error
 from explorer.jobs.executors.pools import worker_pool
 from explorer.models import catalogue
 from explorer.models.prompts import read_prompts
-from explorer.progress import Progress
+from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PRUNERS, method_config
 from explorer.pruners.resume import SavedState, run_with_saved_state
+from explorer.pruners.schedule_configs import ExtrapolationConfig
 from explorer.settings import settings as environment
 
 
@@ -105,6 +108,40 @@ def import_published(
     mask.save(out)
     document = {"method": mask.header.pruner.name, "out": str(out), "kept": mask.describe()["kept"]}
     print_result(document, as_json, f"{out}: {describe_result(mask)}")
+
+
+@app.command()
+def fit(
+    file: Annotated[Path, typer.Argument(help="A mask, or with --ratio an importance, of any method for schedules.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    ratio: RatioOption = None,
+    model: Annotated[str | None, typer.Option(help=f"{MODEL_HELP} Default: the file's.", show_default=False)] = None,
+    prompts: PromptFile = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    offload: Offload = False,
+    variant: Variant = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="num_images, values, ridge or seed: field=value.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn by what a schedule's skipped units combine their last values, instead of a polynomial."""
+    from explorer.pruners.learned_extrapolation import learn_extrapolation
+
+    check_writable(out)
+    mask, started = load_mask(file, ratio), time.perf_counter()
+    if mask.prunes != "schedule":
+        raise ValueError(f"{file} prunes widths, which hand back nothing")
+    config = ExtrapolationConfig(**dict[str, Any](map(parse_setting, settings or [])))
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "variant": variant, "offload": offload}
+    subject = catalogue.load(model or mask.header.model.id, **options)
+    names = [] if prompts is None else read_prompts(prompts)
+    with show_progress() as report:
+        learned = run_to_completion(learn_extrapolation(subject, mask, names, config), report)
+    learned.save(out)
+    document = {"out": str(out), "seconds": time.perf_counter() - started, "kept": learned.macs_fraction}
+    print_result(document, as_json, f"{out}: {describe_result(learned)}")
 
 
 def run_and_save_states(work: Generator[Progress, None, Any], saved: SavedState) -> Any:

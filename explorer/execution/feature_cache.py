@@ -14,8 +14,10 @@ WHOLE = -1  # the column of the whole network, after those of its units
 
 
 def polynomial_weights(calls: Sequence[int], call: int, max_extrapolation: int | None = None) -> list[float]:
-    """Compute the weights of the values of `calls`, in order, in the polynomial through them at `call` (Lagrange). It is
-    continued for at most so many calls."""
+    """Compute the weights of the values of `calls`, in order, in the polynomial through them at `call` (Lagrange).
+
+    It is continued for at most so many calls.
+    """
     call = call if max_extrapolation is None else min(call, calls[-1] + max_extrapolation)
     return [float(np.prod([(call - c) / (k - c) for c in calls if c != k])) for k in calls]
 

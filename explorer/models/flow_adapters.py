@@ -71,19 +71,22 @@ class FluxAdapter(FlowAdapter):
         tokens = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
         return tokens.reshape(batch, height * width // 4, 4 * channels)
 
+    def unpack(self, output: Any, shape: Sequence[int]) -> Any:
+        batch, channels, height, width = shape
+        latents = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return latents.reshape(tuple(shape))
+
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: Any) -> Any:
         """Make one call, as that of the base; `t` and `guidance` may be tensors (B,), one for each picture."""
         import torch
 
-        batch, channels, height, width = x.shape
-        tokens = self.pack(x)
+        batch, tokens = len(x), self.pack(x)
         given = dict(conditioning)
         if denoiser.config.guidance_embeds:
             given["guidance"] = torch.as_tensor(guidance, dtype=torch.float32).to(x.device).expand(batch)
         timestep = t.expand(batch).to(x.dtype) / 1000
         output = denoiser(tokens, timestep=timestep, **given, return_dict=False)[0]
-        output = output.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return output.reshape(x.shape)
+        return self.unpack(output, x.shape)
 
 
 class OwnLoopAdapter(FlowAdapter):

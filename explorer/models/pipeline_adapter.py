@@ -67,6 +67,10 @@ class PipelineAdapter:
         """Arrange latents (B, C, H, W) as the denoiser is given them."""
         return latents
 
+    def unpack(self, output: Any, shape: Sequence[int]) -> Any:
+        """Arrange an output of the denoiser as latents of this shape."""
+        return output
+
     def call(self, denoiser: Any, x: Any, t: Any, conditioning: dict[str, Any], guidance: float) -> Any:
         """Make one guided call, (B, C, H, W): u + g (c - u), Ho & Salimans 2021, eq. 6 in g = w + 1."""
         from explorer.models.architectures import spec_of

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from explorer.execution.feature_cache import WHOLE, FeatureCache, FeatureCaches, polynomial_weights
+from explorer.execution.feature_cache import FeatureCache, FeatureCaches, polynomial_weights
 from explorer.execution.prediction import Prediction
 from explorer.execution.supernet import SuperNet
 from explorer.masks.block_graph import Extrapolation
@@ -30,6 +30,7 @@ from explorer.sampling.rollout import Step, denoise
 from explorer.sampling.schedulers import STOCHASTIC, make_scheduler
 
 TINY = 1e-12
+CHANGE = 0.1  # of an estimate, to see what the sampler makes of it
 
 
 def learn_extrapolation(
@@ -38,7 +39,8 @@ def learn_extrapolation(
     """Fit the coefficients of a schedule on a few pictures (default: of the model's search names), and return it with
     them.
 
-    Raises ValueError for a schedule of another model, for one that reuses residuals, and for a sampler that draws noise.
+    Raises ValueError for a schedule of another model, for one that reuses residuals, for a sampler that draws noise,
+    and where the pruned run is not finite.
     """
     header = schedule.header
     if header.reuse == "residual":
@@ -95,15 +97,15 @@ class _Pair:
     def _recorded(self) -> Iterator[None]:
         """Record what the full run's units hand out at calls at which the pruned run skips them."""
         keep = self.schedule.keep
-        skipped = keep.any(axis=1)[:, None] & self.graph.needed(keep) & ~keep
+        skipped: Any = keep.any(axis=1)[:, None] & self.graph.needed(keep) & ~keep
         with ExitStack() as hooks:
             for column in np.flatnonzero(skipped.any(axis=0)):
                 module = self.full.denoiser.get_submodule(self.graph.modules[column][-1])
-                record = partial(self._record, int(column), skipped[:, column])
+                record = partial(self._record, int(column), skipped[:, column].tolist())
                 hooks.enter_context(_hooked(module, record))
             yield
 
-    def _record(self, column: int, skipped: np.ndarray, output: Any) -> None:
+    def _record(self, column: int, skipped: list[bool], output: Any) -> None:
         if skipped[self.call + 1]:
             self.targets[column] = output
 
@@ -111,25 +113,35 @@ class _Pair:
 
     def fit_unit(self, column: int, cache: FeatureCache) -> np.ndarray:
         """Fit a unit's coefficients (m + 1,) to what it hands out in the full run."""
-        values = [_flat(value) for _, value in cache.values]
-        return self._fit(column, cache, values, _flat(self.targets[column]))
+        weights, values = self._polynomial(cache), torch.stack([_flat(value) for _, value in cache.values])
+        places = range(len(values))[::-1]
+        missed = _flat(self.targets[column]) - torch.from_numpy(weights[places]).to(values) @ values
+        weights[places] += self._solve(values, missed)
+        return weights
 
     def fit_call(self, cache: FeatureCache, sample: torch.Tensor) -> np.ndarray:
-        """Fit the coefficients (m + 1,) of a skipped call to the estimate that leads to the full run's next latents."""
-        sample = sample[: self.num_images]
-        before, at_one = (self._step(torch.full_like(self.latents, value), sample) for value in (0.0, 1.0))
-        effect = float((at_one - before).mean())
-        if abs(effect) < TINY:  # nothing that is handed out here changes the picture
-            return self._polynomial(cache)
-        target = self.full.adapter.pack((self.following.double() - before) / effect)
-        values = [self._guided(tree_leaves(value)[0])[:, : sample.shape[1]].flatten() for _, value in cache.values]
-        return self._fit(WHOLE, cache, [*values, sample.double().flatten()], target.flatten())
+        """Fit the coefficients (m + 1,) of a skipped call so that the next latents are the full run's.
+
+        The sampler's step is taken as linear around the polynomial's estimate, which it is where it clips nothing.
+        """
+        weights, sample = self._polynomial(cache), sample[: self.num_images]
+        values = [self._guided(tree_leaves(value)[0])[:, : sample.shape[1]] for _, value in cache.values]
+        features = torch.stack([*values, sample.double()])
+        places = [*range(len(values))[::-1], -1]
+        estimate = torch.tensordot(torch.from_numpy(weights[places]).to(features), features, dims=1)
+        next_latents, changed = (self._step(estimate + change, sample) for change in (0.0, CHANGE))
+        adapter = self.full.adapter
+        effect = adapter.pack((changed - next_latents) / CHANGE).flatten()
+        missed = adapter.pack(self.following.double() - next_latents).flatten()
+        if float(effect.abs().max()) > TINY:  # else nothing that is handed out here changes the picture
+            weights[places] += self._solve(features.flatten(1) * effect, missed)
+        return weights
 
     def _step(self, value: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """Step from the latents of now with this estimate; the pruned run's sampler stays as it is."""
-        timestep = self.scheduler.timesteps[self.call]
-        output = self.prediction.from_epsilon(value, sample, timestep)
-        scheduler = copy.deepcopy(self.scheduler)
+        timestep, scheduler = self.scheduler.timesteps[self.call], copy.deepcopy(self.scheduler)
+        output = self.prediction.from_epsilon(value.to(self.latents.dtype), sample, timestep)
+        output = self.full.adapter.unpack(output, self.latents.shape)
         return scheduler.step(output, timestep, self.latents, return_dict=False)[0].double()
 
     def _guided(self, value: torch.Tensor) -> torch.Tensor:
@@ -139,26 +151,18 @@ class _Pair:
         return without + self.guidance * (with_prompt - without)
 
     def _polynomial(self, cache: FeatureCache) -> np.ndarray:
-        """Compute the coefficients of the schedule's own polynomial."""
+        """Compute the coefficients (m + 1,) of the schedule's own polynomial."""
         order, reach = Extrapolation.of(self.schedule.header)
         calls = [call for call, _ in cache.values][-(order + 1) :]
         weights = np.zeros(self.config.values + 1)
         weights[: len(calls)] = polynomial_weights(calls, self.call, reach)[::-1]
         return weights
 
-    def _fit(self, column: int, cache: FeatureCache, values: list[torch.Tensor], target: torch.Tensor) -> np.ndarray:
-        """Solve the least squares of a target (N,) by values (N,) each, drawn to the polynomial's coefficients."""
-        weights, count = self._polynomial(cache), len(cache.values)
-        places = [*range(count)[::-1], *([self.config.values] if column == WHOLE else [])]
-        features = torch.stack(values)
-        prior = torch.from_numpy(weights[places]).to(features)
+    def _solve(self, features: torch.Tensor, missed: torch.Tensor) -> np.ndarray:
+        """Find what has to be added to the coefficients of features (n, N) to make up for what is missed, (N,)."""
         products = features @ features.T
-        ridge = self.config.ridge * products.diagonal().mean()
-        change = torch.linalg.solve(
-            products + ridge * torch.eye(len(features)).to(features), features @ (target - prior @ features)
-        )
-        weights[places] = (prior + change).cpu().numpy()
-        return weights
+        ridge = self.config.ridge * products.diagonal().mean() * torch.eye(len(features)).to(features)
+        return torch.linalg.lstsq(products + ridge, (features @ missed)[:, None]).solution[:, 0].cpu().numpy()
 
 
 class _FittingNet(SuperNet):
