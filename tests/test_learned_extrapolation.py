@@ -121,8 +121,9 @@ def test_a_file_holds_the_coefficients_and_refuses_others(sd_folder, tmp_path):
     again = load(file)
     np.testing.assert_array_equal(again.coefficients, mask.coefficients)
     assert torch.equal(final_latents(model, again), final_latents(model, mask))
-    assert again.with_extrapolation(Extrapolation(0)).coefficients is None
-    assert again.with_manual_keep(encode(mask, mask.keep)).coefficients is None
+    assert again.header.is_learned
+    for other in (again.with_extrapolation(Extrapolation(0)), again.with_manual_keep(encode(mask, mask.keep))):
+        assert other.coefficients is None and not other.header.is_learned
     good = load_file(file)["coefficients"]
     for bad, sentence in (
         (good[:-1], "coefficients must be float64"),

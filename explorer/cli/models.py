@@ -265,10 +265,8 @@ def _percent(share: float | None) -> str:
 def _trajectory(header: Any) -> str:
     limit = header.max_extrapolation
     ahead = "" if limit is None else f", at most {limit} call{'s' * (limit > 1)} ahead"
-    return (
-        f"{header.sampler}, {header.steps} steps, {header.calls} calls, guidance {header.guidance:g}; "
-        f"extrapolation of order {header.order}{ahead}"
-    )
+    how = "learned coefficients" if header.is_learned else f"extrapolation of order {header.order}{ahead}"
+    return f"{header.sampler}, {header.steps} steps, {header.calls} calls, guidance {header.guidance:g}; {how}"
 
 
 def _size(result: Any) -> str:

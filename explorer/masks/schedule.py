@@ -32,6 +32,7 @@ MAX_CALLS, MAX_UNITS = 1_000, 10_000
 MAX_READS = 100_000  # of all units together
 MAX_VALUES = 8  # of a unit that learned coefficients combine
 COEFFICIENTS = "coefficients"  # a mask may have this tensor besides
+LEARNED = {"extrapolation": "learned"}  # in the settings that a header lists
 TENSORS = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
 
 
@@ -53,6 +54,11 @@ class ScheduleHeader(FileHeader):
     @property
     def graph(self) -> BlockGraph:
         return BlockGraph(self.units, self.granularity, self.macs_fixed)
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether skipped units combine their last values by learned coefficients."""
+        return LEARNED.items() <= self.pruner.config.items()
 
     @property
     def reuse(self) -> Reuse:
@@ -103,6 +109,8 @@ class Schedule(Mask):
 
     def __post_init__(self) -> None:
         check_schedule(self.header.graph, self.keep, self.header.calls)
+        if self.header.is_learned != (self.coefficients is not None):
+            raise ValueError("the header and the tensors do not agree on whether coefficients were learned")
         if self.coefficients is not None:
             check_coefficients(self.coefficients, *self.keep.shape)
 
@@ -117,25 +125,27 @@ class Schedule(Mask):
         return replace(self, header=self.header.model_copy(update={"kind": "mask", "ratio": ratio}))
 
     def with_manual_keep(self, text: str) -> "Schedule":
-        """Replace the decisions by those that `encoding.encode_bits` wrote, closed, call 0 whole.
+        """Replace the decisions by those that `encoding.encode_bits` wrote, closed, call 0 whole; what was learned for
+        others is dropped.
 
         Raises ValueError for text that is no schedule of this shape.
         """
         keep = decode_bits(text, self.keep.shape)
         keep[0] = True
-        record = PrunerRecord(name="manual", config=self.header.pruner.config)  # of what was edited
+        record = PrunerRecord(name="manual", config=_without_learned(self.header))  # of what was edited
         header = self.header.model_copy(update={"pruner": record, **provenance()})
         return Schedule(header, self.header.graph.close(keep)).with_reached_ratio(None)
 
     def with_extrapolation(self, extrapolation: Extrapolation) -> "Schedule":
         """Return the same decisions, extrapolated by a polynomial."""
-        config = self.header.pruner.config | extrapolation._asdict()
+        config = _without_learned(self.header) | extrapolation._asdict()
         pruner = self.header.pruner.model_copy(update={"config": config})
         return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
 
     def with_coefficients(self, coefficients: np.ndarray) -> "Schedule":
         """Return the same decisions, extrapolated by coefficients."""
-        return replace(self, coefficients=coefficients)
+        pruner = self.header.pruner.model_copy(update={"config": self.header.pruner.config | LEARNED})
+        return replace(self, header=self.header.model_copy(update={"pruner": pruner}), coefficients=coefficients)
 
     def check_calls(self, model: PrunableModel, calls: int) -> None:
         self.header.check_compatible(model.id, model.record.denoiser, calls, self.header.units)
@@ -198,6 +208,10 @@ class ScheduleImportance(Importance):
     def save(self, path: str | Path) -> None:
         tensors = {"rank/schedule": self.rank, "score/schedule": self.score}
         write_atomic(path, tensors, {"explorer": self.header.model_dump_json()})
+
+
+def _without_learned(header: ScheduleHeader) -> dict[str, Any]:
+    return {name: value for name, value in header.pruner.config.items() if name not in LEARNED}
 
 
 def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:

@@ -97,7 +97,7 @@ class _Pair:
     def _recorded(self) -> Iterator[None]:
         """Record what the full run's units hand out at calls at which the pruned run skips them."""
         keep = self.schedule.keep
-        skipped: Any = keep.any(axis=1)[:, None] & self.graph.needed(keep) & ~keep
+        skipped: np.ndarray = keep.any(axis=1, keepdims=True) & self.graph.needed(keep) & ~keep
         with ExitStack() as hooks:
             for column in np.flatnonzero(skipped.any(axis=0)):
                 module = self.full.denoiser.get_submodule(self.graph.modules[column][-1])

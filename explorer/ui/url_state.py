@@ -170,13 +170,20 @@ def _read_settings(method: str, query: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{method}.{field}": getattr(checked, field) for field in given if field not in REQUEST_KEYS}
 
 
+def is_shown_by_explore(result: Any) -> bool:
+    """Say whether Explore can show what a file decides: schedules, extrapolated by polynomials."""
+    return result.prunes == "schedule" and not result.header.is_learned
+
+
 def explore_query(entry: MaskEntry, result: Any, ratio: float) -> str:
     """Make the query at which Explore shows a file of schedules: an importance at a ratio, a mask as a manual schedule.
 
-    Raises ValueError for widths, which Explore cannot show.
+    Raises ValueError for widths and learned coefficients, which Explore cannot show.
     """
     if result.prunes != "schedule":
         raise ValueError("widths hold for all calls; Explore shows schedules")
+    if not is_shown_by_explore(result):
+        raise ValueError("Explore draws with polynomials; to draw with learned coefficients, use the command generate")
     header = result.header
     query = {"model": header.model.id} | {name: getattr(header, name) for name in ("steps", "sampler", "guidance")}
     if header.kind == "importance":

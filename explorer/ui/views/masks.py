@@ -71,7 +71,8 @@ def what_it_is(header: Any) -> str:
     ratios = "every ratio" if header.kind == "importance" else "one ratio"
     if header.prunes == "widths":
         return f"widths, {ratios}"
-    return f"schedule of {SAMPLER_TITLES[header.sampler]}, {header.steps} steps, {ratios}"
+    how = ", learned coefficients" if header.is_learned else ""
+    return f"schedule of {SAMPLER_TITLES[header.sampler]}, {header.steps} steps, {ratios}{how}"
 
 
 def title(entry: MaskEntry) -> str:
