@@ -12,12 +12,14 @@ import torch
 from explorer.execution.prediction import Prediction
 from explorer.execution.supernet import SuperNet
 from explorer.masks.block_graph import BlockGraph, Extrapolation
+from explorer.masks.schedule import Schedule
 from explorer.models.model import Model
 from explorer.pruners.schedule_configs import ScheduleConfig
 from explorer.sampling.rollout import denoise
 from explorer.sampling.schedulers import NO_SETTINGS, make_scheduler
 
 BATCH = 8
+TINY = 1e-12
 
 
 class Objective:
@@ -38,11 +40,29 @@ class Objective:
         self, graph: BlockGraph, keep: np.ndarray, extrapolation: Extrapolation = Extrapolation()
     ) -> float:
         """Compute the loss of the full run's sampler under the schedule `keep`, bool (T, U)."""
+        return self._loss(self._latents_under(graph, keep, extrapolation))
 
+    def fidelity(self, mask: Schedule, count: int | None = None) -> float:
+        """Compute how near the first `count` pictures come to the full run, in dB: the mean over them of the squared
+        distances' logarithms, so that no single bad one decides."""
+        graph = self.model.graph(mask.header.granularity, mask.header.reuse)
+        found = self._latents_under(graph, mask.keep, Extrapolation.of(mask.header), mask.coefficients, count)
+        distances = (found - self.full[: len(found)]).double().square().mean(dim=(1, 2, 3))
+        return float(-10 * distances.clamp(min=TINY).nan_to_num(1 / TINY).log10().mean())
+
+    def _latents_under(
+        self,
+        graph: BlockGraph,
+        keep: np.ndarray,
+        extrapolation: Extrapolation,
+        coefficients: np.ndarray | None = None,
+        count: int | None = None,
+    ) -> torch.Tensor:
         def under(scheduler: Any) -> SuperNet:
-            return SuperNet(self.model.denoiser, graph, keep, Prediction.of(scheduler), extrapolation, scheduler)
+            arguments = (self.model.denoiser, graph, keep, Prediction.of(scheduler), extrapolation, scheduler)
+            return SuperNet(*arguments, coefficients=coefficients)
 
-        return self._loss(self._final_latents(self.sampler, self.steps, under=under))
+        return self._final_latents(self.sampler, self.steps, under=under, count=count)
 
     def sampler_loss(self, sampler: str, steps: int, solver: Mapping[str, Any] = NO_SETTINGS) -> float:
         """Compute the loss of another sampler, or of another number of steps."""
@@ -62,10 +82,12 @@ class Objective:
         steps: int,
         solver: Mapping[str, Any] = NO_SETTINGS,
         under: Callable[[Any], Any] = lambda scheduler: nullcontext(),
+        count: int | None = None,
     ) -> torch.Tensor:
-        """Generate the pictures: final latents (N, C, H, W)."""
-        latents = []
-        for number, (batch, encoded) in enumerate(zip(self._batches(), self.encoded, strict=True)):
+        """Generate the pictures, or the batches with the first `count` of them: final latents (N, C, H, W)."""
+        latents, num_batches = [], None if count is None else -(-count // BATCH)
+        batches = list(zip(self._batches(), self.encoded, strict=True))[:num_batches]
+        for number, (batch, encoded) in enumerate(batches):
             first = self.seed + number * BATCH
             noise, generators = self.model.initial_latents(range(first, first + len(batch)))
             scheduler = make_scheduler(sampler, self.model.scheduler_config, solver)

@@ -6,6 +6,7 @@ import numpy as np
 
 from explorer.masks.file_format import check_ratio
 from explorer.masks.result import PruningResult
+from explorer.masks.schedule import Schedule
 from explorer.models.model import Model
 from explorer.models.prompts import repeat_to, split_names
 from explorer.progress import Progress
@@ -28,8 +29,14 @@ def planned(model: Model, prompts: Sequence[str], config: PlannedConfig) -> Gene
     if config.ratio is None:
         score = np.repeat(planner.nested_order()[:, None], len(graph.units), axis=1)
         return make_importance(model, graph, config, "planned", score)
-    keep = np.zeros((calls, len(graph.units)), dtype=bool)
-    keep[list(planner.plans(max(1, round(calls * (1 - config.ratio))))[-1])] = True
+    return schedule_of_plan(model, planner, config)
+
+
+def schedule_of_plan(model: Model, planner: CallPlanner, config: PlannedConfig) -> Schedule:
+    """Make the schedule of the best plan of as many calls as the ratio in `config` leaves."""
+    graph = model.graph(config.granularity, config.reuse)
+    keep = np.zeros((planner.calls, len(graph.units)), dtype=bool)
+    keep[list(planner.plans(max(1, round(planner.calls * (1 - (config.ratio or 0)))))[-1])] = True
     return make_schedule(model, graph, config, "planned", keep, config.ratio)
 
 

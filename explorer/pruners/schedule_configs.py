@@ -85,7 +85,7 @@ class ExtrapolationConfig(MethodConfig):
     num_images: int = Field(8, ge=1, le=64, description="pictures that are generated, in one batch")
     values: int = Field(3, ge=1, le=MAX_VALUES, description="how many of the last computed values are combined")
     ridge: float = Field(
-        1e-4, ge=0, le=1e30, description="how strongly coefficients are drawn to those of the polynomial"
+        1e-3, ge=0, le=1e30, description="how strongly coefficients are drawn to those of the polynomial"
     )
     seed: int = Field(2**30, ge=0, le=2**32 - 1, description="seed of the first picture's noise")
 

@@ -22,10 +22,18 @@ from explorer.models.prompts import model_names, repeat_to, split_names
 from explorer.progress import Progress, run_to_completion
 from explorer.pruners import PUBLISHED, method_config
 from explorer.pruners.resume import SavedState, run_with_saved_state
-from explorer.studies.result_files import RESULTS, Report, evaluate_into_results, runs_folder, write_summary
+from explorer.studies.result_files import (
+    RESULTS,
+    Report,
+    evaluate_into_results,
+    evaluate_runs,
+    reference_run,
+    runs_folder,
+    write_summary,
+)
 
 if TYPE_CHECKING:
-    from explorer.evaluation.candidates import Candidate, ReferenceRun
+    from explorer.evaluation.candidates import Candidate
     from explorer.studies.width_study import WidthStudy
 
 UNET, DIT, FLUX, TURBO = "emoji-unet", "emoji-dit", "emoji-flux", "emoji-flux-turbo"
@@ -59,16 +67,8 @@ def learn_schedules(num_images: int, report: Report) -> None:
         for ((sampler, steps), own), name in itertools.product(trajectories.items(), names):
             out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
             chosen = PUBLISHED | FEWER_ITERATIONS if name else own
-            shared = {"sampler": sampler, "steps": steps, "guidance": _reference(model_id, sampler, steps).guidance}
+            shared = {"sampler": sampler, "steps": steps, "guidance": reference_run(model_id, sampler, steps).guidance}
             _learn_dipgo(model, shared | dict(chosen), out, report)
-
-
-def _reference(model_id: str, sampler: str, steps: int) -> "ReferenceRun":
-    """Make the full run of a model with its own guidance, or the usual one."""
-    from explorer.evaluation.candidates import ReferenceRun
-
-    own = {name: value for name, value in catalogue.own_run(model_id).items() if name == "guidance"}
-    return ReferenceRun(sampler, steps, **own)
 
 
 def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
@@ -157,7 +157,7 @@ def evaluate_head_to_head(num_images: int, report: Report) -> None:
 
     work: Generator[Progress, None, list[Candidate]]
     for model_id, (sampler, steps) in [(name, run) for name, runs in TRAJECTORIES.items() for run in runs]:
-        model, reference = catalogue.load(model_id), _reference(model_id, sampler, steps)
+        model, reference = catalogue.load(model_id), reference_run(model_id, sampler, steps)
         earlier = RESULTS / f"{model_id}-{sampler}-{steps}.parquet"
         if earlier.exists():
             work = study.with_strongest_baselines(model, reference, read_results(earlier)[1])
@@ -173,10 +173,15 @@ def evaluate_caches(num_images: int, report: Report) -> None:
     """Compare the schedules of the transformers with the caches of diffusers, and of cache-dit where that is there."""
     from explorer.studies.head_to_head import with_caches
 
-    for model_id, sampler, steps in ((DIT, "ddim", 50), (FLUX, "euler", 20)):
-        model, reference = catalogue.load(model_id), _reference(model_id, sampler, steps)
-        candidates = run_to_completion(with_caches(model, reference), report)
-        evaluate_into_results(model, reference, candidates, max(2, num_images // 4), "caches", report)
+    evaluate_runs(with_caches, ((DIT, "ddim", 50), (FLUX, "euler", 20)), max(2, num_images // 4), "caches", report)
+
+
+def evaluate_extrapolation(num_images: int, report: Report) -> None:
+    """Compare polynomials with learned coefficients, for whole calls, planned calls and what is shipped."""
+    from explorer.studies.extrapolation_study import with_learned_extrapolation
+
+    runs = ((FLUX, "euler", 20), (DIT, "ddim", 50), (UNET, "ddim", 50))
+    evaluate_runs(with_learned_extrapolation, runs, max(2, num_images // 4), "extrapolation", report)
 
 
 def compare_readings(num_images: int, report: Report) -> None:
@@ -185,7 +190,7 @@ def compare_readings(num_images: int, report: Report) -> None:
     from explorer.evaluation.candidates import Candidate
     from explorer.studies.head_to_head import RATIOS
 
-    model, reference = catalogue.load(DIT), _reference(DIT, "ddim", 50)
+    model, reference = catalogue.load(DIT), reference_run(DIT, "ddim", 50)
     candidates = []
     for reuse, order in itertools.product(("output", "residual"), (0, 1)):
         own, out = {"reuse": reuse, "order": order}, runs_folder("readings") / f"{reuse}-{order}.safetensors"
@@ -285,6 +290,7 @@ PARTS: Mapping[str, Callable[[int, Report], None]] = {
     "deepcache": evaluate_deepcache,
     "head-to-head": evaluate_head_to_head,
     "caches": evaluate_caches,
+    "extrapolation": evaluate_extrapolation,
     "readings": compare_readings,
     "seeds": evaluate_seeds,
     "gallery": make_gallery,

@@ -1,6 +1,6 @@
 """Where studies keep what they have so far, and where their results go: rows and a summary. Loads no torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,28 @@ def evaluate_into_results(
     work = experiment.evaluate(model, reference, candidates, samples, file, **options)
     write_summary(name, run_to_completion(work, report))
     publish(file, RESULTS / f"{name}.parquet")
+
+
+def evaluate_runs(
+    make_candidates: "Callable[[Model, ReferenceRun], Generator[Progress, None, list[Candidate]]]",
+    runs: Sequence[tuple[str, str, int]],
+    count: int,
+    what: str,
+    report: Report,
+) -> None:
+    """Make the candidates of each model, sampler and number of steps, and evaluate them."""
+    for model_id, sampler, steps in runs:
+        model, reference = catalogue.load(model_id), reference_run(model_id, sampler, steps)
+        candidates = run_to_completion(make_candidates(model, reference), report)
+        evaluate_into_results(model, reference, candidates, count, what, report)
+
+
+def reference_run(model_id: str, sampler: str, steps: int) -> "ReferenceRun":
+    """Make the full run of a model with its own guidance, or the usual one."""
+    from explorer.evaluation.candidates import ReferenceRun
+
+    own = {name: value for name, value in catalogue.own_run(model_id).items() if name == "guidance"}
+    return ReferenceRun(sampler, steps, **own)
 
 
 def write_summary(name: str, summary: "pd.DataFrame") -> None:
