@@ -132,7 +132,7 @@ def evaluate_suite(num_images: int, report: Report) -> None:
 
 
 def evaluate_deepcache(num_images: int, report: Report) -> None:
-    """Evaluate DeepCache at every interval and branch, with a sixth of the pictures because there are many."""
+    """Evaluate DeepCache at every interval and branch, with fewer pictures because there are many."""
     from explorer.evaluation.candidates import ReferenceRun, make_samples
     from explorer.evaluation.results import publish
     from explorer.studies.baseline_suite import deepcache_candidates
@@ -141,8 +141,7 @@ def evaluate_deepcache(num_images: int, report: Report) -> None:
     runs, name = runs_folder("results"), f"{model.id}-ddim-50-deepcache"
     samples, file = make_samples(split_names(model, "evaluation"), max(2, num_images // 6)), runs / "deepcache.parquet"
     options: dict[str, Any] = {"resume": True, "keep": runs / "references"}
-    candidates = deepcache_candidates(model, reference)
-    work = experiment.evaluate(model, reference, candidates, samples, file, **options)
+    work = experiment.evaluate(model, reference, deepcache_candidates(model, reference), samples, file, **options)
     write_summary(name, run_to_completion(work, report))
     publish(file, RESULTS / f"{name}.parquet")
 
@@ -185,8 +184,7 @@ def evaluate_extrapolation(num_images: int, report: Report) -> None:
 
 
 def compare_readings(num_images: int, report: Report) -> None:
-    """Compare what a skipped block of a chain can hand back, by DiP-GO learned for each: its last output, as its
-    section 3.3 says, or its input plus its last change, as its figure 6 looks."""
+    """Compare what a skipped block can hand back, by DiP-GO for each: its last output, or its last change."""
     from explorer.evaluation.candidates import Candidate
     from explorer.studies.head_to_head import RATIOS
 
