@@ -14,6 +14,7 @@ METHOD_COLOURS = {
     "deepcache": "#c65600",
     "similarity": "#b4558f",
     "random": "#6b7480",
+    "planned": "#b02a5b",
     "search": "#00798c",
     "genetic": "#7a5c00",
     "ddim-steps": "#8b6f3e",
