@@ -139,6 +139,41 @@ def test_a_file_holds_the_coefficients_and_refuses_others(sd_folder, tmp_path):
             load(file)
 
 
+def test_an_importance_holds_coefficients_for_ratios_and_finds_those_between(sd_folder, tmp_path):
+    model, file = catalogue.load(sd_folder), tmp_path / "learned.safetensors"
+    config = method_config("random", {"order": 1}, {"steps": STEPS, "guidance": GUIDANCE})
+    order = run_to_completion(PRUNERS["random"].run(model, (), config))
+    found = learned(model, order, distance=0.25)
+    assert list(found.coefficients) == [0.25, 0.5, 0.75]
+    found.save(file)
+    again = load(file)
+    for ratio in (0.25, 0.5, 0.75):
+        alone = learned(model, order.at(ratio))
+        np.testing.assert_array_equal(again.at(ratio).coefficients, alone.coefficients)
+        assert torch.equal(final_latents(model, again.at(ratio)), final_latents(model, alone))
+    for ratio in (0.1, 0.3, 0.6, 0.8):
+        mask, plain = again.at(ratio), order.at(ratio)
+        assert (mask.keep == plain.keep).all() and not torch.equal(*(final_latents(model, m) for m in (mask, plain)))
+    polynomials = {ratio: learned(model, order.at(ratio), ridge=1e30).coefficients for ratio in (0.25, 0.75)}
+    same = order.with_coefficients(polynomials).at(0.5)
+    assert torch.equal(final_latents(model, same), final_latents(model, order.at(0.5)))
+
+    good = load_file(file)
+    for name, sentence in (
+        ("coefficients/1.5000", "no ratio"),
+        ("coefficients/x", "no ratio"),
+        ("coefficients", "holds"),
+    ):
+        save_file(
+            good | {name: good["coefficients/0.5000"]}, file, metadata={"explorer": found.header.model_dump_json()}
+        )
+        with pytest.raises(ValueError, match=sentence):
+            load(file)
+    save_file(good, file, metadata={"explorer": order.header.model_dump_json()})
+    with pytest.raises(ValueError, match="do not agree"):
+        load(file)
+
+
 def test_what_cannot_be_learned_is_refused_in_a_sentence(sd_folder, tmp_path_factory):
     model = catalogue.load(sd_folder)
     with pytest.raises(ValueError, match="hand back their last outputs"):
@@ -158,4 +193,6 @@ def test_the_command_writes_a_mask_that_generates(document, sd_folder, tmp_path)
     given = ("--model", sd_folder, "--prompts", names, "--set", "num_images=2", "--out", file)
     made = document("fit", order, "--ratio", "0.5", *given)
     assert made["kept"] == pytest.approx(0.5) and load(file).coefficients.any()
+    assert document("fit", order, *given[:-1], tmp_path / "all.safetensors", "--set", "distance=0.5")["kept"] is None
+    assert list(load(tmp_path / "all.safetensors").coefficients) == [0.5]
     document("generate", "--model", sd_folder, "--prompt", "dog", "--mask", file, "--out", tmp_path / "dog.png")

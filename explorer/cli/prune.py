@@ -34,6 +34,7 @@ from explorer.cli.options import (
 from explorer.cli.output import describe_result, print_message, print_result, show_progress
 from explorer.errors import format_error
 from explorer.jobs.executors.pools import worker_pool
+from explorer.masks.result import load
 from explorer.models import catalogue
 from explorer.models.prompts import read_prompts
 from explorer.progress import Progress, run_to_completion
@@ -112,9 +113,11 @@ def import_published(
 
 @app.command()
 def fit(
-    file: Annotated[Path, typer.Argument(help="A mask, or with --ratio an importance, of any method for schedules.")],
+    file: Annotated[Path, typer.Argument(help="A mask or an importance of any method for schedules.")],
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
-    ratio: RatioOption = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Of an importance: only this one. Default: every 0.05; see --set distance.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=f"{MODEL_HELP} Default: the file's.", show_default=False)] = None,
     prompts: PromptFile = None,
     device: Device = "cpu",
@@ -122,7 +125,7 @@ def fit(
     offload: Offload = False,
     variant: Variant = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="num_images, values, ridge or seed: field=value.")
+        list[str] | None, typer.Option("--set", help="num_images, values, ridge, distance or seed: field=value.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,7 +133,8 @@ def fit(
     from explorer.pruners.learned_extrapolation import learn_extrapolation
 
     check_writable(out)
-    mask, started = load_mask(file, ratio), time.perf_counter()
+    started = time.perf_counter()
+    mask = load(file) if ratio is None else load_mask(file, ratio)
     if mask.prunes != "schedule":
         raise ValueError(f"{file} prunes widths, which hand back nothing")
     config = ExtrapolationConfig(**dict[str, Any](map(parse_setting, settings or [])))
@@ -140,7 +144,7 @@ def fit(
     with show_progress() as report:
         learned = run_to_completion(learn_extrapolation(subject, mask, names, config), report)
     learned.save(out)
-    document = {"out": str(out), "seconds": time.perf_counter() - started, "kept": learned.macs_fraction}
+    document = {"out": str(out), "seconds": time.perf_counter() - started, "kept": learned.describe()["kept"]}
     print_result(document, as_json, f"{out}: {describe_result(learned)}")
 
 

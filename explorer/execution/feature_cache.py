@@ -13,15 +13,6 @@ from explorer.masks.block_graph import Extrapolation
 WHOLE = -1  # the column of the whole network, after those of its units
 
 
-def polynomial_weights(calls: Sequence[int], call: int, max_extrapolation: int | None = None) -> list[float]:
-    """Compute the weights of the values of `calls`, in order, in the polynomial through them at `call` (Lagrange).
-
-    It is continued for at most so many calls.
-    """
-    call = call if max_extrapolation is None else min(call, calls[-1] + max_extrapolation)
-    return [float(np.prod([(call - c) / (k - c) for c in calls if c != k])) for k in calls]
-
-
 def combine(values: Sequence[Any], weights: Sequence[float]) -> Any:
     """Add up values, each a tensor or a tree of tensors, times their weights. What has weight 0 is not read, and a
     single value of weight 1 is returned as it is."""
@@ -40,7 +31,7 @@ def extrapolate(values: Sequence[tuple[int, Any]], call: int, max_extrapolation:
 
     A value is a tensor or a tree of tensors. A single value is returned as it is.
     """
-    weights = polynomial_weights([known for known, _ in values], call, max_extrapolation)
+    weights = Extrapolation(0, max_extrapolation).weights([known for known, _ in values], call)
     return combine([value for _, value in values], weights)
 
 

@@ -4,7 +4,7 @@ Everything here is decided on names and tables alone. `models.architectures` bui
 `execution.supernet` runs a network under a schedule. Loads no torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,13 @@ class Extrapolation(NamedTuple):
     def of(cls, settings: Any) -> "Extrapolation":
         """Read it from a method's settings or from a file's header."""
         return cls(settings.order, settings.max_extrapolation)
+
+    def weights(self, calls: Sequence[int], call: int) -> list[float]:
+        """Compute the weights of the values of `calls`, in order, in the polynomial through them at `call`
+        (Lagrange)."""
+        if self.max_extrapolation is not None:
+            call = min(call, calls[-1] + self.max_extrapolation)
+        return [float(np.prod([(call - c) / (k - c) for c in calls if c != k])) for k in calls]
 
 
 class Unit(BaseModel):

@@ -3,8 +3,9 @@
 Everything about a file (ratios, cost, cascade) follows from it alone, without the network and without torch.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,13 +27,11 @@ from explorer.masks.file_format import (
     read_tensors,
     write_atomic,
 )
+from explorer.masks.learned_coefficients import LEARNED, TENSOR, between, by_ratio, check_coefficients
 from explorer.masks.result import READERS, Importance, Mask, PrunableModel
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
 MAX_READS = 100_000  # of all units together
-MAX_VALUES = 8  # of a unit that learned coefficients combine
-COEFFICIENTS = "coefficients"  # a mask may have this tensor besides
-LEARNED = {"extrapolation": "learned"}  # in the settings that a header lists
 TENSORS = {"mask": {"schedule": "bool"}, "importance": {"rank/schedule": "int32", "score/schedule": "float32"}}
 
 
@@ -59,6 +58,20 @@ class ScheduleHeader(FileHeader):
     def is_learned(self) -> bool:
         """Whether skipped units combine their last values by learned coefficients."""
         return LEARNED.items() <= self.pruner.config.items()
+
+    def check_learned(self, found: Sequence[np.ndarray]) -> None:
+        """Raise ValueError for coefficients of something else, and where the header does not say that there are."""
+        if self.is_learned != bool(found):
+            raise ValueError("the header and the tensors do not agree on whether coefficients were learned")
+        if len({one.shape for one in found}) > 1:
+            raise ValueError("coefficients for several ratios must have one shape")
+        for coefficients in found:
+            check_coefficients(coefficients, self.calls, len(self.units))
+
+    def with_learned(self) -> "ScheduleHeader":
+        """Return a header that says that there are learned coefficients."""
+        pruner = self.pruner.model_copy(update={"config": self.pruner.config | LEARNED})
+        return self.model_copy(update={"pruner": pruner})
 
     @property
     def reuse(self) -> Reuse:
@@ -97,8 +110,8 @@ class ScheduleHeader(FileHeader):
 class Schedule(Mask):
     """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise.
 
-    coefficients: float64 (T, U + 1, m + 1), by which a skipped unit's last m values are combined instead of a
-    polynomial, the newest first; in the last column those of the whole network, whose input counts as well, last.
+    coefficients: float64 (T, U + 1, m + 1), by which skipped units combine their last m values instead of a polynomial;
+    see `learned_coefficients`.
     """
 
     prunes: ClassVar[Literal["schedule"]] = "schedule"
@@ -109,10 +122,7 @@ class Schedule(Mask):
 
     def __post_init__(self) -> None:
         check_schedule(self.header.graph, self.keep, self.header.calls)
-        if self.header.is_learned != (self.coefficients is not None):
-            raise ValueError("the header and the tensors do not agree on whether coefficients were learned")
-        if self.coefficients is not None:
-            check_coefficients(self.coefficients, *self.keep.shape)
+        self.header.check_learned([] if self.coefficients is None else [self.coefficients])
 
     @property
     def macs_fraction(self) -> float:
@@ -144,8 +154,7 @@ class Schedule(Mask):
 
     def with_coefficients(self, coefficients: np.ndarray) -> "Schedule":
         """Return the same decisions, extrapolated by coefficients."""
-        pruner = self.header.pruner.model_copy(update={"config": self.header.pruner.config | LEARNED})
-        return replace(self, header=self.header.model_copy(update={"pruner": pruner}), coefficients=coefficients)
+        return replace(self, header=self.header.with_learned(), coefficients=coefficients)
 
     def check_calls(self, model: PrunableModel, calls: int) -> None:
         self.header.check_compatible(model.id, model.record.denoiser, calls, self.header.units)
@@ -157,19 +166,23 @@ class Schedule(Mask):
         return super().describe() | {"kept": self.macs_fraction}
 
     def save(self, path: str | Path) -> None:
-        tensors = {"schedule": self.keep} | ({} if self.coefficients is None else {COEFFICIENTS: self.coefficients})
+        tensors = {"schedule": self.keep} | ({} if self.coefficients is None else {TENSOR: self.coefficients})
         write_atomic(path, tensors, {"explorer": self.header.model_dump_json()})
 
 
 @dataclass(frozen=True, eq=False)
 class ScheduleImportance(Importance):
-    """A removal order that is built once: rank (T, U) int32, and the scores it came from; `at(ratio)` is a schedule."""
+    """A removal order that is built once: rank (T, U) int32, and the scores it came from; `at(ratio)` is a schedule.
+
+    coefficients: those that were learned for its schedules, by their ratios.
+    """
 
     prunes: ClassVar[Literal["schedule"]] = "schedule"
 
     header: ScheduleHeader
     rank: np.ndarray
     score: np.ndarray
+    coefficients: Mapping[float, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (self.header.calls, len(self.header.units))
@@ -181,6 +194,7 @@ class ScheduleImportance(Importance):
             raise ValueError("rank removes call 0, which has nothing to reuse")
         if not np.isfinite(self.score).all():
             raise ValueError("score holds values that are not finite")
+        self.header.check_learned(list(self.coefficients.values()))
 
     @property
     def saved_macs(self) -> np.ndarray:
@@ -197,16 +211,28 @@ class ScheduleImportance(Importance):
         """Return the schedule whose saved share of MACs is nearest to `ratio`. Raises ValueError outside 0 ..
         max_ratio."""
         check_ratio(self.max_ratio, ratio)
+        keep = self._keep_at(ratio)
+        if not self.coefficients:
+            return Schedule(self.header, keep).with_reached_ratio(ratio)
+        learned = {one: (self._keep_at(one), found) for one, found in self.coefficients.items()}
+        found = between(self.header.graph, keep, Extrapolation.of(self.header), learned, ratio)
+        return Schedule(self.header, keep, found).with_reached_ratio(ratio)
+
+    def _keep_at(self, ratio: float) -> np.ndarray:
         saved = self.saved_macs
         reachable = saved[saved <= self.max_ratio + 1e-9]
-        removed = int(np.abs(reachable - ratio).argmin())
-        return Schedule(self.header, self.rank >= removed).with_reached_ratio(ratio)
+        return self.rank >= int(np.abs(reachable - ratio).argmin())
+
+    def with_coefficients(self, coefficients: Mapping[float, np.ndarray]) -> "ScheduleImportance":
+        """Return the same order, with coefficients for its schedules at some ratios."""
+        return replace(self, header=self.header.with_learned(), coefficients=coefficients)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"kept": None}
 
     def save(self, path: str | Path) -> None:
         tensors = {"rank/schedule": self.rank, "score/schedule": self.score}
+        tensors |= {f"{TENSOR}/{ratio:.4f}": found for ratio, found in self.coefficients.items()}
         write_atomic(path, tensors, {"explorer": self.header.model_dump_json()})
 
 
@@ -225,23 +251,6 @@ def check_schedule(graph: BlockGraph, keep: np.ndarray, calls: int) -> None:
         raise ValueError(f"call {call} computes {graph.names[column]}, which no unit reads; close the schedule first")
 
 
-def check_coefficients(coefficients: np.ndarray, calls: int, units: int) -> None:
-    """Raise ValueError unless these are coefficients of a schedule: finite, float64 (calls, units + 1, 2 ..)."""
-    shape = coefficients.shape
-    if (
-        coefficients.dtype != np.float64
-        or len(shape) != 3
-        or shape[:2] != (calls, units + 1)
-        or not 2 <= shape[2] <= MAX_VALUES + 1
-    ):
-        raise ValueError(
-            f"coefficients must be float64 ({calls}, {units + 1}, 2 .. {MAX_VALUES + 1}), got "
-            f"{coefficients.dtype} {shape}"
-        )
-    if not np.isfinite(coefficients).all():
-        raise ValueError("coefficients hold values that are not finite")
-
-
 def load_schedule_header(path: str | Path) -> ScheduleHeader:
     """Read the header of a file of schedules. Raises ValueError, in one sentence, for any other file."""
     return read_header(path, ScheduleHeader)
@@ -251,15 +260,16 @@ def load_schedule(path: str | Path) -> Schedule | ScheduleImportance:
     """Read a file of schedules. Raises ValueError, in one sentence, for any other file, and for a damaged one."""
     header = load_schedule_header(path)
     wanted, tensors = TENSORS[header.kind], read_tensors(path)
-    if header.kind == "mask" and COEFFICIENTS in tensors:
-        wanted = wanted | {COEFFICIENTS: "float64"}
+    place = TENSOR if header.kind == "mask" else f"{TENSOR}/"
+    learned = {name: tensors.pop(name) for name in list(tensors) if name[: len(TENSOR) + 1] == place}
     if set(tensors) != set(wanted):
         raise ValueError(f"{path}: a schedule's {header.kind} holds {sorted(wanted)}, not {list(tensors)}")
     for name, dtype in wanted.items():
         if tensors[name].dtype != dtype:
             raise ValueError(f"{path}: {name} must be {dtype}, not {tensors[name].dtype}")
-    values = [tensors[name] for name in wanted]
-    return (Schedule if header.kind == "mask" else ScheduleImportance)(header, *values)
+    if header.kind == "mask":
+        return Schedule(header, tensors["schedule"], learned.get(TENSOR))
+    return ScheduleImportance(header, tensors["rank/schedule"], tensors["score/schedule"], by_ratio(learned))
 
 
 READERS["units"] = load_schedule_header, load_schedule

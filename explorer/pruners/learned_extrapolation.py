@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from explorer.execution.feature_cache import FeatureCache, FeatureCaches, polynomial_weights
+from explorer.execution.feature_cache import FeatureCache, FeatureCaches
 from explorer.execution.prediction import Prediction
 from explorer.execution.supernet import SuperNet
 from explorer.masks.block_graph import Extrapolation
-from explorer.masks.schedule import Schedule
+from explorer.masks.learned_coefficients import polynomial
+from explorer.masks.schedule import Schedule, ScheduleImportance
 from explorer.models.model import Model
 from explorer.models.pipeline_adapter import split_guided
 from explorer.models.prompts import repeat_to, split_names
@@ -34,21 +35,31 @@ CHANGE = 0.1  # of an estimate, to see what the sampler makes of it
 
 
 def learn_extrapolation(
-    model: Model, schedule: Schedule, prompts: Sequence[str], config: ExtrapolationConfig
-) -> Generator[Progress, None, Schedule]:
-    """Fit the coefficients of a schedule on a few pictures (default: of the model's search names), and return it with
-    them.
+    model: Model, result: Schedule | ScheduleImportance, prompts: Sequence[str], config: ExtrapolationConfig
+) -> Generator[Progress, None, Any]:
+    """Fit the coefficients of a schedule, or of an importance at ratios `config.distance` apart, on a few pictures
+    (default: of the model's search names), and return it with them.
 
     Raises ValueError for a schedule of another model, for one that reuses residuals, for a sampler that draws noise,
     and where the pruned run is not finite.
     """
-    header = schedule.header
-    if header.reuse == "residual":
+    if result.header.reuse == "residual":
         raise ValueError("coefficients are learned for units that hand back their last outputs, not their last changes")
-    pair = _Pair(model, schedule, repeat_to(list(prompts) or split_names(model, "search"), config.num_images), config)
-    for call in pair.run():
-        yield Progress(call + 1, header.calls, "fitting coefficients")
-    return schedule.with_coefficients(pair.coefficients)
+    prompts = repeat_to(list(prompts) or split_names(model, "search"), config.num_images)
+    if isinstance(result, Schedule):
+        pair = _Pair(model, result, prompts, config)
+        for call in pair.run():
+            yield Progress(call + 1, result.header.calls, "fitting coefficients")
+        return result.with_coefficients(pair.coefficients)
+    ratios = [round(one * config.distance, 4) for one in range(1, int(result.max_ratio / config.distance + 1e-9) + 1)]
+    learned = {}
+    for number, ratio in enumerate(ratios):
+        yield Progress(number, len(ratios), f"fitting coefficients at {ratio:.0%}")
+        pair = _Pair(model, result.at(ratio), prompts, config)
+        for _ in pair.run():
+            pass
+        learned[ratio] = pair.coefficients
+    return result.with_coefficients(learned)
 
 
 class _Pair:
@@ -152,11 +163,8 @@ class _Pair:
 
     def _polynomial(self, cache: FeatureCache) -> np.ndarray:
         """Compute the coefficients (m + 1,) of the schedule's own polynomial."""
-        order, reach = Extrapolation.of(self.schedule.header)
-        calls = [call for call, _ in cache.values][-(order + 1) :]
-        weights = np.zeros(self.config.values + 1)
-        weights[: len(calls)] = polynomial_weights(calls, self.call, reach)[::-1]
-        return weights
+        calls = tuple(call for call, _ in cache.values)
+        return polynomial(calls, self.call, Extrapolation.of(self.schedule.header), self.config.values)
 
     def _solve(self, features: torch.Tensor, missed: torch.Tensor) -> np.ndarray:
         """Find what has to be added to the coefficients of features (n, N) to make up for what is missed, (N,)."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from explorer.masks.schedule import MAX_VALUES
+from explorer.masks.learned_coefficients import MAX_VALUES
 
 ORDER = "0 reuses the last value, 1 and 2 extrapolate through the last two or three"
 MAX_EXTRAPOLATION = "how many calls ahead orders 1 and 2 extrapolate at most; empty: any number"
@@ -86,6 +86,9 @@ class ExtrapolationConfig(MethodConfig):
     values: int = Field(3, ge=1, le=MAX_VALUES, description="how many of the last computed values are combined")
     ridge: float = Field(
         1e-3, ge=0, le=1e30, description="how strongly coefficients are drawn to those of the polynomial"
+    )
+    distance: float = Field(
+        0.05, ge=0.01, le=1, description="of an importance: from one ratio that is fitted at to the next"
     )
     seed: int = Field(2**30, ge=0, le=2**32 - 1, description="seed of the first picture's noise")
 
