@@ -93,7 +93,7 @@ class SchedulePlan:
 
     schedule: Schedule  # which `compare` takes as its result
     graph: BlockGraph
-    order: int  # of extrapolation
+    order: int  # of extrapolation: one less than the values that are combined
     units: tuple[str, ...]
     macs_share: np.ndarray  # (U,) of a call's MACs
     timesteps: np.ndarray  # (T,)
@@ -214,7 +214,7 @@ def plan(request: ExperimentRequest, result: PruningResult | None = None) -> Sch
     return SchedulePlan(
         schedule=schedule,
         graph=graph,
-        order=header.order,
+        order=header.order if schedule.coefficients is None else schedule.coefficients.shape[2] - 2,
         units=graph.names,
         macs_share=graph.macs / graph.macs_per_call,
         timesteps=scheduler.timesteps.double().numpy(),

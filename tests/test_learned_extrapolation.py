@@ -6,6 +6,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.utils._pytree import tree_leaves
 
+from explorer.experiment import ExperimentRequest, compare, plan
 from explorer.masks.block_graph import Extrapolation
 from explorer.masks.result import load
 from explorer.models import catalogue

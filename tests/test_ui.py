@@ -209,6 +209,16 @@ def test_invalid_importance_is_one_sentence(id, message, tmp_path):
     assert "keeps no masks" in url_state.read({"method": f"importance:{id}"}, DEFAULTS)[1][0]
 
 
+def test_learned_coefficients_have_an_address_as_an_importance_only(tmp_path):
+    entry = MaskLibrary(tmp_path).find("emoji-unet/dipgo-ddim-25")
+    order = entry.open()
+    shape = (order.header.calls, len(order.header.units) + 1, 4)
+    learned = order.with_coefficients({0.5: np.ones(shape)})
+    assert "method=importance" in url_state.explore_query(entry, learned, 0.4)
+    with pytest.raises(ValueError, match="use the command generate"):
+        url_state.explore_query(entry, learned.at(0.5), 0.4)
+
+
 def test_widths_have_no_address_on_explore(tmp_path):
     entry = MaskLibrary(tmp_path).find("emoji-unet/ecodiff")
     with pytest.raises(ValueError, match="Explore shows schedules"):

@@ -171,8 +171,8 @@ def _read_settings(method: str, query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_shown_by_explore(result: Any) -> bool:
-    """Say whether Explore can show what a file decides: schedules, extrapolated by polynomials."""
-    return result.prunes == "schedule" and not result.header.is_learned
+    """Say whether Explore can show what a file decides: any importance, and schedules extrapolated by polynomials."""
+    return result.prunes == "schedule" and (result.header.kind == "importance" or not result.header.is_learned)
 
 
 def explore_query(entry: MaskEntry, result: Any, ratio: float) -> str:
@@ -183,7 +183,9 @@ def explore_query(entry: MaskEntry, result: Any, ratio: float) -> str:
     if result.prunes != "schedule":
         raise ValueError("widths hold for all calls; Explore shows schedules")
     if not is_shown_by_explore(result):
-        raise ValueError("Explore draws with polynomials; to draw with learned coefficients, use the command generate")
+        raise ValueError(
+            "Explore draws single masks with polynomials; use the command generate for learned coefficients"
+        )
     header = result.header
     query = {"model": header.model.id} | {name: getattr(header, name) for name in ("steps", "sampler", "guidance")}
     if header.kind == "importance":

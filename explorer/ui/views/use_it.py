@@ -78,8 +78,9 @@ def use_of_file(place: str, entry: MaskEntry, selection: Selection, explore: Map
     result, mask = entry.open(), mask_of(entry, selection)
     edited = bool(selection.manual_schedule) and mask.prunes == "schedule"
     query = ""
-    if url_state.is_shown_by_explore(mask) and mask.header.model.id in available_models():
-        query = url_state.explore_query(entry, mask if edited else result, selection.ratio)
+    shown = mask if edited else result
+    if url_state.is_shown_by_explore(shown) and mask.header.model.id in available_models():
+        query = url_state.explore_query(entry, shown, selection.ratio)
     request = trajectory_request(entry, selection, explore).model_copy(update={"method": entry.header.pruner.name})
     return Use(place, request, mask, mask if edited else result, query=query, edited=edited)
 
