@@ -6,7 +6,6 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.utils._pytree import tree_leaves
 
-from explorer.experiment import ExperimentRequest, compare, plan
 from explorer.masks.block_graph import Extrapolation
 from explorer.masks.result import load
 from explorer.models import catalogue
@@ -150,8 +149,8 @@ def test_an_importance_holds_coefficients_for_ratios_and_finds_those_between(sd_
     again = load(file)
     for ratio in (0.25, 0.5, 0.75):
         alone = learned(model, order.at(ratio))
-        np.testing.assert_array_equal(again.at(ratio).coefficients, alone.coefficients)
-        assert torch.equal(final_latents(model, again.at(ratio)), final_latents(model, alone))
+        np.testing.assert_array_equal(again.at(ratio).coefficients, found.coefficients[ratio])
+        np.testing.assert_allclose(alone.coefficients, found.coefficients[ratio], rtol=1e-6, atol=1e-9)
     for ratio in (0.1, 0.3, 0.6, 0.8):
         mask, plain = again.at(ratio), order.at(ratio)
         assert (mask.keep == plain.keep).all() and not torch.equal(*(final_latents(model, m) for m in (mask, plain)))

@@ -40,6 +40,11 @@ def model(kind, tmp_path_factory):
     return catalogue.load(folder)
 
 
+def test_a_model_that_is_added_has_a_sampler_of_its_own(model, kind):
+    row = catalogue.describe(model.pipe.config._name_or_path)
+    assert row["run"] == (None if kind == "pixart" else {"sampler": "euler"})
+
+
 def mask_of(model, method, ratio, **settings):
     """Make a schedule of whole calls (`uniform`, every `interval`-th) or of units."""
     config = method_config(method, {"guidance": 4.0, **settings}, {"steps": CALLS})

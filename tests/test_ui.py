@@ -13,6 +13,7 @@ from explorer.experiment import ExperimentRequest, SchedulePlan, load_cached
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.masks.block_graph import BlockGraph, Unit
 from explorer.masks.encoding import decode_bits
+from explorer.models import catalogue
 from explorer.sampling.generate import Frame
 from explorer.ui import controls, markup, url_state
 from explorer.ui.components import alert, leave_values, user_errors
@@ -158,9 +159,8 @@ def test_an_address_that_names_a_model_alone_opens_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("named", [{}, {"method": "random"}, {"method": "uniform", "sampler": "dpm++"}])
 def test_a_model_of_flow_matching_opens_with_samplers_that_it_has(monkeypatch: pytest.MonkeyPatch, named: dict):
-    rows = [{"id": "tiny-flux", "pipeline": "FluxPipeline", "available": True}]
-    monkeypatch.setattr(url_state, "list_models", lambda: rows)
-    monkeypatch.setattr(url_state, "available_models", lambda: ["emoji-unet", "tiny-flux"])
+    row = {"id": "tiny-flux", "pipeline": "FluxPipeline", "available": True, "run": {"sampler": "euler"}}
+    monkeypatch.setitem(catalogue._added, "tiny-flux", row)
     values, sentences = url_state.read({"model": "tiny-flux"} | named, DEFAULTS)
     expected = (named.get("method", "uniform"), named.get("sampler", "euler"), "unipc")
     assert not sentences and (values["method"], values["sampler"], values["baseline_sampler"]) == expected
