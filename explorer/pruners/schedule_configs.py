@@ -98,14 +98,15 @@ class PlannedConfig(ScheduleConfig):
     LeMiCa plan)."""
 
     order: int = Field(1, ge=0, le=2, description=ORDER)
+    max_extrapolation: int | None = Field(1, ge=1, le=1000, description=MAX_EXTRAPOLATION)
     num_images: int = Field(8, ge=1, le=1000, description="how many pictures of the full run are planned on")
     gain: Literal["spread", "step", "open", "closed"] = Field(
-        "spread",
+        "closed",
         description="what an error of a call counts: by how much the latents' spread grows after it, its own step "
         "alone, what the sampler makes of it, or what sampler and network make of it (gradients)",
     )
     error: Literal["squares", "landing"] = Field(
-        "squares", description="sum of a gap's squared errors, or where all of them together lead"
+        "landing", description="sum of a gap's squared errors, or where all of them together lead"
     )
 
 
