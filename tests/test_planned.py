@@ -101,7 +101,7 @@ def test_weights_are_what_a_change_of_one_call_leads_to(sampler, share):
         changes[call] = 0.1
         difference = final_latents(sampler, share, changes) - final_latents(sampler, share, none)
         led_to.append(float(difference.mean()) / 0.1)
-    found = full_run.closed_loop_weights(Linear(share), config, noise, {})
+    found = full_run.closed_loop_weights(Linear(share), config, noise, {}, 0)
     np.testing.assert_allclose(found / found[1], np.abs(led_to) / abs(led_to[1]), rtol=1e-3)
     if not share:
         final, following = full_run.open_loop_weights(Linear(share), config, calls)
@@ -145,9 +145,9 @@ def test_a_plan_is_of_whole_calls_and_the_same_each_time(model, gain, sampler):
 
 def test_pictures_of_two_batches_count_alike(model, monkeypatch):
     planned = import_module("explorer.pruners.planned")  # by its attribute, the package has the function
-    whole = run_to_completion(planned.make_planner(model, ["dog", "cat"], PlannedConfig(**SMALL)))
+    whole = run_to_completion(planned.make_planner(model, ["dog", "cat"], PlannedConfig(**SMALL, gain="step")))
     monkeypatch.setattr(planned, "BATCH", 1)
-    parts = run_to_completion(planned.make_planner(model, ["dog", "cat"], PlannedConfig(**SMALL)))
+    parts = run_to_completion(planned.make_planner(model, ["dog", "cat"], PlannedConfig(**SMALL, gain="step")))
     assert parts.total([0, 2, 3]) == pytest.approx(whole.total([0, 2, 3]), rel=0.05)
 
 

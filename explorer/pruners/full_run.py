@@ -36,7 +36,7 @@ def measure_batch(
     flat = values.flatten(1).double()
     gram = (flat @ flat.T / flat.shape[1]).cpu().numpy()
     if config.gain == "closed":
-        return gram, closed_loop_weights(model, config, noise, conditioning)
+        return gram, closed_loop_weights(model, config, noise, conditioning, first_seed)
     final, following = open_loop_weights(model, config, len(values))
     if config.gain == "open":
         return gram, final
@@ -79,7 +79,9 @@ def open_loop_weights(model: Model, config: PlannedConfig, calls: int) -> tuple[
     return np.abs(latents[-1]), np.abs(np.diagonal(latents))
 
 
-def closed_loop_weights(model: Model, config: PlannedConfig, noise: torch.Tensor, conditioning: Any) -> np.ndarray:
+def closed_loop_weights(
+    model: Model, config: PlannedConfig, noise: torch.Tensor, conditioning: Any, seed: int
+) -> np.ndarray:
     """Measure how much a random change of each call's value changes the final latents, float (T,): by the gradient of
     one random direction per picture, through all later calls."""
     scheduler = make_scheduler(config.sampler, model.scheduler_config)
@@ -89,7 +91,7 @@ def closed_loop_weights(model: Model, config: PlannedConfig, noise: torch.Tensor
     model.denoiser.requires_grad_(False)
     run = (scheduler, config.steps, noise, conditioning, config.guidance)
     ends = rollout(changed, *run, changed.at, changes)
-    direction = torch.randn(noise.shape, generator=torch.Generator().manual_seed(config.seed)).to(noise)
+    direction = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)).to(noise)
     (gradient,) = torch.autograd.grad((ends * direction).sum(), changes)
     return gradient.double().square().mean(dim=(1, 2, 3, 4)).sqrt().cpu().numpy()
 
