@@ -214,7 +214,7 @@ def plan(request: ExperimentRequest, result: PruningResult | None = None) -> Sch
     return SchedulePlan(
         schedule=schedule,
         graph=graph,
-        order=header.order if schedule.coefficients is None else schedule.coefficients.shape[2] - 2,
+        order=header.order if schedule.coefficients is None else schedule.coefficients.shape[1] - 2,
         units=graph.names,
         macs_share=graph.macs / graph.macs_per_call,
         timesteps=scheduler.timesteps.double().numpy(),

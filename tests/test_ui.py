@@ -13,6 +13,7 @@ from explorer.experiment import ExperimentRequest, SchedulePlan, load_cached
 from explorer.jobs.mask_library import MaskLibrary
 from explorer.masks.block_graph import BlockGraph, Unit
 from explorer.masks.encoding import decode_bits
+from explorer.masks.learned_coefficients import combined
 from explorer.models import catalogue
 from explorer.sampling.generate import Frame
 from explorer.ui import controls, markup, url_state
@@ -212,8 +213,8 @@ def test_invalid_importance_is_one_sentence(id, message, tmp_path):
 def test_learned_coefficients_have_an_address_as_an_importance_only(tmp_path):
     entry = MaskLibrary(tmp_path).find("emoji-unet/dipgo-ddim-25")
     order = entry.open()
-    shape = (order.header.calls, len(order.header.units) + 1, 4)
-    learned = order.with_coefficients({0.5: np.ones(shape)})
+    used = combined(order.header.graph, order.at(0.5).keep).sum()
+    learned = order.with_coefficients({0.5: np.ones((used, 4))})
     assert "method=importance" in url_state.explore_query(entry, learned, 0.4)
     with pytest.raises(ValueError, match="use the command generate"):
         url_state.explore_query(entry, learned.at(0.5), 0.4)

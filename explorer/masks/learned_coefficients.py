@@ -1,33 +1,21 @@
-"""Coefficients by which skipped units combine their last values: what they must be, and those between learned ratios.
+"""Coefficients by which skipped units combine their last values: where they belong, and those between learned ratios.
 
-They are float64 (T, U + 1, m + 1) for a schedule (T, U): a unit's last m values, the newest first; in the last column
-those of the whole network at a skipped call, whose input counts as well, last. Loads no torch.
+As a table they are float64 (T, U + 1, m + 1) for a schedule (T, U): of a unit's last m values, the newest first; in the
+last column those of the whole network at a skipped call, whose input counts as well, last. A schedule and its file list
+the used ones alone, (N, m + 1), call by call. Loads no torch.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from explorer.masks.block_graph import BlockGraph, Extrapolation
 
 MAX_VALUES = 8  # that are combined
-MAX_LEARNED = 100  # ratios of an importance
+MAX_LEARNED = 32  # ratios of an importance
 TENSOR = "coefficients"  # in the file of a mask; of an importance with a ratio after it
 LEARNED = {"extrapolation": "learned"}  # in the settings that a header lists
-
-
-def check_coefficients(coefficients: np.ndarray, calls: int, units: int) -> None:
-    """Raise ValueError unless these are coefficients of a schedule: finite, float64 (calls, units + 1, 2 ..)."""
-    shape = coefficients.shape
-    fits = len(shape) == 3 and shape[:2] == (calls, units + 1) and 2 <= shape[2] <= MAX_VALUES + 1
-    if coefficients.dtype != np.float64 or not fits:
-        raise ValueError(
-            f"coefficients must be float64 ({calls}, {units + 1}, 2 .. {MAX_VALUES + 1}), got "
-            f"{coefficients.dtype} {shape}"
-        )
-    if not np.isfinite(coefficients).all():
-        raise ValueError("coefficients hold values that are not finite")
 
 
 def by_ratio(learned: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
@@ -44,6 +32,37 @@ def by_ratio(learned: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
     return found
 
 
+def combined(graph: BlockGraph, keep: np.ndarray) -> np.ndarray:
+    """Find what a schedule (T, U) makes of earlier values, bool (T, U + 1): skipped units, last the skipped calls."""
+    entered = keep.any(axis=1, keepdims=True)
+    return np.concatenate([entered & graph.needed(keep) & ~keep, ~entered], axis=1)
+
+
+def table_of(graph: BlockGraph, keep: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Put listed coefficients (N, m + 1) in their places. Raises ValueError for what does not belong to `keep`."""
+    used = combined(graph, keep)
+    count = int(used.sum())
+    fits = rows.ndim == 2 and len(rows) == count and 2 <= rows.shape[1] <= MAX_VALUES + 1
+    if rows.dtype != np.float64 or not fits:
+        raise ValueError(
+            f"coefficients must be float64 ({count}, 2 .. {MAX_VALUES + 1}), got {rows.dtype} {rows.shape}"
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError("coefficients hold values that are not finite")
+    table = np.zeros((*used.shape, rows.shape[1]))
+    table[used] = rows
+    return table
+
+
+def check_learned(graph: BlockGraph, is_said: bool, learned: Mapping[float, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raise ValueError where what was `learned`, by ratio, does not belong to its schedules or together, and where a
+    header does not say whether anything was."""
+    if is_said != bool(learned):
+        raise ValueError("the header and the tensors do not agree on whether coefficients were learned")
+    if len({table_of(graph, *one).shape for one in learned.values()}) > 1:
+        raise ValueError("coefficients for several ratios must combine as many values")
+
+
 def between(
     graph: BlockGraph,
     keep: np.ndarray,
@@ -51,43 +70,53 @@ def between(
     learned: Mapping[float, tuple[np.ndarray, np.ndarray]],
     ratio: float,
 ) -> np.ndarray:
-    """Make the coefficients of `keep`, bool (T, U), from those that were `learned` for other masks, by their ratios.
+    """List the coefficients of `keep`, bool (T, U), from the schedules and lists `learned` at some ratios.
 
-    Where a unit combines values of the same calls in the next mask below and above, it is between both; where in one
-    of them, it is that one's; in none, the polynomial's.
+    Where a unit combines values of the same calls in the next schedule below and above, they are between both; where in
+    one of them, they are that one's; in none, the polynomial's.
     """
     below = max((one for one in learned if one <= ratio), default=min(learned))
     above = min((one for one in learned if one >= ratio), default=max(learned))
-    nearest = {below, above}
-    sources = {one: dict(_sources(graph, learned[one][0], _size(learned[one][1]))) for one in nearest}
-    found = np.zeros_like(next(iter(learned.values()))[1])
-    for cell, calls in _sources(graph, keep, _size(found)):
-        same = {one: learned[one][1][cell] for one in nearest if sources[one].get(cell) == calls}
-        if len(same) == 2:
-            share = (ratio - below) / (above - below)
-            found[cell] = (1 - share) * same[below] + share * same[above]
-        elif same:
-            (found[cell],) = same.values()
-        else:
-            found[cell] = polynomial(calls, cell[0], extrapolation, _size(found))
-    return found
+    used, size = combined(graph, keep), learned[below][1].shape[1] - 1
+    sources = _sources(keep, size)
+    table, total = np.zeros((*used.shape, size + 1)), np.zeros(used.shape)
+    for one in {below, above}:
+        other, rows = learned[one]
+        same = combined(graph, other) & (_sources(other, size) == sources).all(axis=0)
+        distance = abs(one - ratio) / (above - below) if above > below else 0.0
+        share = same * max(1 - distance, 1e-9)  # alone it counts wholly
+        table += share[..., None] * table_of(graph, other, rows)
+        total += share
+    polynomial = _polynomials(sources, extrapolation, size)
+    table = np.where(total[..., None] > 0, table / np.maximum(total, 1e-300)[..., None], polynomial)
+    return table[used]
 
 
-def polynomial(calls: tuple[int, ...], call: int, extrapolation: Extrapolation, size: int) -> np.ndarray:
-    """Compute the coefficients (size + 1,) of the polynomial through the values of `calls`, the last of them."""
-    weights = extrapolation.weights(calls[-(extrapolation.order + 1) :], call)[::-1]
-    return np.array([*weights, *[0.0] * (size + 1 - len(weights))])
+def _sources(keep: np.ndarray, size: int) -> np.ndarray:
+    """Find the last `size` calls before each at which a unit, or last the network, is computed, newest first: int
+    (size, T, U + 1), -1 where there is none."""
+    runs = np.concatenate([keep, keep.any(axis=1, keepdims=True)], axis=1)
+    calls = np.arange(len(runs))[:, None]
+    newest = np.full(runs.shape, -1)
+    newest[1:] = np.maximum.accumulate(np.where(runs, calls, -1), axis=0)[:-1]
+    found = [newest]
+    for _ in range(1, size):
+        earlier = np.take_along_axis(newest, np.maximum(found[-1], 0), axis=0)
+        found.append(np.where(found[-1] < 0, -1, earlier))
+    return np.stack(found)
 
 
-def _size(coefficients: np.ndarray) -> int:
-    return coefficients.shape[2] - 1
-
-
-def _sources(graph: BlockGraph, keep: np.ndarray, size: int) -> Iterator[tuple[tuple[int, int], tuple[int, ...]]]:
-    """Yield each (call, column) whose value is made of earlier ones, the whole network's last, and of which calls."""
-    entered = keep.any(axis=1)
-    skipped = keep.any(axis=1, keepdims=True) & graph.needed(keep) & ~keep
-    for column, (runs, asked) in enumerate(zip([*keep.T, entered], [*skipped.T, ~entered], strict=True)):
-        computed = np.flatnonzero(runs)
-        for call in np.flatnonzero(asked).tolist():
-            yield (call, column), tuple(computed[computed < call][-size:].tolist())
+def _polynomials(sources: np.ndarray, extrapolation: Extrapolation, size: int) -> np.ndarray:
+    """Compute the coefficients (T, U + 1, size + 1) of the polynomials: those of `Extrapolation.weights`."""
+    order, reach = extrapolation
+    used = sources[: order + 1]
+    at = np.arange(sources.shape[1])[:, None] + np.zeros(sources.shape[1:], dtype=int)
+    at = at if reach is None else np.minimum(at, sources[0] + reach)
+    table = np.zeros((*sources.shape[1:], size + 1))
+    for place, own in enumerate(used):
+        weight = np.ones(own.shape)
+        for other in (one for index, one in enumerate(used) if index != place):
+            both = (own >= 0) & (other >= 0)
+            weight *= np.where(both, (at - other) / np.where(both, own - other, 1), 1.0)
+        table[..., place] = np.where(own >= 0, weight, 0.0)
+    return table

@@ -3,7 +3,7 @@
 Everything about a file (ratios, cost, cascade) follows from it alone, without the network and without torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from explorer.masks.file_format import (
     read_tensors,
     write_atomic,
 )
-from explorer.masks.learned_coefficients import LEARNED, TENSOR, between, by_ratio, check_coefficients
+from explorer.masks.learned_coefficients import LEARNED, TENSOR, between, by_ratio, check_learned, table_of
 from explorer.masks.result import READERS, Importance, Mask, PrunableModel
 
 MAX_CALLS, MAX_UNITS = 1_000, 10_000
@@ -58,15 +58,6 @@ class ScheduleHeader(FileHeader):
     def is_learned(self) -> bool:
         """Whether skipped units combine their last values by learned coefficients."""
         return LEARNED.items() <= self.pruner.config.items()
-
-    def check_learned(self, found: Sequence[np.ndarray]) -> None:
-        """Raise ValueError for coefficients of something else, and where the header does not say that there are."""
-        if self.is_learned != bool(found):
-            raise ValueError("the header and the tensors do not agree on whether coefficients were learned")
-        if len({one.shape for one in found}) > 1:
-            raise ValueError("coefficients for several ratios must have one shape")
-        for coefficients in found:
-            check_coefficients(coefficients, self.calls, len(self.units))
 
     def with_learned(self) -> "ScheduleHeader":
         """Return a header that says that there are learned coefficients."""
@@ -110,8 +101,8 @@ class ScheduleHeader(FileHeader):
 class Schedule(Mask):
     """Hard decisions: keep (T, U) bool, closed under the cascade, call 0 all true. Raises ValueError otherwise.
 
-    coefficients: float64 (T, U + 1, m + 1), by which skipped units combine their last m values instead of a polynomial;
-    see `learned_coefficients`.
+    coefficients: float64 (N, m + 1), by which skipped units combine their last m values instead of a polynomial; see
+    `learned_coefficients`.
     """
 
     prunes: ClassVar[Literal["schedule"]] = "schedule"
@@ -122,7 +113,8 @@ class Schedule(Mask):
 
     def __post_init__(self) -> None:
         check_schedule(self.header.graph, self.keep, self.header.calls)
-        self.header.check_learned([] if self.coefficients is None else [self.coefficients])
+        learned = {} if self.coefficients is None else {1.0: (self.keep, self.coefficients)}
+        check_learned(self.header.graph, self.header.is_learned, learned)
 
     @property
     def macs_fraction(self) -> float:
@@ -152,8 +144,13 @@ class Schedule(Mask):
         pruner = self.header.pruner.model_copy(update={"config": config})
         return Schedule(self.header.model_copy(update={**extrapolation._asdict(), "pruner": pruner}), self.keep)
 
+    def coefficient_table(self) -> np.ndarray | None:
+        """Return the coefficients in their places, (T, U + 1, m + 1). Raises ValueError for those of another
+        schedule."""
+        return None if self.coefficients is None else table_of(self.header.graph, self.keep, self.coefficients)
+
     def with_coefficients(self, coefficients: np.ndarray) -> "Schedule":
-        """Return the same decisions, extrapolated by coefficients."""
+        """Return the same decisions, extrapolated by coefficients (N, m + 1)."""
         return replace(self, header=self.header.with_learned(), coefficients=coefficients)
 
     def check_calls(self, model: PrunableModel, calls: int) -> None:
@@ -194,7 +191,7 @@ class ScheduleImportance(Importance):
             raise ValueError("rank removes call 0, which has nothing to reuse")
         if not np.isfinite(self.score).all():
             raise ValueError("score holds values that are not finite")
-        self.header.check_learned(list(self.coefficients.values()))
+        check_learned(self.header.graph, self.header.is_learned, self._learned)
 
     @property
     def saved_macs(self) -> np.ndarray:
@@ -214,9 +211,12 @@ class ScheduleImportance(Importance):
         keep = self._keep_at(ratio)
         if not self.coefficients:
             return Schedule(self.header, keep).with_reached_ratio(ratio)
-        learned = {one: (self._keep_at(one), found) for one, found in self.coefficients.items()}
-        found = between(self.header.graph, keep, Extrapolation.of(self.header), learned, ratio)
+        found = between(self.header.graph, keep, Extrapolation.of(self.header), self._learned, ratio)
         return Schedule(self.header, keep, found).with_reached_ratio(ratio)
+
+    @property
+    def _learned(self) -> dict[float, tuple[np.ndarray, np.ndarray]]:
+        return {ratio: (self._keep_at(ratio), rows) for ratio, rows in self.coefficients.items()}
 
     def _keep_at(self, ratio: float) -> np.ndarray:
         saved = self.saved_macs

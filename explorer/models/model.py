@@ -271,7 +271,7 @@ def run_under(denoiser: Any, schedule: Schedule, scheduler: Any, pipe: Any = Non
         Prediction.of(scheduler),
         spec_of(plain).cond_first,
     )
-    options = {"entry": denoiser, "pipe": pipe, "cond_first": cond_first, "coefficients": schedule.coefficients}
+    options = {"entry": denoiser, "pipe": pipe, "cond_first": cond_first, "coefficients": schedule.coefficient_table()}
     with SuperNet(plain, graph, schedule.keep, prediction, extrapolation, scheduler, **options):
         yield
 

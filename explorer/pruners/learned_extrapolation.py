@@ -20,7 +20,7 @@ from explorer.execution.feature_cache import FeatureCache, FeatureCaches
 from explorer.execution.prediction import Prediction
 from explorer.execution.supernet import SuperNet
 from explorer.masks.block_graph import Extrapolation
-from explorer.masks.learned_coefficients import polynomial
+from explorer.masks.learned_coefficients import combined
 from explorer.masks.schedule import Schedule, ScheduleImportance
 from explorer.models.model import Model
 from explorer.models.pipeline_adapter import split_guided
@@ -50,7 +50,7 @@ def learn_extrapolation(
         pair = _Pair(model, result, prompts, config)
         for call in pair.run():
             yield Progress(call + 1, result.header.calls, "fitting coefficients")
-        return result.with_coefficients(pair.coefficients)
+        return result.with_coefficients(pair.listed())
     ratios = [round(one * config.distance, 4) for one in range(1, int(result.max_ratio / config.distance + 1e-9) + 1)]
     learned = {}
     for number, ratio in enumerate(ratios):
@@ -58,7 +58,7 @@ def learn_extrapolation(
         pair = _Pair(model, result.at(ratio), prompts, config)
         for _ in pair.run():
             pass
-        learned[ratio] = pair.coefficients
+        learned[ratio] = pair.listed()
     return result.with_coefficients(learned)
 
 
@@ -107,8 +107,7 @@ class _Pair:
     @contextmanager
     def _recorded(self) -> Iterator[None]:
         """Record what the full run's units hand out at calls at which the pruned run skips them."""
-        keep = self.schedule.keep
-        skipped: np.ndarray = keep.any(axis=1, keepdims=True) & self.graph.needed(keep) & ~keep
+        skipped = combined(self.graph, self.schedule.keep)[:, :-1]
         with ExitStack() as hooks:
             for column in np.flatnonzero(skipped.any(axis=0)):
                 module = self.full.denoiser.get_submodule(self.graph.modules[column][-1])
@@ -119,6 +118,10 @@ class _Pair:
     def _record(self, column: int, skipped: list[bool], output: Any) -> None:
         if skipped[self.call + 1]:
             self.targets[column] = output
+
+    def listed(self) -> np.ndarray:
+        """List the coefficients that the schedule uses, (N, m + 1)."""
+        return self.coefficients[combined(self.graph, self.schedule.keep)]
 
     # -- fitting
 
@@ -163,8 +166,10 @@ class _Pair:
 
     def _polynomial(self, cache: FeatureCache) -> np.ndarray:
         """Compute the coefficients (m + 1,) of the schedule's own polynomial."""
-        calls = tuple(call for call, _ in cache.values)
-        return polynomial(calls, self.call, Extrapolation.of(self.schedule.header), self.config.values)
+        how, weights = Extrapolation.of(self.schedule.header), np.zeros(self.config.values + 1)
+        calls = [call for call, _ in cache.values][-(how.order + 1) :]
+        weights[: len(calls)] = how.weights(calls, self.call)[::-1]
+        return weights
 
     def _solve(self, features: torch.Tensor, missed: torch.Tensor) -> np.ndarray:
         """Find what has to be added to the coefficients of features (n, N) to make up for what is missed, (N,)."""

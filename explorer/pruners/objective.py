@@ -46,7 +46,7 @@ class Objective:
         """Compute how near the first `count` pictures come to the full run, in dB: the mean over them of the squared
         distances' logarithms, so that no single bad one decides."""
         graph = self.model.graph(mask.header.granularity, mask.header.reuse)
-        found = self._latents_under(graph, mask.keep, Extrapolation.of(mask.header), mask.coefficients, count)
+        found = self._latents_under(graph, mask.keep, Extrapolation.of(mask.header), mask.coefficient_table(), count)
         distances = (found - self.full[: len(found)]).double().square().mean(dim=(1, 2, 3))
         return float(-10 * distances.clamp(min=TINY).nan_to_num(1 / TINY).log10().mean())
 
