@@ -77,7 +77,11 @@ PRUNERS: Mapping[str, Method] = {
         Method("random", "Random units", "schedule", _S.RandomConfig, random, needs_weights=False),
         Method("deepcache", "DeepCache", "schedule", _S.DeepCacheConfig, deepcache, needs_weights=False),
         Method("similarity", "Similarity", "schedule", _S.SimilarityConfig, similarity, cost=lambda c: c.num_images),
-        Method("planned", "Planned calls", "schedule", _S.PlannedConfig, planned, cost=_planned_cost),
+        Method(
+            *("planned", "Planned calls", "schedule", _S.PlannedConfig, planned),
+            cost=_planned_cost,
+            chosen_by=(),
+        ),
         Method("search", "Local search", "schedule", _S.SearchConfig, search, cost=_search_cost),
         Method("genetic", "Genetic search", "schedule", _S.GeneticConfig, genetic, cost=_search_cost),
         Method(

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from explorer import experiment
+from explorer.bundled import masks as bundled
 from explorer.evaluation.candidates import Candidate, ReferenceRun
 from explorer.masks.block_graph import Extrapolation
 from explorer.masks.schedule import Schedule
@@ -23,6 +25,7 @@ from explorer.pruners.planned import schedule_of_plan
 from explorer.pruners.schedule_configs import ExtrapolationConfig, PlannedConfig
 from explorer.studies.baseline_suite import EXTRAPOLATIONS, bundled_candidates
 from explorer.studies.head_to_head import RATIOS
+from explorer.studies.result_files import Report
 
 SCREENING_IMAGES, TUNING_IMAGES, TUNING_SEED = 8, 32, 2**29
 FINALISTS = 4  # of each family, that are compared on TUNING_IMAGES
@@ -84,12 +87,22 @@ def with_learned_extrapolation(
             fitted = [tuning.learned(one.with_extrapolation(Extrapolation(1, 1))) for one in distinct]
             for how, found in (("polynomial", tuning.best(polynomials)), ("learned", tuning.best(fitted))):
                 candidates.append(_candidate(family, reference, ratio, how, found))
-        for bundled in bundled_candidates(model, reference, ratio):
-            candidates.append(bundled)
-            how = f"{bundled.settings['how']}, learned"
-            learned = tuning.learned(bundled.result)
-            candidates.append(_candidate(bundled.method, reference, ratio, how, learned))
+        for shipped in bundled_candidates(model, reference, ratio):
+            candidates.append(shipped)
+            how = f"{shipped.settings['how']}, learned"
+            learned = tuning.learned(shipped.result)
+            candidates.append(_candidate(shipped.method, reference, ratio, how, learned))
     return candidates
+
+
+def bundle_plan(model: Model, reference: ReferenceRun, report: Report) -> None:
+    """Plan calls for a full run and fit their coefficients, unless that is bundled already."""
+    out = bundled.SCHEDULES / model.id / f"planned-{reference.sampler}-{reference.steps}.safetensors"
+    if out.exists():
+        return
+    planned = experiment.prune(model, "planned", method_config("planned", {}, vars(reference)))
+    order: Any = run_to_completion(planned, report)
+    run_to_completion(learn_extrapolation(model, order, (), ExtrapolationConfig()), report).save(out)
 
 
 def _candidate(method: str, reference: ReferenceRun, ratio: float, how: str, schedule: Schedule) -> Candidate:

@@ -55,20 +55,17 @@ SEEDS = (1, 2)  # besides the bundled file's 0
 FEWER_ITERATIONS = {"iterations": 100}  # than the paper's 1000, which would take half a day
 
 
-def measure_catalogue(num_images: int, report: Report) -> None:
-    """Fill in the catalogue's parameters and MACs."""
-    catalogue.measure()
-
-
 def learn_schedules(num_images: int, report: Report) -> None:
-    """Learn schedules by DiP-GO with our algorithm, for emoji-unet and emoji-flux also with the published one."""
+    """Plan calls; learn schedules by DiP-GO with our algorithm, for emoji-unet and emoji-flux also as published."""
+    from explorer.studies.extrapolation_study import bundle_plan
+
     for model_id, trajectories in TRAJECTORIES.items():
         model, names = catalogue.load(model_id), ("", "published-") if model_id in PUBLISHED_TOO else ("",)
         for ((sampler, steps), own), name in itertools.product(trajectories.items(), names):
             out = bundled.SCHEDULES / model.id / f"dipgo-{name}{sampler}-{steps}.safetensors"
-            chosen = PUBLISHED | FEWER_ITERATIONS if name else own
-            shared = {"sampler": sampler, "steps": steps, "guidance": reference_run(model_id, sampler, steps).guidance}
-            _learn_dipgo(model, shared | dict(chosen), out, report)
+            reference, chosen = reference_run(model_id, sampler, steps), PUBLISHED | FEWER_ITERATIONS if name else own
+            _learn_dipgo(model, vars(reference) | dict(chosen), out, report)
+            bundle_plan(model, reference, report)
 
 
 def _learn_dipgo(model: Model, chosen: Mapping[str, Any], out: Path, report: Report) -> None:
@@ -280,7 +277,7 @@ def draw_result_figures(num_images: int, report: Report) -> None:
 
 # what the command `precompute` runs, in this order where no part is named: (pictures per candidate, report)
 PARTS: Mapping[str, Callable[[int, Report], None]] = {
-    "catalogue": measure_catalogue,
+    "catalogue": lambda num_images, report: catalogue.measure(),
     "schedules": learn_schedules,
     "ablations": run_ablations,
     "width-study": run_width_study,
