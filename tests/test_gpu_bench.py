@@ -16,7 +16,7 @@ SCHEDULES = {  # that a part times: whole calls only as one graph, and no DeepCa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the parts have their full size; run the script itself")
-@pytest.mark.parametrize("part", [*SCHEDULES, "learning", "DeepCache package", "training"])
+@pytest.mark.parametrize("part", [*SCHEDULES, "learning", "DeepCache package, compiled", "training"])
 def test_part_runs_on_the_cpu_and_its_rows_are_written(part, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "CALLS", 8)
     monkeypatch.setitem(gpu.PARTS, part, (5, *gpu.PARTS[part][1:]))

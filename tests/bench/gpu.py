@@ -82,12 +82,13 @@ def run_device_tests(seconds: float) -> Iterator[dict[str, Any]]:
 def time_schedules(seconds: float, model_id: str, batch: int, compiled: str = "") -> Iterator[dict[str, Any]]:
     """Time the loop under schedules that remove 50 and 80 % of the MACs, in turn with the plain loop.
 
-    `compiled`: nothing, the `blocks` that repeat, or the `whole` network as one graph, which whole calls need only.
+    `compiled`: nothing, the `blocks` that repeat, or the `whole` network as one graph, which whole calls need only;
+    `replayed`: by CUDA graphs.
     """
     until, model = time.monotonic() + seconds, make(model_id)
     masks: dict[str, Any] = {"plain": None}
     left_out = {"deepcache"} if "transformer" in model.pipe.components else set()  # its branches are a U-Net's
-    left_out |= {"deepcache", "random"} if compiled == "whole" else set()
+    left_out |= {"deepcache", "random"} if compiled in ("whole", "replayed") else set()
     for ratio in (0.5, 0.8):
         for name, (method, settings) in SCHEDULES.items():
             if method in left_out:
@@ -114,8 +115,10 @@ def time_schedules(seconds: float, model_id: str, batch: int, compiled: str = ""
 
 
 def compile_denoiser(model: RandomModel, what: str) -> None:
-    """Compile the blocks that repeat, or the whole network as one graph."""
-    backend = {"fullgraph": True, "backend": "inductor" if ON_GPU else "aot_eager"}
+    """Compile the blocks that repeat, or the whole network as one graph, which CUDA graphs replay."""
+    backend: dict[str, Any] = {"fullgraph": True, "backend": "inductor" if ON_GPU else "aot_eager"}
+    if what == "replayed" and ON_GPU:
+        backend["mode"] = "reduce-overhead"
     model.denoiser.to(memory_format=torch.channels_last)
     if what == "blocks":
         model.denoiser.compile_repeated_blocks(**backend)
@@ -137,9 +140,11 @@ def deepcache_package(pipe: Any, interval: int) -> Iterator[None]:
         helper.disable()
 
 
-def time_deepcache(seconds: float) -> Iterator[dict[str, Any]]:
+def time_deepcache(seconds: float, compiled: str = "") -> Iterator[dict[str, Any]]:
     """Time our DeepCache and that of its authors in turn, at the same intervals, and compare their latents."""
     until, model = time.monotonic() + seconds, make("sd15")
+    if compiled:
+        compile_denoiser(model, compiled)
     for interval in (2, 5):
         settings = {"branch": 0, "interval": interval}
         mask = mask_at(model, ExperimentRequest(method="deepcache", settings=settings, steps=CALLS))
@@ -204,16 +209,18 @@ def peak_memory_mb(reset: bool = False) -> float | None:
 
 
 PARTS = {  # name -> seconds, what yields its rows, with which arguments; the most valuable first
-    "device tests": (100, run_device_tests),
+    "device tests": (90, run_device_tests),
     "sd15, batch 1": (50, time_schedules, "sd15", 1),
-    "sd15, batch 8": (70, time_schedules, "sd15", 8),
-    "flux-dev, a third of the blocks": (60, time_schedules, "flux-dev", 1),
-    "learning": (60, measure_learning),
-    "DeepCache package": (40, time_deepcache),
-    "sdxl, batch 1": (60, time_schedules, "sdxl", 1),
-    "training": (20, time_training),
-    "sd15, batch 1, compiled": (40, time_schedules, "sd15", 1, "blocks"),
-    "sd15, batch 1, one graph": (40, time_schedules, "sd15", 1, "whole"),
+    "sd15, batch 8": (60, time_schedules, "sd15", 8),
+    "flux-dev, a third of the blocks": (50, time_schedules, "flux-dev", 1),
+    "learning": (50, measure_learning),
+    "DeepCache package": (30, time_deepcache),
+    "sdxl, batch 1": (50, time_schedules, "sdxl", 1),
+    "training": (15, time_training),
+    "sd15, batch 1, compiled": (35, time_schedules, "sd15", 1, "blocks"),
+    "sd15, batch 1, one graph": (35, time_schedules, "sd15", 1, "whole"),
+    "DeepCache package, compiled": (30, time_deepcache, "blocks"),
+    "sd15, batch 1, CUDA graphs": (25, time_schedules, "sd15", 1, "replayed"),
 }
 
 
