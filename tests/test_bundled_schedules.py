@@ -9,10 +9,13 @@ from explorer.bundled import gallery
 from explorer.bundled import masks as bundled
 from explorer.bundled.gallery import GalleryCheck, check_gallery
 from explorer.experiment import prune
+from explorer.masks.block_graph import Extrapolation
+from explorer.masks.result import load
 from explorer.models import catalogue
 from explorer.models.prompts import split, training_names
 from explorer.progress import run_to_completion
 from explorer.pruners import method_config
+from explorer.pruners.objective import Objective
 from explorer.studies.galleries import GALLERIES
 from explorer.studies.gallery_render import TUNING_IMAGES, TUNING_SEED
 
@@ -70,6 +73,32 @@ def test_dipgo_files_cover_four_trajectories_and_both_algorithms(sampler, steps,
     for ratio in (0.5, 0.7, 0.8, 0.9):
         reached = 1 - importance.at(ratio).macs_fraction
         assert abs(reached - ratio) <= largest / graph.macs_per_call / importance.header.calls
+
+
+PLANNED = sorted(bundled.SCHEDULES.glob("*/planned-*.safetensors"))
+
+
+@pytest.mark.parametrize("file", PLANNED, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_planned_files_skip_whole_calls_and_have_coefficients_of_these_weights(file):
+    importance = load(file)
+    header = importance.header
+    assert header.model.revision == catalogue.weights_revision(header.model.id) and header.is_learned
+    found = bundled.find_schedule(header.model.id, "planned", header.sampler, header.steps, {})
+    assert (np.ptp(found.rank, axis=1) == len(header.units) - 1).all()  # one call after the other
+    for ratio in (0.3, 0.5, 0.7):
+        mask = found.at(ratio)
+        assert mask.coefficients.any()
+        assert np.abs(mask.coefficients).max() < 100  # what was fitted is no difference of large numbers
+
+
+def test_bundled_coefficients_bring_pictures_nearer_to_the_full_run():
+    model, found = catalogue.load("emoji-flux"), bundled.find_schedule("emoji-flux", "planned", "euler", 20, {})
+    names = split(training_names("emoji-flux"), "evaluation")[:4]
+    objective = Objective(model, names, "euler", 20, 3.5)
+    for ratio in (0.5, 0.8):
+        mask = found.at(ratio)
+        plain = mask.with_extrapolation(Extrapolation.of(mask.header))
+        assert objective.fidelity(mask) > objective.fidelity(plain) + 2  # dB
 
 
 @pytest.mark.parametrize("model_id", PACKED)
