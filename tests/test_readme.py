@@ -136,6 +136,7 @@ CANDIDATES = {  # a row of the table -> file, method, and settings by which its 
     ),
     "... extrapolating at most 1 call ahead": ("uniform-ends", "uniform", {"order": 1, "max_extrapolation": 1}),
     "... order 0": ("uniform-ends", "uniform", {"order": 0}),
+    "planned calls, learned coefficients, the shipped file": ("planned", "planned", {}),
     "whole calls, found by a search": ("head-to-head", "search", {}),
     "DiP-GO as published": ("head-to-head", "dipgo", {"algorithm": "argmax"}),
     "UniPC, fewer steps": ("", "unipc-steps", {}),
