@@ -21,6 +21,7 @@ SEARCHES = {
     "dipgo published": LEARNED | {"algorithm": "argmax", "order": 0, "loss": "l2", "validate_every": 0},
     "genetic": GENETIC,
     "similarity": {"steps": 4, "guidance": 3.0},
+    "planned": {"steps": 4, "guidance": 3.0, "num_images": 2},
     "ecodiff": WIDTHS,
     "taylor": {"axis": "channels", "num_images": 2, "steps": 3, "stride": 200},
     "magnitude": {"axis": "channels"},
@@ -103,6 +104,24 @@ def test_evaluation_has_the_same_rows_on_every_device(device, in_process, sd_fol
         evaluate_steps(sd_folder, "cpu", tmp_path),
     )
     np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def coefficients(folder, device, method):
+    from explorer.experiment import load_cached, prune
+    from explorer.progress import run_to_completion
+    from explorer.pruners import method_config
+    from explorer.pruners.learned_extrapolation import learn_extrapolation
+    from explorer.pruners.schedule_configs import ExtrapolationConfig
+
+    model = load_cached(str(folder), device=device)
+    mask = run_to_completion(prune(model, method, method_config(method, {"steps": 5, "guidance": 3.0, "ratio": 0.4})))
+    return run_to_completion(learn_extrapolation(model, mask, ["dog"], ExtrapolationConfig(num_images=2))).coefficients
+
+
+@pytest.mark.parametrize("method", ["uniform", "random"])
+def test_coefficients_are_the_same_on_every_device(method, device, in_process, sd_folder):
+    found, expected = in_process(coefficients, sd_folder, device, method), coefficients(sd_folder, "cpu", method)
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3)
 
 
 def distillation_losses(device):

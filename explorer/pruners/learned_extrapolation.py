@@ -85,12 +85,10 @@ class _Pair:
 
     def run(self) -> Iterator[int]:
         """Run both side by side; yields each call."""
-        keep, full_scheduler = (
-            self.schedule.keep,
-            make_scheduler(self.schedule.header.sampler, self.full.scheduler_config),
-        )
+        header, keep = self.schedule.header, self.schedule.keep
+        full_scheduler = make_scheduler(header.sampler, self.full.scheduler_config)
         net = _FittingNet(self, self.pruned.denoiser, self.graph, keep, self.prediction, scheduler=self.scheduler)
-        run = (self.schedule.header.steps, self.noise, self.conditioning, self.guidance, None)
+        run = (header.steps, self.noise, self.conditioning, self.guidance, None)
         with self._recorded(), net:
             pruned = denoise(self.pruned, self.scheduler, *run)
             for step in denoise(self.full, full_scheduler, *run):
@@ -173,9 +171,9 @@ class _Pair:
 
     def _solve(self, features: torch.Tensor, missed: torch.Tensor) -> np.ndarray:
         """Find what has to be added to the coefficients of features (n, N) to make up for what is missed, (N,)."""
-        products = features @ features.T
-        ridge = self.config.ridge * products.diagonal().mean() * torch.eye(len(features)).to(features)
-        return torch.linalg.lstsq(products + ridge, (features @ missed)[:, None]).solution[:, 0].cpu().numpy()
+        products, wanted = (features @ features.T).cpu(), (features @ missed).cpu()
+        ridge = self.config.ridge * products.diagonal().mean() * torch.eye(len(features))
+        return torch.linalg.lstsq(products + ridge, wanted[:, None]).solution[:, 0].numpy()
 
 
 class _FittingNet(SuperNet):
