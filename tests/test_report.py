@@ -81,6 +81,7 @@ def test_committed_results_match_the_bundled_model():
     num_images |= {
         "emoji-flux-euler-20-head-to-head": 100,
         "emoji-flux-euler-20-extrapolation": 64,
+        "emoji-dit-ddim-50-extrapolation": 64,
         "emoji-unet-ddim-50-planned": 48,
         "emoji-unet-ddim-50-head-to-head": 200,
         "emoji-unet-ddim-50-seeds": 64,

@@ -89,8 +89,8 @@ def with_learned_extrapolation(
                 candidates.append(_candidate(family, reference, ratio, how, found))
         for shipped in bundled_candidates(model, reference, ratio):
             candidates.append(shipped)
-            if shipped.settings["reuse"] == "residual":  # whose changes are not combined
-                continue
+            if shipped.settings["reuse"] == "residual" or shipped.settings.get("extrapolation") == "learned":
+                continue  # changes are not combined, and once is enough
             how = f"{shipped.settings['how']}, learned"
             learned = tuning.learned(shipped.result)
             candidates.append(_candidate(shipped.method, reference, ratio, how, learned))
