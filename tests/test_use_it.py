@@ -124,9 +124,13 @@ def test_a_schedule_that_was_edited_by_hand_is_the_file(tmp_path):
 @pytest.mark.parametrize("id", ENTRIES)
 def test_the_commands_of_every_bundled_file_parse_and_name_its_settings(id):
     value = of_file(id, 0.3)
-    prune, generate = map(parse, words_of(value))
-    config = ENTRIES[id].header.pruner.config
-    assert prune["model"] == "./my-model" and str(prune["out"]) == str(generate["mask"])
+    prune, *fit, generate = map(parse, words_of(value))
+    header = ENTRIES[id].header
+    config = header.pruner.config
+    assert prune["model"] == "./my-model" and str((fit[0] if fit else prune)["out"]) == str(generate["mask"])
+    assert [str(one["file"]) for one in fit] == (
+        [str(prune["out"])] if config.get("extrapolation") == "learned" else []
+    )
     given = dict(map(options.parse_setting, prune["settings"] or []))
     method = PRUNERS[prune["method"]].config
     trajectory = {name: prune[name] for name in ("steps", "sampler", "guidance", "seed") if name in method.model_fields}

@@ -7,6 +7,7 @@ from typing import Any
 from explorer.errors import format_error
 from explorer.experiment import ExperimentRequest
 from explorer.masks.file_format import FileHeader
+from explorer.masks.learned_coefficients import LEARNED
 from explorer.models.catalogue import list_models
 from explorer.models.pipelines import PIPELINES
 from explorer.pruners import PRUNERS, method_config, method_title
@@ -46,7 +47,10 @@ def method_and_config(header: FileHeader, request: ExperimentRequest) -> tuple[s
 
     A schedule that was edited by hand was made by the method of the request. What a foreign file says is checked.
     """
-    name, settings = header.pruner.name, dict(header.pruner.config)
+    name = header.pruner.name
+    settings = {
+        field: value for field, value in header.pruner.config.items() if field not in LEARNED
+    }  # which `fit` adds
     if name == "manual" and _is_valid(request.method, settings):
         name = request.method
     if name not in PRUNERS or PRUNERS[name].reads_files:
@@ -78,12 +82,16 @@ def prune_command(
     out = f"{out}.safetensors"
     prune = [*EXPLORER, "prune", "--model", MODEL, "--method", method]
     prune += _options(config, None if ratio is not None else _ratio_of_mask(config, mask, reached))
-    if PRUNERS[method].cost and not _adapter(result.header).has_names:
-        prune += ["--prompts", PROMPTS]
+    prompts = [] if _adapter(result.header).has_names else ["--prompts", PROMPTS]
+    made = [[*prune, *(prompts if PRUNERS[method].cost else []), "--out", out]]
+    if mask.prunes == "schedule" and mask.header.is_learned:
+        fitted = out.replace(".", "-fitted.")
+        made.append([*EXPLORER, "fit", out, "--model", MODEL, *prompts, "--out", fitted])
+        out = fitted
     file = ["--mask", out, *(["--ratio", f"{ratio:.4g}"] if ratio is not None else [])]
     drawn = [("--prompt", request.prompt), *((f"--{name}", getattr(request, name)) for name in TRAJECTORY)]
     words = [word for option, value in drawn for word in (option, _text(value))]
-    return [[*prune, "--out", out], [*EXPLORER, "generate", "--model", MODEL, *words, *file, "--out", "picture.png"]]
+    return [*made, [*EXPLORER, "generate", "--model", MODEL, *words, *file, "--out", "picture.png"]]
 
 
 def first_commands(has_names: bool) -> list[list[str]]:
