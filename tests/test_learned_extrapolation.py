@@ -1,12 +1,15 @@
 """Learned extrapolation: with the polynomial's weights it is the polynomial, and it fits what it says that it fits."""
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from torch.utils._pytree import tree_leaves
 
-from explorer.masks.block_graph import Extrapolation
+import explorer
+from explorer.masks.block_graph import BlockGraph, Extrapolation, Unit
+from explorer.masks.learned_coefficients import table_of
 from explorer.masks.result import load
 from explorer.models import catalogue
 from explorer.progress import run_to_completion
@@ -172,6 +175,27 @@ def test_an_importance_holds_coefficients_for_ratios_and_finds_those_between(sd_
     save_file(good, file, metadata={"explorer": order.header.model_dump_json()})
     with pytest.raises(ValueError, match="do not agree"):
         load(file)
+
+
+def test_a_small_file_for_a_large_network_is_refused_before_it_takes_memory():
+    units = [Unit(name=f"u{one}", kind="stream", reuse="output", macs=1, reads=()) for one in range(2_000)]
+    graph, keep = BlockGraph(units, "layer"), np.ones((1_000, 2_000), dtype=bool)
+    with pytest.raises(ValueError, match="at most 4,000,000 numbers"):
+        table_of(graph, keep, np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize("method", ["uniform", "random"])
+def test_the_pipeline_of_somebody_else_draws_what_the_loop_draws(sd_folder, method):
+    model = catalogue.load(sd_folder)
+    mask = learned(model, mask_of(model, method, Extrapolation(1)))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(sd_folder, safety_checker=None)
+    pipe.scheduler = make_scheduler("ddim", model.scheduler_config)
+    noise, _ = model.initial_latents([5, 6])
+    with explorer.apply(pipe, mask):
+        given = dict(num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=noise, output_type="latent")
+        drawn = pipe(PROMPTS, **given).images
+    torch.testing.assert_close(drawn, final_latents(model, mask), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(drawn, final_latents(model, mask.with_extrapolation(Extrapolation(1))), atol=1e-3)
 
 
 def test_what_cannot_be_learned_is_refused_in_a_sentence(sd_folder, tmp_path_factory):

@@ -83,6 +83,7 @@ def test_committed_results_match_the_bundled_model():
         "emoji-flux-euler-20-extrapolation": 64,
         "emoji-dit-ddim-50-extrapolation": 64,
         "emoji-unet-ddim-50-planned": 48,
+        "emoji-flux-euler-20-planned": 64,
         "emoji-unet-ddim-50-head-to-head": 200,
         "emoji-unet-ddim-50-seeds": 64,
     }

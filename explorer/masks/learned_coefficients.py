@@ -14,6 +14,7 @@ from explorer.masks.block_graph import BlockGraph, Extrapolation
 
 MAX_VALUES = 8  # that are combined
 MAX_LEARNED = 32  # ratios of an importance
+MAX_NUMBERS = 4_000_000  # of a table, so that no small file takes gigabytes
 TENSOR = "coefficients"  # in the file of a mask; of an importance with a ratio after it
 LEARNED = {"extrapolation": "learned"}  # in the settings that a header lists
 
@@ -49,6 +50,8 @@ def table_of(graph: BlockGraph, keep: np.ndarray, rows: np.ndarray) -> np.ndarra
         )
     if not np.isfinite(rows).all():
         raise ValueError("coefficients hold values that are not finite")
+    if used.size * rows.shape[1] > MAX_NUMBERS:
+        raise ValueError(f"coefficients are for at most {MAX_NUMBERS:,} numbers in all: calls, units and values")
     table = np.zeros((*used.shape, rows.shape[1]))
     table[used] = rows
     return table

@@ -6,6 +6,7 @@ Everything about a file (ratios, cost, cascade) follows from it alone, without t
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -193,7 +194,7 @@ class ScheduleImportance(Importance):
             raise ValueError("score holds values that are not finite")
         check_learned(self.header.graph, self.header.is_learned, self._learned)
 
-    @property
+    @cached_property
     def saved_macs(self) -> np.ndarray:
         """Share of the trajectory's MACs that the first k removals save, for k = 0 .. (T - 1) U."""
         return self.header.graph.saved_macs(self.rank)
